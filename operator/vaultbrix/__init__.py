@@ -1,0 +1,1 @@
+"""Secure, time-bound, audited access to PostgreSQL as Kubernetes resources."""

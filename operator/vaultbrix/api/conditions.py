@@ -1,0 +1,127 @@
+"""Condition types and reasons: the whole vocabulary of every kind's ``status.conditions``."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from vaultbrix.api.meta import ApiModel, Timestamp
+
+
+class ConditionType(StrEnum):
+    """Types a condition can have; each has one owner that always writes it."""
+
+    READY = "Ready"
+    # PostgresServer, Tenant
+    GATE_INSTALLED = "GateInstalled"
+    PROVISIONED = "Provisioned"
+    CREDENTIALS_READY = "CredentialsReady"
+    # AccessRule
+    ACCEPTED = "Accepted"
+    NETWORK_POLICY_APPLIED = "NetworkPolicyApplied"
+    ENFORCED = "Enforced"
+    # DDLApproval
+    PARSED = "Parsed"
+    DECIDED = "Decided"
+    PASS_ISSUED = "PassIssued"  # noqa: S105 - a condition's name
+    EXECUTED = "Executed"
+
+
+class Reason(StrEnum):
+    """Machine-readable cause of a condition (metav1.Condition.reason, CamelCase)."""
+
+    READY = "Ready"
+    WAITING = "Waiting"
+    # dependencies
+    SERVER_NOT_FOUND = "ServerNotFound"
+    SERVER_NOT_READY = "ServerNotReady"
+    TENANT_NOT_FOUND = "TenantNotFound"
+    TENANT_NOT_READY = "TenantNotReady"
+    TENANT_SUSPENDED = "TenantSuspended"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason's name
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason's name
+    SECRET_TAKEN = "SecretTaken"  # noqa: S105 - a reason's name
+    SLUG_TAKEN = "SlugTaken"
+    FORBIDDEN = "Forbidden"
+    # PostgreSQL
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    UNREACHABLE = "Unreachable"
+    INSUFFICIENT_PRIVILEGE = "InsufficientPrivilege"
+    UNSUPPORTED_VERSION = "UnsupportedVersion"
+    DATABASE_ERROR = "DatabaseError"
+    INSTALLED = "Installed"
+    PROVISIONED = "Provisioned"
+    CREDENTIALS_WRITTEN = "CredentialsWritten"
+    # AccessRule
+    ACCEPTED = "Accepted"
+    PREFIX_TOO_WIDE = "PrefixTooWide"
+    TTL_TOO_LONG = "TTLTooLong"
+    EXPIRED = "Expired"
+    REVOKED = "Revoked"
+    ENFORCED = "Enforced"
+    AGENT_PENDING = "AgentPending"
+    AGENT_FAILED = "AgentFailed"
+    CLOSED = "Closed"
+    NOT_IN_CLUSTER = "NotInCluster"
+    APPLIED = "Applied"
+    # DDLApproval
+    PARSED = "Parsed"
+    SYNTAX_ERROR = "SyntaxError"
+    NOT_SUPPORTED = "NotSupported"
+    UNDECIDED = "Undecided"
+    APPROVED = "Approved"
+    DENIED = "Denied"
+    SELF_APPROVAL = "SelfApproval"
+    OUTDATED_DECISION = "OutdatedDecision"
+    ISSUED = "Issued"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    STATEMENT_FAILED = "StatementFailed"
+    JOB_FAILED = "JobFailed"
+
+
+class Condition(ApiModel):
+    """One condition, of the shape of metav1.Condition (Kubernetes API conventions)."""
+
+    type: str = Field(max_length=316)
+    status: Literal["True", "False", "Unknown"]
+    reason: str = Field(max_length=1024, min_length=1)
+    message: str = Field(default="", max_length=32768)
+    observed_generation: int = 0
+    last_transition_time: Timestamp
+
+
+def condition(
+    type_: ConditionType,
+    status: bool | None,
+    reason: Reason,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+    previous: Iterable[Condition] = (),
+) -> Condition:
+    """Build a condition whose ``lastTransitionTime`` moves only when the status flips.
+
+    ``status`` None stands for Unknown.
+    """
+    text: Literal["True", "False", "Unknown"] = "Unknown" if status is None else "True" if status else "False"
+    since = now
+    for old in previous:
+        if old.type == type_ and old.status == text:
+            since = old.last_transition_time
+    return Condition(
+        type=str(type_),
+        status=text,
+        reason=str(reason),
+        message=message[:4096],
+        observed_generation=generation,
+        last_transition_time=since,
+    )
+
+
+def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
+    """Whether the condition of that type is present and True."""
+    return any(c.type == type_ and c.status == "True" for c in conditions)

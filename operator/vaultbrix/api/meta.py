@@ -1,0 +1,137 @@
+"""Parts shared by all kinds: object metadata, references, timestamps and durations."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+GROUP = "vaultbrix.com"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+DURATION_PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+
+
+class ApiModel(BaseModel):
+    """Base of everything in a manifest: camelCase outside, snake_case inside, unknown fields ignored on read.
+
+    The API server refuses or prunes unknown fields; a newer CRD must not stop an older process.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON of the Kubernetes API: by alias, without fields that are unset or null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def rfc3339(value: datetime) -> str:
+    """A metav1.Time: whole seconds, UTC, ``Z``."""
+    return value.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    AfterValidator(_utc),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    Field(json_schema_extra={"type": "string", "format": "date-time"}),
+]
+
+
+def parse_duration(value: object) -> timedelta:
+    """Parse ``1h30m`` (h, m, s, in that order, whole numbers). Raises ValueError with the form expected."""
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if match is None:
+        raise ValueError("expected a duration such as 90s, 45m, 2h or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def format_duration(value: timedelta) -> str:
+    """The inverse of parse_duration, in its shortest form: ``2h``, ``1h30m``, ``0s``."""
+    total = int(value.total_seconds())
+    hours, rest = divmod(total, 3600)
+    minutes, seconds = divmod(rest, 60)
+    text = "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if n)
+    return text or "0s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    Field(json_schema_extra={"type": "string", "pattern": DURATION_PATTERN, "minLength": 2, "maxLength": 32}),
+]
+
+
+class OwnerReference(ApiModel):
+    """metav1.OwnerReference, as far as it is read here."""
+
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+
+
+class ObjectMeta(ApiModel):
+    """metav1.ObjectMeta, as far as it is read here."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: Timestamp = datetime(1970, 1, 1, tzinfo=UTC)
+    deletion_timestamp: Timestamp | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: list[str] = []
+    owner_references: list[OwnerReference] = []
+
+
+class Resource(ApiModel):
+    """An object of the API; subclasses add spec and status."""
+
+    metadata: ObjectMeta
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name); the namespace of a cluster-scoped object is empty."""
+        return (self.metadata.namespace, self.metadata.name)
+
+    @property
+    def display(self) -> str:
+        """``namespace/name``, or the name alone where there is no namespace."""
+        return f"{self.metadata.namespace}/{self.metadata.name}".lstrip("/")
+
+    @property
+    def deleting(self) -> bool:
+        """Whether deletion was requested and waits for finalizers."""
+        return self.metadata.deletion_timestamp is not None
+
+    @classmethod
+    def parse(cls, raw: Any) -> Self:
+        """Read an object as the API server returns it. Raises pydantic.ValidationError."""
+        return cls.model_validate(raw)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Person = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+ReasonText = Annotated[str, Field(min_length=1, max_length=1024)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class LocalRef(ApiModel):
+    """A reference by name to an object of the same namespace (or to a cluster-scoped one)."""
+
+    name: Name

@@ -1,0 +1,126 @@
+"""PostgresServer: an instance of PostgreSQL where tenants live."""
+
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from vaultbrix.api.accessrule import Cidr
+from vaultbrix.api.conditions import Condition
+from vaultbrix.api.crd import Column, CustomResource, list_map
+from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource
+
+Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
+Identifier = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+
+
+class SecretRef(ApiModel):
+    """A Secret by name and namespace."""
+
+    name: Name
+    namespace: Label
+
+
+class SecretKeyRef(SecretRef):
+    """One key of a Secret."""
+
+    key: str = Field(default="ca.crt", min_length=1, max_length=253)
+
+
+class Tls(ApiModel):
+    """How the server's certificate is checked (libpq sslmode, PostgreSQL 34.19)."""
+
+    mode: Literal["verify-full", "verify-ca", "require"] = "verify-full"
+    ca_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="The CA that signed the server's certificate; required by verify-*."
+    )
+
+
+class Endpoint(ApiModel):
+    """Host and port that tenants are told."""
+
+    host: Host
+    port: Port = 5433
+
+
+class Limits(ApiModel):
+    """What a rule may ask for at most."""
+
+    max_ttl: Duration = Field(
+        default=timedelta(hours=168), alias="maxTTL", description="Longest life of a rule, from its creation."
+    )
+    min_prefix_v4: int = Field(default=24, ge=1, le=32, alias="minPrefixV4", description="Shortest IPv4 prefix.")
+    min_prefix_v6: int = Field(default=64, ge=1, le=128, alias="minPrefixV6", description="Shortest IPv6 prefix.")
+
+
+class PostgresServerSpec(ApiModel):
+    """How the operator connects, what tenants are told, and what they may ask for."""
+
+    host: Host = Field(description="How the operator and Jobs connect.")
+    port: Port = 5433
+    database: Identifier = Field(default="postgres", description="The database that tenants live in.")
+    tls: Tls = Tls()
+    admin_secret_ref: SecretRef = Field(description="Keys username and password of a superuser.")
+    public_endpoint: Endpoint | None = Field(default=None, description="Absent: host and port above.")
+    namespace: Label | None = Field(
+        default=None, description="Namespace of the PostgreSQL pods. Absent: not in this cluster."
+    )
+    pod_selector: dict[str, LabelValue] = Field(
+        default={}, max_length=16, description="Labels of the PostgreSQL pods, for NetworkPolicy."
+    )
+    trusted_cidrs: list[Cidr] = Field(
+        default=[],
+        max_length=32,
+        alias="trustedCIDRs",
+        description="Cluster-internal sources: may connect, never log in as a tenant except for Jobs.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    limits: Limits = Limits()
+
+
+class PostgresServerStatus(ApiModel):
+    """What holds now. Written by the operator."""
+
+    observed_generation: int = -1
+    version: str | None = Field(default=None, max_length=64)
+    system_identifier: str | None = Field(default=None, max_length=32)
+    gate_version: int | None = None
+    conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
+
+
+class PostgresServer(Resource):
+    """A PostgreSQL instance where tenants live."""
+
+    spec: PostgresServerSpec
+    status: PostgresServerStatus = PostgresServerStatus()
+
+    crd: ClassVar[CustomResource] = CustomResource(
+        kind="PostgresServer",
+        plural="postgresservers",
+        singular="postgresserver",
+        short_names=("pgs",),
+        namespaced=False,
+        columns=(
+            Column("Host", ".spec.host"),
+            Column("Version", ".status.version"),
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+        spec_rules=(
+            (
+                "self.tls.mode == 'require' || has(self.tls.caSecretRef)",
+                "tls.caSecretRef is required when tls.mode is verify-full or verify-ca",
+            ),
+            (
+                "!has(self.namespace) || size(self.podSelector) > 0",
+                "podSelector is required when namespace is set",
+            ),
+        ),
+    )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where tenants connect."""
+        return self.spec.public_endpoint or Endpoint(host=self.spec.host, port=self.spec.port)

@@ -1,0 +1,126 @@
+"""Tenant: a role, a schema and credentials on a server."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from vaultbrix.api.conditions import Condition
+from vaultbrix.api.crd import Column, CustomResource, cel, list_map
+from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource
+
+SLUG_PATTERN = r"^[a-z][a-z0-9_]{0,54}$"
+
+SettingValue = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(ms|s|min|h|kB|MB|GB)?$")]
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of the data when the Tenant is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class TenantSettings(ApiModel):
+    """Run-time parameters of the role (PostgreSQL 20.11); a name that is not here cannot be set."""
+
+    statement_timeout: SettingValue | None = Field(default=None, alias="statement_timeout")
+    lock_timeout: SettingValue | None = Field(default="5s", alias="lock_timeout")
+    idle_in_transaction_session_timeout: SettingValue | None = Field(
+        default=None, alias="idle_in_transaction_session_timeout"
+    )
+    work_mem: SettingValue | None = Field(default=None, alias="work_mem")
+
+
+class Credentials(ApiModel):
+    """Where the credentials go."""
+
+    secret_name: Name = Field(description="The Secret of the same namespace that is written.")
+
+
+class TenantSpec(ApiModel):
+    """What is asked for."""
+
+    server_ref: LocalRef = Field(
+        description="The PostgresServer that the tenant lives on.",
+        json_schema_extra=cel(("self == oldSelf", "is immutable")),
+    )
+    slug: str | None = Field(
+        default=None,
+        pattern=SLUG_PATTERN,
+        max_length=55,
+        description="Role and schema are tenant_<slug>. Absent: the object's name with - as _.",
+    )
+    connection_limit: int = Field(default=20, ge=1, le=10000, description="CONNECTION LIMIT of the role.")
+    settings: TenantSettings = Field(default=TenantSettings(), description="Run-time parameters of the role.")
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.RETAIN,
+        description="Retain locks the role and keeps the data; Delete drops role and schema.",
+    )
+    credentials: Credentials | None = Field(
+        default=None,
+        description="Absent: a Secret named <tenant>-db.",
+        json_schema_extra=cel(("self == oldSelf", "is immutable")),
+    )
+    suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules closed.")
+
+
+class TenantStatus(ApiModel):
+    """What holds now. Written by the operator."""
+
+    observed_generation: int = -1
+    role: str | None = Field(default=None, max_length=63)
+    schema_name: str | None = Field(default=None, alias="schema", max_length=63)
+    secret_name: str | None = Field(default=None, max_length=253)
+    conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
+
+
+class Tenant(Resource):
+    """A role and schema of its own on a PostgresServer, with credentials in a Secret."""
+
+    spec: TenantSpec
+    status: TenantStatus = TenantStatus()
+
+    crd: ClassVar[CustomResource] = CustomResource(
+        kind="Tenant",
+        plural="tenants",
+        singular="tenant",
+        short_names=("vt",),
+        namespaced=True,
+        columns=(
+            Column("Server", ".spec.serverRef.name"),
+            Column("Role", ".status.role"),
+            Column("Secret", ".status.secretName"),
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+        spec_rules=(
+            (
+                "has(self.slug) == has(oldSelf.slug) && (!has(self.slug) || self.slug == oldSelf.slug)",
+                "slug is immutable",
+            ),
+            ("has(self.credentials) == has(oldSelf.credentials)", "credentials is immutable"),
+        ),
+        root_rules=(
+            (
+                "has(self.spec.slug) || self.metadata.name.matches('^[a-z][a-z0-9-]{0,54}$')",
+                "spec.slug is required when metadata.name is no slug: a letter, then up to 54 letters, digits or -",
+            ),
+        ),
+    )
+
+    @property
+    def slug(self) -> str:
+        """The slug in force."""
+        return self.spec.slug or self.metadata.name.replace("-", "_")
+
+    @property
+    def role(self) -> str:
+        """Name of the role and of the schema."""
+        return f"tenant_{self.slug}"
+
+    @property
+    def secret_name(self) -> str:
+        """Name of the Secret with the credentials."""
+        return self.spec.credentials.secret_name if self.spec.credentials else f"{self.metadata.name}-db"
