@@ -1,0 +1,1 @@
+"""SQL of the gate and of the audit store."""
