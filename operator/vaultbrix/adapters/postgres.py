@@ -1,0 +1,107 @@
+"""Connections to PostgreSQL, and its errors as Transient or Blocked."""
+
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg import errors
+
+from vaultbrix.api.conditions import Reason
+from vaultbrix.runtime.errors import Blocked, Transient
+
+CONNECT_TIMEOUT = 5
+
+_DENIED = (
+    "password authentication failed",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "certificate verify failed",
+)
+_DENIED_STATES = ("28000", "28P01")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and as whom to connect. ``ca`` is the PEM text of the CA for verify-*; the password is never shown."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(default="", repr=False)
+    ssl_mode: str = "verify-full"
+    ca: str = field(default="", repr=False)
+    application: str = "vaultbrix"
+
+
+def _ca_file(pem: str) -> str:
+    # libpq takes the CA as a file only; the name follows from the content, so a file is never stale.
+    folder = Path(tempfile.gettempdir()) / "vaultbrix-ca"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{hashlib.sha256(pem.encode()).hexdigest()}.crt"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(pem)
+        partial.rename(path)
+    return str(path)
+
+
+@asynccontextmanager
+async def connect(target: Target) -> AsyncIterator[psycopg.AsyncConnection]:
+    """An autocommit connection. Raises Transient or Blocked; the same holds for statements run inside."""
+    with translated():
+        async with await open_connection(target) as connection:
+            yield connection
+
+
+async def open_connection(target: Target) -> psycopg.AsyncConnection:
+    """An autocommit connection that the caller closes. Raises psycopg.Error."""
+    return await psycopg.AsyncConnection.connect(
+        psycopg.conninfo.make_conninfo(
+            host=target.host,
+            port=target.port,
+            dbname=target.database,
+            user=target.user,
+            sslmode=target.ssl_mode,
+            application_name=target.application,
+            connect_timeout=CONNECT_TIMEOUT,
+            **({"password": target.password} if target.password else {}),
+            **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
+        ),
+        autocommit=True,
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """psycopg's errors as Transient or Blocked, without the statement, which may hold a verifier."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise classify(error) from None
+
+
+def classify(error: psycopg.Error) -> Transient | Blocked:
+    """What kind of failure an error of psycopg is, in words for a condition."""
+    text = _first_line(error)
+    if isinstance(error, errors.InsufficientPrivilege):
+        return Blocked(Reason.INSUFFICIENT_PRIVILEGE, f"PostgreSQL: {text}; the admin must be a superuser")
+    if error.sqlstate in _DENIED_STATES or any(part in str(error) for part in _DENIED):
+        return Blocked(
+            Reason.AUTHENTICATION_FAILED,
+            f"PostgreSQL: {text}; correct username and password in the Secret of spec.adminSecretRef, "
+            "the CA, or pg_hba.conf",
+        )
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate is None or error.sqlstate[:2] in ("08", "57")):
+        return Transient(Reason.UNREACHABLE, f"PostgreSQL cannot be reached: {text}")
+    return Transient(Reason.DATABASE_ERROR, f"PostgreSQL: {error.sqlstate or ''} {text}".replace("  ", " "))
+
+
+def _first_line(error: psycopg.Error) -> str:
+    text = error.diag.message_primary or str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Machinery without domain words: queue, deadlines, informer, periodic jobs."""

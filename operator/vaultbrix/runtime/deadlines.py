@@ -1,0 +1,71 @@
+"""Deadlines by the wall clock: one heap, one task."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Hashable
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+# The wall clock may be stepped while we sleep; nothing is later than this because of it.
+LONGEST_SLEEP = 1.0
+
+
+class Deadlines(Generic[Key]):
+    """Keys with the time at which each is due. A late deadline is due at once; setting again replaces."""
+
+    def __init__(self) -> None:
+        self._due: dict[Key, datetime] = {}
+        self._heap: list[tuple[datetime, int, Key]] = []
+        self._order = itertools.count()
+        self._changed = asyncio.Event()
+
+    def set(self, key: Key, when: datetime) -> None:
+        """Have the key due at ``when`` (aware)."""
+        if self._due.get(key) != when:
+            self._due[key] = when
+            heapq.heappush(self._heap, (when, next(self._order), key))
+            self._changed.set()
+
+    def set_earlier(self, key: Key, when: datetime) -> None:
+        """Have the key due at ``when`` unless it is due before that."""
+        if key not in self._due or when < self._due[key]:
+            self.set(key, when)
+
+    def discard(self, key: Key) -> None:
+        """Forget the key's deadline."""
+        self._due.pop(key, None)
+
+    def pop_due(self, now: datetime) -> list[Key]:
+        """Remove and return the keys due by ``now``, earliest first."""
+        due = []
+        while self._heap and (self._stale() or self._heap[0][0] <= now):
+            when, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == when:
+                del self._due[key]
+                due.append(key)
+        return due
+
+    def seconds_to_next(self, now: datetime) -> float | None:
+        """Seconds until the next key is due, at least 0; None when there is none."""
+        while self._heap and self._stale():
+            heapq.heappop(self._heap)
+        return max(0.0, (self._heap[0][0] - now).total_seconds()) if self._heap else None
+
+    def _stale(self) -> bool:
+        when, _, key = self._heap[0]
+        return self._due.get(key) != when
+
+    async def run(self, fire: Callable[[Key], None]) -> None:
+        """Call ``fire`` for each key when it is due, until cancelled."""
+        while True:
+            self._changed.clear()
+            for key in self.pop_due(datetime.now(UTC)):
+                fire(key)
+            pause = self.seconds_to_next(datetime.now(UTC))
+            try:
+                await asyncio.wait_for(self._changed.wait(), None if pause is None else min(pause, LONGEST_SLEEP))
+            except TimeoutError:
+                pass

@@ -1,0 +1,20 @@
+"""The two expected kinds of failure; anything else is a bug and is logged with its traceback."""
+
+from vaultbrix.api.conditions import Reason
+
+
+class Expected(Exception):
+    """A failure that a condition explains. The message is shown to users and must hold no secret."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Transient(Expected):
+    """May pass by itself: try again with growing pauses, for ever."""
+
+
+class Blocked(Expected):
+    """Waits for a change that somebody has to make; tried again at a slow, steady pace."""
