@@ -1,0 +1,1 @@
+"""Direct access beside PostgreSQL: watch, decide, enforce, report."""
