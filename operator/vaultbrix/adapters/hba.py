@@ -40,8 +40,7 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None, like: P
             if like is not None:
                 known = like.stat()
                 os.fchmod(handle, known.st_mode & 0o7777)
-                if (known.st_uid, known.st_gid) != (os.fstat(handle).st_uid, os.fstat(handle).st_gid):
-                    os.fchown(handle, known.st_uid, known.st_gid)
+                _give(handle, known)
             elif mode is not None:
                 os.fchmod(handle, mode)
             file.flush()
@@ -55,3 +54,11 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None, like: P
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _give(handle: int, known: os.stat_result) -> None:
+    try:
+        os.fchown(handle, known.st_uid, known.st_gid)
+    except PermissionError:
+        # Without CAP_CHOWN the owner changes to us; PostgreSQL goes on reading the file by its group.
+        os.fchown(handle, -1, known.st_gid)

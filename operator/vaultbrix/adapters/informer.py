@@ -1,7 +1,8 @@
-"""List, then watch, for ever: keeps a Store as the API server has it, and tells of every change."""
+"""Keeps a Store as the API server has it, and tells of every change: list, watch, and list again after a gap."""
 
 import asyncio
 from collections.abc import Callable
+from typing import Generic
 
 import structlog
 from pydantic import ValidationError
@@ -14,14 +15,16 @@ from vaultbrix.runtime.store import R, Store
 
 log = structlog.get_logger(__name__)
 
+Changed = Callable[[Resource], None]
 
-class Informer:
-    """One kind. ``changed`` is called with the key after the store changed; objects that vanished unseen too."""
 
-    def __init__(self, kube: Kube, store: Store[R], changed: Callable[[type[Resource], str, str], None]) -> None:
+class Informer(Generic[R]):
+    """One kind. ``changed`` is called with the object after the store changed; for one that is gone, as last seen."""
+
+    def __init__(self, kube: Kube, store: Store[R], changed: Changed) -> None:
         self._kube = kube
-        self._store: Store[R] = store
         self._changed = changed
+        self.store = store
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -33,44 +36,51 @@ class Informer:
                 failures = 0
                 await self._follow(version)
             except Gone:
-                log.info("watch fell behind; listing again", kind=self._store.model.__name__)
+                log.info("watch fell behind; listing again", kind=self.store.model.__name__)
             except Expected as error:
                 failures += 1
-                log.warning("API server", kind=self._store.model.__name__, message=error.message)
+                log.warning("API server", kind=self.store.model.__name__, message=error.message)
                 await asyncio.sleep(min(5.0, pause_after(failures, 0.0)))
 
     async def relist(self) -> str:
-        """Make the store equal to the API server's list; returns its resourceVersion."""
-        answer = await self._kube.list(resource_type(self._store.model))
+        """Make the store equal to the API server's list; returns its resourceVersion. Raises Transient."""
+        answer = await self._kube.list(resource_type(self.store.model))
         seen = {self._take(item) for item in answer.get("items", [])}
-        for namespace, name in self._store.keys() - seen:
-            self._store.remove(namespace, name)
-            self._changed(self._store.model, namespace, name)
+        for namespace, name in self.store.keys() - seen:
+            self._drop(namespace, name)
         self.synced.set()
         return str(answer["metadata"]["resourceVersion"])
 
+    def observe(self, event: str | None, raw: Object) -> None:
+        """Take over one event of a watch; ``event`` is ADDED, MODIFIED, DELETED, or None for an object listed."""
+        if event == "DELETED":
+            self._drop(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
+        else:
+            self._take(raw)
+
     async def _follow(self, version: str) -> None:
         while True:
-            async for event in self._kube.watch(resource_type(self._store.model), version):
-                meta = event["object"]["metadata"]
-                version = meta["resourceVersion"]
-                if event["type"] == "DELETED":
-                    self._store.remove(meta.get("namespace", ""), meta["name"])
-                    self._changed(self._store.model, meta.get("namespace", ""), meta["name"])
-                elif event["type"] != "BOOKMARK":
-                    self._take(event["object"])
+            async for event in self._kube.watch(resource_type(self.store.model), version):
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    self.observe(event["type"], event["object"])
+
+    def _drop(self, namespace: str, name: str) -> None:
+        gone = self.store.remove(namespace, name)
+        if gone is not None:
+            self._changed(gone)
 
     def _take(self, raw: Object) -> tuple[str, str]:
         meta = raw["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
         try:
-            resource = self._store.model.parse(raw)
-        except ValidationError:
+            resource = self.store.model.parse(raw)
+        except ValidationError as error:
             # Written by a newer version: what cannot be read opens nothing.
-            log.exception("object cannot be read", kind=self._store.model.__name__, name="/".join(key))
-            self._store.remove(*key)
-            self._changed(self._store.model, *key)
+            where = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+            log.error("object cannot be read", kind=self.store.model.__name__, name="/".join(key), fields=where)
+            self._drop(*key)
             return key
-        if self._store.put(resource):
-            self._changed(self._store.model, *key)
+        if self.store.put(resource):
+            self._changed(resource)
         return key

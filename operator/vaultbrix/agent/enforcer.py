@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -41,26 +42,30 @@ class Identity:
     agent: str
     server: str
     state_file: Path
-    ready_file: Path
 
 
 class Enforcer:
-    """Enforces the rules of one PostgresServer in this network namespace."""
+    """Enforces the rules of one PostgresServer here. Sets ``closed`` once the chain stands."""
 
-    def __init__(self, identity: Identity, layers: Layers, kube: Kube) -> None:
+    def __init__(self, identity: Identity, layers: Layers, kube: Kube, closed: asyncio.Event) -> None:
         self._identity = identity
         self._layers = layers
         self._rules = Store(AccessRule)
         self._tenants = Store(Tenant)
         self._servers = Store(PostgresServer)
         self._approvals = Store(DDLApproval)
-        stores: tuple[Store[Resource], ...] = (self._servers, self._tenants, self._approvals, self._rules)  # type: ignore[assignment]  # a Store is read here
-        self._informers = [Informer(kube, store, self._changed) for store in stores]
+        self._informers: tuple[Informer[Any], ...] = (
+            Informer(kube, self._servers, self._changed),
+            Informer(kube, self._tenants, self._changed),
+            Informer(kube, self._approvals, self._changed),
+            Informer(kube, self._rules, self._changed),
+        )
         self._reporter = Reporter(kube)
         self._state = AgentState(server=identity.server)
         self._deadlines: Deadlines[str] = Deadlines()
         self._wake = asyncio.Event()
         self._check_due = False
+        self._closed = closed
 
     async def run(self) -> None:
         """Until cancelled. On the way out the rules stay in force: the kernel's timeouts end them."""
@@ -86,11 +91,11 @@ class Enforcer:
         self._state = expire(disk.load(self._identity.state_file, self._identity.server), datetime.now(UTC))
         await self._layers.forget()
         self._arm()
-        self._identity.ready_file.touch()
+        self._closed.set()
         log.info("closed by default", open_rules=len(self._state.grants))
 
-    def _changed(self, kind: type[Resource], namespace: str, name: str) -> None:
-        del kind, namespace, name
+    def _changed(self, resource: Resource) -> None:
+        del resource
         self._wake.set()
 
     def _due(self, uid: str) -> None:

@@ -4,7 +4,8 @@ The agent reads it back after a restart; the shipper reads it to name people.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from ipaddress import ip_network
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,12 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.access import Address, Grant, decide
 from vaultbrix.domain.approval import login_name
+
+# How long an ended grant is remembered: a shipper that was away so long no longer knows people by name.
+HISTORY = timedelta(days=7)
+
+# A session's last lines are written a moment after its grant ended.
+SLACK = timedelta(seconds=5)
 
 
 class GrantRecord(BaseModel):
@@ -31,15 +38,26 @@ class GrantRecord(BaseModel):
     deadline: datetime
     requested_by: str
     reason: str
+    opened_at: datetime
+    ended_at: datetime | None = None
 
     @classmethod
-    def of(cls, grant: Grant) -> "GrantRecord":
-        """From a grant."""
-        return cls(**vars(grant))
+    def of(cls, grant: Grant, opened_at: datetime) -> "GrantRecord":
+        """From a grant that is open since ``opened_at``."""
+        return cls(**vars(grant), opened_at=opened_at)
 
     def grant(self) -> Grant:
         """As a grant again."""
-        return Grant(**dict(self))
+        return Grant(**self.model_dump(exclude={"opened_at", "ended_at"}))
+
+    def held(self, role: str, address: Address, at: datetime) -> bool:
+        """Whether it let that address in as that role at that time."""
+        return (
+            self.role == role
+            and self.opened_at <= at + SLACK
+            and (self.ended_at is None or at <= self.ended_at + SLACK)
+            and any(address in network for network in map(ip_network, self.cidrs))
+        )
 
 
 class LoginRecord(BaseModel):
@@ -53,6 +71,15 @@ class LoginRecord(BaseModel):
     approved_by: str = ""
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Whom a log line is about: Tenant, person, and the rule or approval that let them in; empty when unknown."""
+
+    tenant: str = ""
+    person: str = ""
+    ground: str = ""
+
+
 class AgentState(BaseModel):
     """The whole file. ``closed`` holds uids of rules that ended and whose objects may still exist."""
 
@@ -60,38 +87,35 @@ class AgentState(BaseModel):
     trusted: tuple[str, ...] = ()
     database: str = "postgres"
     grants: tuple[GrantRecord, ...] = ()
+    ended: tuple[GrantRecord, ...] = ()
     closed: frozenset[str] = frozenset()
     logins: dict[str, LoginRecord] = {}
 
-    def person(self, role: str, address: Address | None) -> tuple[str, str]:
-        """(person, rule or approval) behind a login role and an address; ("", "") where it is unknown.
+    def person(self, role: str, address: Address | None, at: datetime) -> Identity:
+        """Who was behind a login role and an address at a time; all fields empty where it is unknown.
 
-        Two people behind the same role and address are both named: which of them it was, nobody can tell.
+        Several people behind the same role and address are all named: which of them it was, nobody can tell.
         """
         if role in self.logins:
             login = self.logins[role]
-            return login.requested_by, login.approval
+            return Identity(login.tenant, login.requested_by, login.approval)
         if address is None:
-            return "", ""
-        found = [
-            g for g in self.grants if g.role == role and any(address in network for network in map(ip_network, g.cidrs))
-        ]
-        people = sorted({g.requested_by for g in found})
-        rules = sorted({g.rule for g in found})
-        return ", ".join(people), ", ".join(rules)
+            return Identity()
+        found = [g for g in (*self.grants, *self.ended) if g.held(role, address, at)]
+        return Identity(
+            tenant=", ".join(sorted({g.tenant for g in found})),
+            person=", ".join(sorted({g.requested_by for g in found})),
+            ground=", ".join(sorted({g.rule for g in found})),
+        )
 
 
 def expire(state: AgentState, now: datetime) -> AgentState:
     """The state without the grants whose deadline has come: all that can be decided without the API server."""
-    ended = {g.uid for g in state.grants if g.deadline <= now}
-    if not ended:
+    due = {g.uid for g in state.grants if g.deadline <= now}
+    if not due:
         return state
-    return state.model_copy(
-        update={
-            "grants": tuple(g for g in state.grants if g.uid not in ended),
-            "closed": state.closed | ended,
-        }
-    )
+    kept = tuple(g for g in state.grants if g.uid not in due)
+    return state.model_copy(update={"grants": kept, "ended": _ended(state, kept, now), "closed": state.closed | due})
 
 
 def advance(
@@ -104,6 +128,7 @@ def advance(
     now: datetime,
 ) -> AgentState:
     """The next state, from the objects as last seen. A rule that closed once stays closed while its object exists."""
+    since = {g.uid: g.opened_at for g in state.grants}
     grants: list[GrantRecord] = []
     closed: set[str] = set()
     for rule in rules:
@@ -112,17 +137,26 @@ def advance(
             continue
         verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in state.closed)
         if verdict.grant is not None:
-            grants.append(GrantRecord.of(verdict.grant))
+            grants.append(GrantRecord.of(verdict.grant, since.get(verdict.grant.uid, now)))
         elif verdict.closed:
             closed.add(rule.metadata.uid)
+    opened = tuple(sorted(grants, key=lambda g: g.rule))
     return AgentState(
         server=state.server,
         database=server.spec.database if server else state.database,
         trusted=tuple(sorted(server.spec.trusted_cidrs)) if server else state.trusted,
-        grants=tuple(sorted(grants, key=lambda g: g.rule)),
+        grants=opened,
+        ended=_ended(state, opened, now),
         closed=frozenset(closed),
         logins=_logins(approvals, tenants, state.server),
     )
+
+
+def _ended(state: AgentState, kept: tuple[GrantRecord, ...], now: datetime) -> tuple[GrantRecord, ...]:
+    gone = [g.model_copy(update={"ended_at": now}) for g in state.grants if g not in kept]
+    if not gone:
+        return state.ended
+    return (*(g for g in state.ended if g.ended_at is None or g.ended_at > now - HISTORY), *gone)
 
 
 def _logins(

@@ -20,10 +20,18 @@ class Store(Generic[R]):
         return self._objects.get((namespace, name))
 
     def put(self, resource: R) -> bool:
-        """Keep the object; False when it is the version already held."""
+        """Keep the object; False when it is no newer than the version held."""
         old = self._objects.get(resource.key)
+        if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
+            return False
         self._objects[resource.key] = resource
-        return old is None or old.metadata.resource_version != resource.metadata.resource_version
+        return True
+
+    def refresh(self, resource: R) -> None:
+        """Keep what the API server answered to a write, unless the object is gone or newer by now."""
+        old = self._objects.get(resource.key)
+        if old is not None and old.metadata.uid == resource.metadata.uid:
+            self.put(resource)
 
     def remove(self, namespace: str, name: str) -> R | None:
         """Forget the object and return what was held."""
@@ -38,3 +46,8 @@ class Store(Generic[R]):
 
     def __len__(self) -> int:
         return len(self._objects)
+
+
+def _version(resource: Resource) -> int:
+    # Versions of one object grow in etcd, and answers to our writes overtake the watch: the newer one counts.
+    return int(resource.metadata.resource_version or 0)

@@ -1,0 +1,1 @@
+"""``vaultbrix`` and ``kubectl vaultbrix``: one module per sub-command, each the composition root of its process."""

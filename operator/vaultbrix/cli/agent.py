@@ -1,0 +1,55 @@
+"""``vaultbrix agent``: direct access beside one PostgreSQL."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultbrix.adapters.firewall import Firewall
+from vaultbrix.adapters.hba import HbaFile
+from vaultbrix.adapters.kube import Kube
+from vaultbrix.adapters.postgres import Target
+from vaultbrix.adapters.sessions import SessionControl
+from vaultbrix.agent.enforcer import Enforcer, Identity
+from vaultbrix.agent.layers import Layers
+from vaultbrix.edge.probes import probes
+
+
+@dataclass(frozen=True)
+class Options:
+    """Command line of the agent."""
+
+    server: str
+    name: str
+    port: int
+    hba_file: Path
+    state_file: Path
+    socket_directory: Path
+    database: str
+    probe_port: int
+
+
+async def main(options: Options) -> None:
+    """Until cancelled; the rules stay in force."""
+    kube = await Kube.connect("vaultbrix-agent")
+    layers = Layers(
+        Firewall(options.port),
+        HbaFile(options.hba_file),
+        SessionControl(
+            Target(
+                host=str(options.socket_directory),
+                port=options.port,
+                database=options.database,
+                user="vaultbrix_agent",
+                ssl_mode="disable",
+                application="vaultbrix-agent",
+            )
+        ),
+    )
+    closed = asyncio.Event()
+    enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, closed)
+    try:
+        # Ready means closed by default: PostgreSQL starts after that.
+        async with probes(options.probe_port, closed.is_set):
+            await enforcer.run()
+    finally:
+        await kube.close()

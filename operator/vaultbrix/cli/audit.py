@@ -1,0 +1,106 @@
+"""``vaultbrix audit``: ship the log to the store, and ask the store."""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vaultbrix.adapters.postgres import Target
+from vaultbrix.audit.query import Filter, statements
+from vaultbrix.audit.shipper import Shipper, Source
+from vaultbrix.cli.process import run
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+
+@dataclass(frozen=True)
+class _Store:
+    """The store's Secret, as it is mounted."""
+
+    directory: Path
+
+    def target(self) -> Target:
+        def value(key: str) -> str:
+            return (self.directory / key).read_text()
+
+        return Target(
+            host=value("host"),
+            port=int(value("port")),
+            database=value("dbname"),
+            user=value("username"),
+            password=value("password"),
+            ca=value("ca.crt"),
+            application="vaultbrix-shipper",
+        )
+
+
+@app.command()
+def ship(
+    server: Annotated[str, typer.Option(help="Name of the PostgresServer.")],
+    log_directory: Annotated[Path, typer.Option(help="log_directory of PostgreSQL.")],
+    grants: Annotated[Path, typer.Option(help="The agent's grants.json.")],
+    store: Annotated[Path, typer.Option(help="Directory with host, port, dbname, username, password, ca.crt.")],
+) -> None:
+    """Ship PostgreSQL's log to the audit store, for ever."""
+    shipper = Shipper(Source(server, log_directory, grants), _Store(store).target())
+    run(shipper.run())
+
+
+@app.command()
+def query(
+    tenant: Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")] = None,
+    person: Annotated[str | None, typer.Option(help="Who, as in requestedBy.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address or CIDR.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time (UTC).")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Admins and the operator too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 200,
+    output: Annotated[str, typer.Option(help="table or json (one object a line).")] = "table",
+) -> None:
+    """Print statements from the audit store. Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ..."""
+    wanted = Filter(tenant, person, address, since, until, everybody, limit)
+    try:
+        with psycopg.connect(dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-audit") as link:
+            rows = statements(link, wanted)
+    except psycopg.Error as error:
+        typer.echo(f"error: audit store: {str(error).strip()}", err=True)
+        typer.echo("       set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; see docs/audit.md", err=True)
+        raise typer.Exit(1) from None
+    if output == "json":
+        for row in rows:
+            typer.echo(json.dumps(row, default=str))
+        return
+    _print(rows)
+
+
+def _print(rows: Any) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("TIME (UTC)", "TENANT", "PERSON", "ADDRESS", "STATEMENT", "MS", "OUTCOME"):
+        table.add_column(name, overflow="fold", justify="right" if name == "MS" else "left")
+    for row in rows:
+        duration = row["duration_ms"]
+        # Text, not markup: a tenant's statement must not be able to paint or hide anything.
+        table.add_row(
+            f"{row['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            Text(_plain(row["tenant"] or row["role"])),
+            Text(_plain(row["person"] or "unknown")),
+            row["address"] or "local",
+            Text(_plain(row["statement"] or "")),
+            "" if duration is None else f"{duration:.1f}",
+            row["outcome"] if not row["sqlstate"] else f"{row['outcome']} {row['sqlstate']}",
+        )
+    width = None if os.isatty(1) else int(os.environ.get("COLUMNS", "180"))
+    Console(width=width, highlight=False).print(table)
+
+
+def _plain(text: str) -> str:
+    """Without control characters, which a terminal would obey; white space as single blanks."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

@@ -1,0 +1,103 @@
+"""The command line."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaultbrix.cli import audit
+from vaultbrix.cli.process import configure_logging, run
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Secure access to PostgreSQL.")
+ddl = typer.Typer(no_args_is_help=True, help="Approved DDL.")
+app.add_typer(audit.app, name="audit")
+app.add_typer(ddl, name="ddl")
+
+ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
+
+
+@app.command()
+def operator(
+    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Its own; Jobs run there.")],
+    image: Annotated[str, typer.Option(envvar="VAULTBRIX_IMAGE", help="Image of the Jobs.")],
+    pull_policy: Annotated[str, typer.Option(help="imagePullPolicy of the Jobs.")] = "IfNotPresent",
+    identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
+    probe_port: ProbePort = 8080,
+    resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
+) -> None:
+    """Reconcile PostgresServers, Tenants, AccessRules and DDLApprovals."""
+    from vaultbrix.cli.operator import Options, main  # noqa: PLC0415 - kopf is needed here only
+    from vaultbrix.controllers.context import Settings  # noqa: PLC0415
+
+    settings = Settings(namespace=namespace, image=image, pull_policy=pull_policy)
+    run(main(Options(settings, identity or socket.gethostname(), probe_port, resync_minutes)))
+
+
+@app.command()
+def agent(
+    server: Annotated[str, typer.Option(help="Name of the PostgresServer.")],
+    hba_file: Annotated[Path, typer.Option(help="pg_hba.conf of PostgreSQL.")],
+    state_file: Annotated[Path, typer.Option(help="grants.json, kept over restarts.")],
+    socket_directory: Annotated[Path, typer.Option(help="Where PostgreSQL's Unix socket is.")],
+    name: Annotated[str, typer.Option(envvar="POD_NAME", help="This agent's name in status.agents.")] = "",
+    port: Annotated[int, typer.Option(help="Port of PostgreSQL.")] = 5433,
+    database: Annotated[str, typer.Option(help="Database to connect to.")] = "postgres",
+    probe_port: ProbePort = 8081,
+) -> None:
+    """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
+    from vaultbrix.cli.agent import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
+
+    options = Options(
+        server=server,
+        name=name or socket.gethostname(),
+        port=port,
+        hba_file=hba_file,
+        state_file=state_file,
+        socket_directory=socket_directory,
+        database=database,
+        probe_port=probe_port,
+    )
+    run(main(options))
+
+
+@ddl.command("run")
+def ddl_run(directory: Annotated[Path, typer.Option(help="The mounted Secret of the Job.")]) -> None:
+    """Run an approved text once; the entry point of a DDLApproval's Job."""
+    from vaultbrix.ddl.run import Order  # noqa: PLC0415 - the parser is needed here only
+    from vaultbrix.ddl.run import run as run_order  # noqa: PLC0415
+
+    configure_logging()
+    code, error = run_order(Order.read(directory))
+    message = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
+    if error is not None and message.exists():
+        message.write_text(error.model_dump_json(by_alias=True))
+    raise typer.Exit(code)
+
+
+@app.command()
+def bootstrap(
+    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE")],
+    name: Annotated[str, typer.Option(help="Prefix of the Secrets' names.")],
+    server_name: Annotated[list[str], typer.Option(help="DNS name of PostgreSQL; repeat it for more.")],
+    store_name: Annotated[list[str], typer.Option(help="DNS name of the audit store; repeat it for more.")],
+) -> None:
+    """Create the chart's passwords and certificates where they are missing, and the audit store's schema."""
+    from vaultbrix.adapters.kube import Kube  # noqa: PLC0415
+    from vaultbrix.install.bootstrap import Release  # noqa: PLC0415
+    from vaultbrix.install.bootstrap import bootstrap as make  # noqa: PLC0415
+
+    async def main() -> None:
+        kube = await Kube.connect("vaultbrix-bootstrap")
+        try:
+            await make(kube, Release(namespace, name, tuple(server_name), tuple(store_name)))
+        finally:
+            await asyncio.shield(kube.close())
+
+    run(main())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,58 @@
+"""``vaultbrix operator``: the reconcilers, one leader among the replicas."""
+
+import asyncio
+from dataclasses import dataclass
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from vaultbrix.adapters.kube import Kube
+from vaultbrix.adapters.lease import lead
+from vaultbrix.controllers.context import Context, Settings
+from vaultbrix.controllers.manager import Manager
+from vaultbrix.edge.probes import probes
+from vaultbrix.edge.watch import watch
+
+LEASE = "vaultbrix-operator"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Command line of the operator."""
+
+    settings: Settings
+    identity: str
+    probe_port: int
+    resync_minutes: int
+
+
+async def main(options: Options) -> None:
+    """Until cancelled, or until the Lease is lost."""
+    kube = await Kube.connect("vaultbrix-operator")
+    try:
+        # A replica that waits for the Lease is as ready as it can be.
+        async with probes(options.probe_port, lambda: True):
+            await lead(
+                kube,
+                name=LEASE,
+                namespace=options.settings.namespace,
+                identity=options.identity,
+                work=lambda: _work(kube, options),
+            )
+    finally:
+        await kube.close()
+
+
+async def _work(kube: Kube, options: Options) -> None:
+    manager = Manager(Context(kube, options.settings))
+    await manager.start()
+    scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_job(
+        manager.resync, "interval", minutes=options.resync_minutes, misfire_grace_time=None, coalesce=True
+    )
+    scheduler.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(manager.run())
+            group.create_task(watch(manager))
+    finally:
+        scheduler.shutdown(wait=False)

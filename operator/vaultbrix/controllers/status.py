@@ -1,0 +1,93 @@
+"""Status and finalizers: written only when they differ, so that a controller at rest writes nothing."""
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+from vaultbrix.adapters.kube import Conflict, Kube, NotFound, resource_type
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
+from vaultbrix.api.meta import ApiModel, Resource
+from vaultbrix.runtime.store import Store
+
+R = TypeVar("R", bound=Resource)
+
+_SHARED = ("conditions", "agents")
+
+
+class Conditions:
+    """Builds the conditions of one object, each with the transition time that it deserves."""
+
+    def __init__(self, resource: Resource, previous: list[Condition], now: datetime) -> None:
+        self._generation = resource.metadata.generation
+        self._previous = previous
+        self._now = now
+        self._built: dict[ConditionType, Condition] = {}
+
+    def set(self, type_: ConditionType, status: bool | None, reason: Reason, message: str) -> None:
+        """Set a condition; None stands for Unknown."""
+        self._built[type_] = condition(
+            type_, status, reason, message, generation=self._generation, now=self._now, previous=self._previous
+        )
+
+    def keep(self, type_: ConditionType) -> None:
+        """Leave a condition as it was; Unknown where there was none."""
+        for old in self._previous:
+            if old.type == type_:
+                self._built[type_] = old
+                return
+        self.set(type_, None, Reason.WAITING, "not known yet")
+
+    def is_true(self, type_: ConditionType) -> bool:
+        """Whether the condition was set, and to True."""
+        return type_ in self._built and self._built[type_].status == "True"
+
+    def all(self) -> list[Condition]:
+        """In the order in which they were set."""
+        return list(self._built.values())
+
+
+def differs(current: ApiModel, wanted: ApiModel) -> bool:
+    """Whether applying ``wanted`` would change the status; entries of other owners in shared lists do not count."""
+    old, new = current.dump(), wanted.dump()
+    for name in _SHARED:
+        present, mine = old.pop(name, []), new.pop(name, [])
+        if any(item not in present for item in mine):
+            return True
+    return bool(old != new)
+
+
+async def write_status(kube: Kube, store: Store[R], resource: R, wanted: ApiModel) -> R:
+    """Apply the whole status that the operator owns; returns the object as it is now, or as it was if it is gone."""
+    current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
+    if not differs(current, wanted):
+        return resource
+    status: dict[str, Any] = wanted.dump()
+    status.pop("agents", None)
+    meta = resource.metadata
+    # The uid keeps a status from landing on another object of the same name.
+    body = {"metadata": {**_where(resource), "uid": meta.uid}, "status": status}
+    try:
+        answer = await kube.apply(resource_type(type(resource)), body, subresource="status")
+    except (NotFound, Conflict):
+        return resource
+    fresh = type(resource).parse(answer)
+    store.refresh(fresh)
+    return fresh
+
+
+async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: bool) -> R:
+    """Add or remove one finalizer, with the others as they are; returns the object as it is now."""
+    kept = [name for name in resource.metadata.finalizers if name != finalizer]
+    wanted = [*kept, finalizer] if present else kept
+    if wanted == resource.metadata.finalizers:
+        return resource
+    body = {"metadata": {"finalizers": wanted, "resourceVersion": resource.metadata.resource_version}}
+    try:
+        answer = await kube.merge(resource_type(type(resource)), *resource.key, body)
+    except NotFound:
+        return resource
+    return type(resource).parse(answer)
+
+
+def _where(resource: Resource) -> dict[str, str]:
+    namespace, name = resource.key
+    return {"namespace": namespace, "name": name} if namespace else {"name": name}

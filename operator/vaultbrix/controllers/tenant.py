@@ -1,0 +1,181 @@
+"""Tenant: Secret first, then role and schema; on deletion, lock or drop."""
+
+import base64
+import binascii
+import secrets
+from datetime import datetime
+
+from vaultbrix.adapters import tenants
+from vaultbrix.adapters.kube import SECRETS, Conflict, NotFound, Object
+from vaultbrix.adapters.tenants import TenantRole
+from vaultbrix.api.conditions import ConditionType, Reason, is_true
+from vaultbrix.api.meta import API_VERSION
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import DeletionPolicy, Tenant, TenantStatus
+from vaultbrix.controllers.admin import admin_connection
+from vaultbrix.controllers.context import Context
+from vaultbrix.controllers.status import Conditions, set_finalizer, write_status
+from vaultbrix.domain import scram
+from vaultbrix.domain.credentials import PASSWORD_BYTES, secret_data
+from vaultbrix.runtime.errors import Blocked, Expected, Transient
+
+FINALIZER = "vaultbrix.com/tenant"
+
+# Reasons that say that the role is not this tenant's; after any other failure it stays as it was.
+_NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
+
+
+async def reconcile(context: Context, tenant: Tenant, now: datetime) -> datetime | None:
+    """Make role, schema and Secret as the Tenant says. Raises Expected after the status says so."""
+    if tenant.deleting:
+        await _finalize(context, tenant)
+        return None
+    tenant = await set_finalizer(context.kube, tenant, FINALIZER, present=True)
+    conditions = Conditions(tenant, tenant.status.conditions, now)
+    try:
+        server = _ready_server(context, tenant)
+        password = await _credentials(context, tenant, server)
+        conditions.set(
+            ConditionType.CREDENTIALS_READY, True, Reason.CREDENTIALS_WRITTEN, f"Secret {tenant.secret_name}"
+        )
+        async with admin_connection(context.kube, server) as connection:
+            salt = secrets.token_bytes(scram.SALT_BYTES)
+            await tenants.provision(connection, _role(tenant), password, salt)
+    except Expected as error:
+        _explain(conditions, error)
+        await _report(context, tenant, conditions)
+        raise
+    conditions.set(
+        ConditionType.PROVISIONED, True, Reason.PROVISIONED, f"role and schema {tenant.role} are as specified"
+    )
+    if tenant.spec.suspended:
+        conditions.set(ConditionType.READY, False, Reason.TENANT_SUSPENDED, "spec.suspended is true: nobody logs in")
+    else:
+        conditions.set(ConditionType.READY, True, Reason.READY, "role, schema and credentials are ready")
+    await _report(context, tenant, conditions)
+    return None
+
+
+def _explain(conditions: Conditions, error: Expected) -> None:
+    if not conditions.is_true(ConditionType.CREDENTIALS_READY):
+        conditions.keep(ConditionType.CREDENTIALS_READY)
+    if error.reason in _NOT_OURS:
+        conditions.set(ConditionType.PROVISIONED, False, error.reason, error.message)
+    else:
+        conditions.keep(ConditionType.PROVISIONED)
+    conditions.set(ConditionType.READY, False, error.reason, error.message)
+
+
+async def _report(context: Context, tenant: Tenant, conditions: Conditions) -> None:
+    wanted = TenantStatus(
+        observed_generation=tenant.metadata.generation,
+        role=tenant.role,
+        schema_name=tenant.role,
+        secret_name=tenant.secret_name,
+        conditions=conditions.all(),
+    )
+    await write_status(context.kube, context.tenants, tenant, wanted)
+
+
+def _ready_server(context: Context, tenant: Tenant) -> PostgresServer:
+    server = context.server_of(tenant)
+    name = tenant.spec.server_ref.name
+    if server is None:
+        raise Blocked(
+            Reason.SERVER_NOT_FOUND,
+            f"PostgresServer {name} does not exist; create it, or correct spec.serverRef in a new Tenant",
+        )
+    if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+        raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {name} is not ready; see its conditions")
+    return server
+
+
+def _role(tenant: Tenant) -> TenantRole:
+    return TenantRole(
+        role=tenant.role,
+        owner=tenant.key,
+        login=not tenant.spec.suspended,
+        connection_limit=tenant.spec.connection_limit,
+        settings=tenant.spec.settings.dump(),
+    )
+
+
+async def _credentials(context: Context, tenant: Tenant, server: PostgresServer) -> str:
+    """Make the Secret right and return the password in it; a new one only where there is none."""
+    found = await _existing_secret(context, tenant)
+    password = _password(found) if found else None
+    wanted = _secret(tenant, server, password or secrets.token_urlsafe(PASSWORD_BYTES))
+    if found is None:
+        try:
+            await context.kube.create(SECRETS, tenant.metadata.namespace, wanted)
+        except Conflict as error:
+            raise Transient(Reason.SECRET_TAKEN, f"Secret {tenant.secret_name} appeared meanwhile") from error
+    elif {k: found["data"].get(k) for k in wanted["data"]} != wanted["data"]:
+        wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        try:
+            await context.kube.replace(SECRETS, tenant.metadata.namespace, tenant.secret_name, wanted)
+        except (Conflict, NotFound) as error:
+            raise Transient(Reason.SECRET_TAKEN, f"Secret {tenant.secret_name} changed meanwhile") from error
+    return base64.b64decode(wanted["data"]["password"]).decode()
+
+
+async def _existing_secret(context: Context, tenant: Tenant) -> Object | None:
+    try:
+        found = await context.kube.get(SECRETS, tenant.metadata.namespace, tenant.secret_name)
+    except NotFound:
+        return None
+    owners = found["metadata"].get("ownerReferences", [])
+    if not any(owner["uid"] == tenant.metadata.uid for owner in owners):
+        raise Blocked(
+            Reason.SECRET_TAKEN,
+            f"Secret {tenant.secret_name} exists and is not this Tenant's; "
+            "delete it, or name another in spec.credentials.secretName",
+        )
+    return {**found, "data": found.get("data") or {}}
+
+
+def _password(secret: Object) -> str | None:
+    try:
+        password = base64.b64decode(secret["data"].get("password", ""), validate=True).decode("ascii")
+        scram.verifier(password, b"\0" * scram.SALT_BYTES, 1)
+    except (binascii.Error, ValueError):
+        return None
+    return password
+
+
+def _secret(tenant: Tenant, server: PostgresServer, password: str) -> Object:
+    values = secret_data(endpoint=server.endpoint, database=server.spec.database, role=tenant.role, password=password)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": tenant.secret_name,
+            "namespace": tenant.metadata.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "Tenant",
+                    "name": tenant.metadata.name,
+                    "uid": tenant.metadata.uid,
+                    "controller": True,
+                }
+            ],
+        },
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+    }
+
+
+async def _finalize(context: Context, tenant: Tenant) -> None:
+    if FINALIZER not in tenant.metadata.finalizers:
+        return
+    server = context.server_of(tenant)
+    # A server whose object is gone cannot be reached and is no longer ours to change.
+    if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+        async with admin_connection(context.kube, server) as connection:
+            if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
+                await tenants.drop(connection, tenant.role, tenant.key)
+            else:
+                await tenants.lock(connection, tenant.role, tenant.key)
+    await set_finalizer(context.kube, tenant, FINALIZER, present=False)

@@ -1,0 +1,1 @@
+"""Where the outside comes in: kopf's watches, and HTTP probes."""

@@ -1,0 +1,129 @@
+"""Run once per install and upgrade: Secrets that are missing, then the audit store. What exists is kept."""
+
+import asyncio
+import base64
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from vaultbrix.adapters.kube import SECRETS, Conflict, Kube, NotFound
+from vaultbrix.adapters.postgres import Target, connect
+from vaultbrix.audit.store import ensure_login, migrate
+from vaultbrix.domain import scram
+from vaultbrix.domain.credentials import PASSWORD_BYTES
+from vaultbrix.install.certificates import Issued, authority, server, usable
+from vaultbrix.runtime.errors import Expected
+
+log = structlog.get_logger(__name__)
+
+STORE_PAUSE_SECONDS = 2.0
+STORE_PORT = 5432
+STORE_DATABASE = "audit"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Names of one release: its namespace, its prefix, and the services of its two databases."""
+
+    namespace: str
+    name: str
+    server_names: tuple[str, ...]
+    store_names: tuple[str, ...]
+
+    def secret(self, purpose: str) -> str:
+        """Name of a Secret of the release."""
+        return f"{self.name}-{purpose}"
+
+
+async def bootstrap(kube: Kube, release: Release) -> None:
+    """Make all Secrets there, then wait for the audit store and make it ready. Raises Blocked."""
+    now = datetime.now(UTC)
+    ca = await _authority(kube, release, now)
+    await _certificate(kube, release, ca, "postgresql-tls", release.server_names, now)
+    await _certificate(kube, release, ca, "audit-tls", release.store_names, now)
+    await _login(kube, release, "postgresql-admin", "postgres", {})
+    store = {
+        "host": release.store_names[0],
+        "port": str(STORE_PORT),
+        "dbname": STORE_DATABASE,
+        "ca.crt": ca.certificate,
+    }
+    owner = await _login(kube, release, "audit-owner", "postgres", store)
+    shipper = await _login(kube, release, "audit-shipper", "vaultbrix_shipper", store)
+    reader = await _login(kube, release, "audit-reader", "vaultbrix_auditor", store)
+    await _store(owner, [(shipper, "audit_append"), (reader, "audit_read")])
+
+
+async def _store(owner: dict[str, str], logins: list[tuple[dict[str, str], str]]) -> None:
+    target = Target(
+        host=owner["host"],
+        port=int(owner["port"]),
+        database=owner["dbname"],
+        user=owner["username"],
+        password=owner["password"],
+        ca=owner["ca.crt"],
+        application="vaultbrix-bootstrap",
+    )
+    while True:
+        try:
+            async with connect(target) as connection:
+                version = await migrate(connection)
+                for login, group in logins:
+                    verifier = scram.verifier(login["password"], secrets.token_bytes(scram.SALT_BYTES))
+                    await ensure_login(connection, name=login["username"], group=group, verifier=verifier)
+            log.info("audit store ready", migration=version)
+        except Expected as error:
+            log.info("waiting for the audit store", message=error.message)
+            await asyncio.sleep(STORE_PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _authority(kube: Kube, release: Release, now: datetime) -> Issued:
+    created = authority(f"{release.name} certificate authority", now)
+    held = await _keep(kube, release, "ca", {"tls.crt": created.certificate, "tls.key": created.key})
+    return Issued(held["tls.crt"], held["tls.key"])
+
+
+async def _certificate(
+    kube: Kube, release: Release, ca: Issued, purpose: str, names: tuple[str, ...], now: datetime
+) -> None:
+    issued = server(ca, names, now)
+    wanted = {"ca.crt": ca.certificate, "tls.crt": issued.certificate, "tls.key": issued.key}
+    held = await _keep(kube, release, purpose, wanted)
+    if not usable(held.get("tls.crt", ""), names, now):
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()}
+        await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": data})
+        log.info("certificate renewed", secret=release.secret(purpose))
+
+
+async def _login(kube: Kube, release: Release, purpose: str, username: str, more: dict[str, str]) -> dict[str, str]:
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    return await _keep(kube, release, purpose, {"username": username, "password": password, **more})
+
+
+async def _keep(kube: Kube, release: Release, purpose: str, wanted: dict[str, str]) -> dict[str, str]:
+    """Create a Secret unless it exists; returns what it holds."""
+    name = release.secret(purpose)
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": release.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "vaultbrix", "app.kubernetes.io/instance": release.name},
+        },
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()},
+    }
+    try:
+        found = await kube.get(SECRETS, release.namespace, name)
+    except NotFound:
+        try:
+            found = await kube.create(SECRETS, release.namespace, body)
+            log.info("Secret created", secret=name)
+        except Conflict:
+            found = await kube.get(SECRETS, release.namespace, name)
+    return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
