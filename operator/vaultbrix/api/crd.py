@@ -1,9 +1,12 @@
 """Pydantic models to CustomResourceDefinitions (apiextensions.k8s.io/v1, structural schemas)."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from vaultbrix.api.meta import GROUP, VERSION
+from pydantic import TypeAdapter
+
+from vaultbrix.api.meta import DURATION_PATTERN, GROUP, VERSION, format_duration
 
 if TYPE_CHECKING:
     from vaultbrix.api.meta import Resource
@@ -62,11 +65,14 @@ _KEPT = (
 )
 
 
-def _without_nulls(value: Any) -> Any:
-    """A default as an object of the API would hold it: absent fields are absent, not null."""
-    if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return value
+def _default(schema: dict[str, Any]) -> Any:
+    """A default as a manifest would hold it."""
+    value = schema["default"]
+    if schema.get("pattern") == DURATION_PATTERN:
+        # Pydantic writes durations of a schema in ISO 8601.
+        return format_duration(TypeAdapter(timedelta).validate_python(value))
+    # The defaults of an object's own fields apply to an empty one.
+    return {} if isinstance(value, dict) else value
 
 
 def _structural(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +86,9 @@ def _structural(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
         (only,) = [option for option in schema["anyOf"] if option.get("type") != "null"]
         rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default")}
         return _structural({**only, **rest}, defs)
-    out = {k: _without_nulls(schema[k]) for k in _KEPT if k in schema}
+    out = {k: schema[k] for k in _KEPT if k in schema}
+    if "default" in out:
+        out["default"] = _default(schema)
     out.update({k: v for k, v in schema.items() if k.startswith("x-kubernetes-")})
     if "const" in schema:
         out |= {"type": "string", "enum": [schema["const"]]}
