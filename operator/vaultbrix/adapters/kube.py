@@ -88,11 +88,6 @@ class Kube:
                 raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
         return cls(client.ApiClient(configuration), field_manager)
 
-    @property
-    def client(self) -> client.ApiClient:
-        """The transport, for parts of the client library that want it."""
-        return self._api
-
     async def close(self) -> None:
         """Close the connections."""
         await self._api.close()

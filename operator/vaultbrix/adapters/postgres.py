@@ -93,8 +93,7 @@ def classify(error: psycopg.Error) -> Transient | Blocked:
     if error.sqlstate in _DENIED_STATES or any(part in str(error) for part in _DENIED):
         return Blocked(
             Reason.AUTHENTICATION_FAILED,
-            f"PostgreSQL: {text}; correct username and password in the Secret of spec.adminSecretRef, "
-            "the CA, or pg_hba.conf",
+            f"PostgreSQL: {text}; correct the user's Secret, the CA, or pg_hba.conf",
         )
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate is None or error.sqlstate[:2] in ("08", "57")):
         return Transient(Reason.UNREACHABLE, f"PostgreSQL cannot be reached: {text}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from vaultbrix.adapters.kube import Kube
-from vaultbrix.adapters.lease import lead
+from vaultbrix.adapters.lease import Lease, lead
 from vaultbrix.controllers.context import Context, Settings
 from vaultbrix.controllers.manager import Manager
 from vaultbrix.edge.probes import probes
@@ -31,13 +31,8 @@ async def main(options: Options) -> None:
     try:
         # A replica that waits for the Lease is as ready as it can be.
         async with probes(options.probe_port, lambda: True):
-            await lead(
-                kube,
-                name=LEASE,
-                namespace=options.settings.namespace,
-                identity=options.identity,
-                work=lambda: _work(kube, options),
-            )
+            lease = Lease(kube, name=LEASE, namespace=options.settings.namespace, identity=options.identity)
+            await lead(lease, lambda: _work(kube, options))
     finally:
         await kube.close()
 

@@ -16,6 +16,7 @@ from vaultbrix.controllers.manager import Manager
 async def watch(manager: Manager) -> None:
     """Feed the manager until cancelled."""
     registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
     for model, informer in manager.informers.items():
         _register(registry, model, informer)
     stop = asyncio.Event()
@@ -37,6 +38,11 @@ def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: 
     @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"observe-{plural}")
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         informer.observe(event["type"], dict(event["object"]))
+
+
+def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    # In a Pod by its service account, elsewhere by $KUBECONFIG, as the rest of the process.
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
 def _settings() -> kopf.OperatorSettings:
