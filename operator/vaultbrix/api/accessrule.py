@@ -104,7 +104,7 @@ class AccessRule(Resource):
             Column("Tenant", ".spec.tenantRef.name"),
             Column("CIDRs", ".spec.cidrs"),
             Column("Phase", ".status.phase"),
-            Column("Expires", ".status.expiresAt", "date"),
+            Column("Expires", ".status.expiresAt"),
             Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
             Column("Age", ".metadata.creationTimestamp", "date"),
         ),

@@ -70,22 +70,31 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION audit.ensure_day(date) FROM PUBLIC;
 
--- One row per statement that a session sent, with how it ended. PostgreSQL logs the audit line when a statement
--- starts and its duration or error after, so the next such line of the session tells. An error with no audit line
--- before it is a statement that never started: refused by the gate, or not valid.
+-- One row per statement that a session sent, with how it ended. pgAudit writes several lines for one statement
+-- (a line per object, and further substatements for what runs inside functions and triggers): the first line of
+-- substatement 1 stands for it. Its duration or error comes later in the session, so the next such line tells.
+CREATE VIEW audit.sent AS
+SELECT s.* FROM audit.record s
+ WHERE s.kind = 'statement' AND s.substatement_id = 1
+   AND NOT EXISTS (
+     SELECT FROM audit.record p
+      WHERE p.server = s.server AND p.session_id = s.session_id AND p.kind = 'statement' AND p.substatement_id = 1
+        AND p.statement_id = s.statement_id AND p.line_num < s.line_num);
+
+-- An error with no such line since the statement before it ended is a statement that never started: refused by the
+-- gate, or not valid.
 CREATE VIEW audit.statement AS
 SELECT s.server, s.at, s.session_id, s.line_num, s.pid, s.role, s.tenant, s.person, s.ground, s.database, s.address,
        s.application, s.class, s.command, s.object_type, s.object_name, s.statement, o.duration_ms,
        CASE o.kind WHEN 'duration' THEN 'ok' WHEN 'error' THEN 'error' ELSE 'unknown' END AS outcome,
        CASE WHEN o.kind = 'error' THEN o.sqlstate END AS sqlstate,
        CASE WHEN o.kind = 'error' THEN o.message END AS message
-  FROM audit.record s
+  FROM audit.sent s
   LEFT JOIN LATERAL (
     SELECT r.kind, r.duration_ms, r.sqlstate, r.message FROM audit.record r
      WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > s.line_num
        AND r.kind IN ('duration', 'error')
      ORDER BY r.line_num LIMIT 1) o ON true
- WHERE s.kind = 'statement'
 UNION ALL
 SELECT e.server, e.at, e.session_id, e.line_num, e.pid, e.role, e.tenant, e.person, e.ground, e.database, e.address,
        e.application, NULL, NULL, NULL, NULL, e.statement, NULL,
@@ -94,7 +103,8 @@ SELECT e.server, e.at, e.session_id, e.line_num, e.pid, e.role, e.tenant, e.pers
  WHERE e.kind = 'error' AND e.statement IS NOT NULL
    AND NOT EXISTS (
      SELECT FROM audit.record s
-      WHERE s.server = e.server AND s.session_id = e.session_id AND s.kind = 'statement' AND s.line_num < e.line_num
+      WHERE s.server = e.server AND s.session_id = e.session_id AND s.kind = 'statement' AND s.substatement_id = 1
+        AND s.line_num < e.line_num
         AND s.line_num > coalesce((
           SELECT max(b.line_num) FROM audit.record b
            WHERE b.server = e.server AND b.session_id = e.session_id AND b.line_num < e.line_num

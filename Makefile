@@ -1,0 +1,66 @@
+# Everything here runs on a fresh Debian machine as root; what is missing is installed by `setup`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+# What tests and demo need of Debian beside hack/cluster's own list.
+PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 gcc libc6-dev make
+
+.PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench soak cluster-up cluster-down
+
+help: ## show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
+
+setup: $(STAMP) ## Python environment and Debian packages
+	@hack/cluster/install-prerequisites $(PACKAGES)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@echo "installing Python libraries into $(VENV)"
+	python3 -m venv --clear $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup ## the main job, narrated, on a real cluster (brings one up unless KUBECONFIG is set)
+	@$(RUN)/python hack/demo
+
+test: lint test-unit test-integration test-e2e ## everything below
+
+lint: setup ## ruff, mypy, import layers
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+test-unit: setup ## decisions, rendering, parsers: seconds
+	$(RUN)/pytest tests/unit
+
+test-integration: setup ## real API server, PostgreSQL with pgaudit, ipset and iptables in network namespaces
+	hack/cluster/up
+	$(RUN)/pytest tests/integration
+
+test-e2e: setup ## the chart on the one-node cluster
+	hack/cluster/up
+	hack/image/build
+	$(RUN)/pytest tests/e2e
+
+generate: setup ## CRDs, install.yaml, reference
+	hack/cluster/build.sh
+	$(RUN)/python hack/generate
+
+bench: setup ## figures, with their floor in the same run
+	$(RUN)/pytest -s tests/bench
+
+soak: setup ## long campaigns
+	$(RUN)/pytest -s tests -m soak
+
+cluster-up: ## a real one-node Kubernetes without Docker
+	@hack/cluster/install-prerequisites
+	hack/cluster/up
+
+cluster-down: ## take it away again, without a trace
+	@hack/cluster/down
