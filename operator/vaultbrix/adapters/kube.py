@@ -19,8 +19,10 @@ from vaultbrix.runtime.errors import Blocked, Expected, Transient
 
 Object = dict[str, Any]
 
-REQUEST_TIMEOUT = 15.0
+REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15)
 WATCH_SECONDS = 300
+# The API server sends a bookmark about once a minute, so silence for longer is a connection that is dead.
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_read=75)
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,9 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_SECONDS + 30)
+        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_TIMEOUT)
         try:
-            async for line in response.content:
+            async for line in _lines(response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise Gone(event["object"].get("message", ""))
@@ -176,7 +178,7 @@ class Kube:
         query: dict[str, str],
         body: Object | None = None,
         content_type: str = "application/json",
-        timeout: float = REQUEST_TIMEOUT,
+        timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
@@ -195,6 +197,17 @@ class Kube:
         if response.status >= 400:
             raise await _error(response, f"{method} {path}")
         return response
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    # aiohttp's own iteration by lines refuses those over 128 KiB, and an object may have more.
+    pending = bytearray()
+    async for chunk in stream.iter_any():
+        head, *rest = chunk.split(b"\n")
+        pending += head
+        for part in rest:
+            yield bytes(pending)
+            pending = bytearray(part)
 
 
 async def _error(response: aiohttp.ClientResponse, what: str) -> Exception:

@@ -21,6 +21,14 @@ from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)
 
+# Of an entry that somebody else made or changed: no grant has this deadline, so it is replaced or removed.
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def _lasts_until(seconds: int, deadline: datetime, now: datetime) -> bool:
+    # 2 s is rounding.
+    return abs(seconds - timeout_for(deadline, now)) <= 2
+
 
 @dataclass
 class Outcome:
@@ -65,18 +73,18 @@ class Layers:
         return outcome
 
     async def forget(self) -> None:
-        """Take nothing for granted next time: read the kernel's set again, reload again."""
+        """Take nothing for granted next time: what the kernel holds now is read, and what differs is put right."""
         now = datetime.now(UTC)
         try:
             present = await asyncio.to_thread(self._firewall.allowed)
         except Expected:
-            present = {}
-        # A timeout that is not the one wanted, or an entry that is gone, is put right; 2 s is rounding.
+            # Unknown: all that may be there is added, or taken out, again.
+            present = dict.fromkeys(self._kernel, 0)
         self._kernel = {
-            cidr: deadline
-            for cidr, deadline in self._kernel.items()
-            if cidr in present and abs(present[cidr] - timeout_for(deadline, now)) <= 2
-        } | {cidr: datetime.min.replace(tzinfo=UTC) for cidr in present if cidr not in self._kernel}
+            cidr: deadline if _lasts_until(seconds, deadline, now) else NEVER
+            for cidr, seconds in present.items()
+            for deadline in [self._kernel.get(cidr, NEVER)]
+        }
         self._trusted = None
 
     async def _try(self, outcome: Outcome, layer: str, action: Callable[[], None]) -> None:

@@ -118,6 +118,12 @@ class PostgresServer(Resource):
                 "podSelector is required when namespace is set",
             ),
         ),
+        root_rules=(
+            (
+                "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
+                "metadata.name must have 1 to 40 lower-case letters, digits or hyphens, without dots",
+            ),
+        ),
     )
 
     @property

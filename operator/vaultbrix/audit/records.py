@@ -1,6 +1,7 @@
 """One line of PostgreSQL's jsonlog (PostgreSQL 20.8.5) → one record of the store. Pure."""
 
 import csv
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -17,6 +18,21 @@ _CONNECTION = frozenset({"BackendInitialize", "PerformAuthentication", "InitPost
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
+
+# While a session waits for a lock, PostgreSQL adds this to its process title.
+_WAITING = " waiting"
+# Classes of errors that parse analysis finds, before pgAudit writes a line.
+_PARSE_ERRORS = ("22", "42")
+
+# The standard library refuses fields of more than 128 KiB otherwise; a statement may be as long as PostgreSQL allows.
+csv.field_size_limit(sys.maxsize)
+
+# What the gate's event triggers and guards send on behalf of the session, word for word as in sql/migrations. A tenant
+# who sends the same reaches the same functions, which then only judge.
+_GATE = frozenset(
+    f"SELECT vaultbrix.{call}, current_user, ctx, pg_catalog.current_schemas(false))"
+    for call in ("ddl_start(tg_tag", "sql_drop(tg_tag", "ddl_end(tg_tag", "truncate_check(TG_RELID")
+)
 
 
 class LogLine(msgspec.Struct):
@@ -35,6 +51,10 @@ class LogLine(msgspec.Struct):
     statement: str | None = None
     func_name: str | None = None
     application_name: str | None = None
+    ps: str = ""
+    vxid: str | None = None
+    cursor_position: int | None = None
+    context: str | None = None
 
 
 @dataclass
@@ -54,6 +74,8 @@ class Record:
     database: str | None
     address: str | None
     application: str | None
+    tag: str
+    vxid: str | None
     class_: str | None = None
     command: str | None = None
     object_type: str | None = None
@@ -99,6 +121,8 @@ def parse(line: bytes, *, server: str, state: AgentState) -> Record:
         database=entry.dbname,
         address=address,
         application=entry.application_name,
+        tag=_tag(entry),
+        vxid=entry.vxid,
     )
     _classify(record, entry)
     return record
@@ -118,6 +142,16 @@ def _address(remote: str | None) -> str | None:
         return str(ip_address((remote or "").split("%", 1)[0]))
     except ValueError:
         return None
+
+
+def _tag(entry: LogLine) -> str:
+    """Command tag of the statement that the session was at, or PARSE, BIND, idle."""
+    tag = entry.ps.removesuffix(_WAITING)
+    # The title names a statement before it is analysed. A place in the text and no context is that stage; only a DO
+    # block is analysed once it runs.
+    if entry.cursor_position and not entry.context and tag != "DO" and (entry.state_code or "")[:2] in _PARSE_ERRORS:
+        return "PARSE"
+    return tag
 
 
 def _classify(record: Record, entry: LogLine) -> None:
@@ -140,20 +174,20 @@ def _classify(record: Record, entry: LogLine) -> None:
 
 def _take_audit(record: Record, payload: str) -> None:
     # pgAudit quotes every field that holds a comma, a quote or a line end, so without quotes a split is exact.
-    if '"' in payload:
-        fields = next(csv.reader([payload], strict=True)) if "\n" not in payload else _multiline(payload)
-    else:
-        fields = payload.split(",")
+    try:
+        fields = _quoted(payload) if '"' in payload else payload.split(",")
+    except csv.Error as error:
+        raise MalformedLine(f"pgAudit payload: {error}") from None
     if len(fields) not in (9, 10):
         raise MalformedLine(f"pgAudit payload with {len(fields)} fields")
-    record.kind = "statement"
+    record.kind = "gate" if fields[7] in _GATE else "statement"
     record.statement_id, record.substatement_id = int(fields[1]), int(fields[2])
     record.class_, record.command = fields[3], fields[4]
     record.object_type, record.object_name = fields[5] or None, fields[6] or None
     record.statement = fields[7]
 
 
-def _multiline(payload: str) -> list[str]:
+def _quoted(payload: str) -> list[str]:
     rows = list(csv.reader(payload.splitlines(keepends=True), strict=True))
     if len(rows) != 1:
         raise MalformedLine(f"pgAudit payload with {len(rows)} rows")

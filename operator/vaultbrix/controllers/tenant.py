@@ -27,11 +27,16 @@ _NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
 
 async def reconcile(context: Context, tenant: Tenant, now: datetime) -> datetime | None:
     """Make role, schema and Secret as the Tenant says. Raises Expected after the status says so."""
+    conditions = Conditions(tenant, tenant.status.conditions, now)
     if tenant.deleting:
-        await _finalize(context, tenant)
+        try:
+            await _finalize(context, tenant)
+        except Expected as error:
+            _explain(conditions, error)
+            await _report(context, tenant, conditions)
+            raise
         return None
     tenant = await set_finalizer(context.kube, tenant, FINALIZER, present=True)
-    conditions = Conditions(tenant, tenant.status.conditions, now)
     try:
         server = _ready_server(context, tenant)
         password = await _credentials(context, tenant, server)

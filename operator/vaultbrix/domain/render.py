@@ -102,8 +102,11 @@ def tenant_network_policy(
 
 
 def policy_name(server: str, role: str) -> str:
-    """Name of a tenant's NetworkPolicy. Roles are unique on a server; - stands for _, which a role never holds."""
-    return f"vaultbrix-{server}-{role.replace('_', '-')}"
+    """Name of a tenant's NetworkPolicy, unlike that of any other: a server's name holds no dot, a role no hyphen.
+
+    The last word keeps a role that ends in _ from ending the name in a hyphen (RFC 1123).
+    """
+    return f"vaultbrix-{server}.{role.replace('_', '-')}-access"
 
 
 def ddl_job(**values: Any) -> dict[str, Any]:

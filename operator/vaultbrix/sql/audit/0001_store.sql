@@ -15,7 +15,7 @@ CREATE TABLE audit.record(
   at            timestamptz NOT NULL,
   session_id    text NOT NULL,
   line_num      bigint NOT NULL,
-  kind          text NOT NULL CHECK (kind IN ('statement','duration','error','connection','disconnection','forged','other')),
+  kind          text NOT NULL CHECK (kind IN ('statement','duration','error','connection','disconnection','gate','forged','other')),
   pid           int,
   role          text,
   tenant        text NOT NULL DEFAULT '',
@@ -24,6 +24,8 @@ CREATE TABLE audit.record(
   database      text,
   address       inet,
   application   text,
+  tag           text NOT NULL,              -- what the session was at: a command tag, or PARSE, BIND, idle
+  vxid          text,                       -- virtual transaction
   class         text,
   command       text,
   object_type   text,
@@ -39,6 +41,7 @@ CREATE TABLE audit.record(
   position      bigint NOT NULL             -- byte offset of the line in the file
 ) PARTITION BY RANGE (at);
 CREATE INDEX ON audit.record(server, session_id, line_num);
+CREATE INDEX ON audit.record(server, session_id, line_num) WHERE kind IN ('duration', 'error');
 CREATE INDEX ON audit.record(tenant, at);
 CREATE INDEX ON audit.record USING brin(at);
 
@@ -70,45 +73,130 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION audit.ensure_day(date) FROM PUBLIC;
 
--- One row per statement that a session sent, with how it ended. pgAudit writes several lines for one statement
--- (a line per object, and further substatements for what runs inside functions and triggers): the first line of
--- substatement 1 stands for it. Its duration or error comes later in the session, so the next such line tells.
-CREATE VIEW audit.sent AS
-SELECT s.* FROM audit.record s
- WHERE s.kind = 'statement' AND s.substatement_id = 1
-   AND NOT EXISTS (
-     SELECT FROM audit.record p
-      WHERE p.server = s.server AND p.session_id = s.session_id AND p.kind = 'statement' AND p.substatement_id = 1
-        AND p.statement_id = s.statement_id AND p.line_num < s.line_num);
+-- From log lines to statements. A session's lines stand in order (line_num). A client's message ends with a duration
+-- or an error. pgAudit writes lines for each statement in it, numbered (statement_id): one per object, and more for what
+-- runs inside functions and triggers; most utility commands get theirs when they end, after those of what they ran.
+-- What deferred triggers run has numbers of its own. The text of a line is that of the whole message.
 
--- An error with no such line since the statement before it ended is a statement that never started: refused by the
--- gate, or not valid.
-CREATE VIEW audit.statement AS
+-- The line that stands for a statement, given the first one: a utility's own line, else the first.
+CREATE FUNCTION audit.own_line(p_server text, p_session text, p_line bigint, p_id bigint, p_tag text)
+RETURNS TABLE(class text, command text, object_type text, object_name text, statement text)
+LANGUAGE sql STABLE AS $$
+  SELECT r.class, r.command, r.object_type, r.object_name, r.statement
+    FROM audit.record r
+   WHERE r.server = p_server AND r.session_id = p_session AND r.kind = 'statement' AND r.line_num >= p_line
+     AND r.line_num < coalesce((
+       SELECT n.line_num FROM audit.record n
+        WHERE n.server = p_server AND n.session_id = p_session AND n.line_num > p_line AND n.kind = 'statement'
+          AND n.statement_id <> p_id ORDER BY n.line_num LIMIT 1), 9223372036854775807)
+   ORDER BY CASE WHEN r.command = p_tag AND p_tag NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'MERGE', 'DO')
+                 THEN -r.line_num ELSE r.line_num END
+   LIMIT 1
+$$;
+
+-- Whether an error is that of a statement which has a line. Otherwise it is that of one which never started.
+CREATE FUNCTION audit.belongs(e audit.record, s_tag text, s_vxid text, s_statement text) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT (s_tag = e.tag OR (s_tag = 'BIND' AND e.tag <> 'PARSE'))
+     AND (s_statement = e.statement OR s_vxid IS NOT DISTINCT FROM e.vxid)
+$$;
+
+-- Statements with a line of pgAudit's. The duration is that of the message and stands on its last statement.
+-- In one message, an error after a statement of the same kind is taken to be that statement's, unless it is known to
+-- come from parsing the next one; either way the transaction was rolled back.
+CREATE VIEW audit.started AS
 SELECT s.server, s.at, s.session_id, s.line_num, s.pid, s.role, s.tenant, s.person, s.ground, s.database, s.address,
-       s.application, s.class, s.command, s.object_type, s.object_name, s.statement, o.duration_ms,
-       CASE o.kind WHEN 'duration' THEN 'ok' WHEN 'error' THEN 'error' ELSE 'unknown' END AS outcome,
-       CASE WHEN o.kind = 'error' THEN o.sqlstate END AS sqlstate,
-       CASE WHEN o.kind = 'error' THEN o.message END AS message
-  FROM audit.sent s
+       s.application, own.class, own.command, own.object_type, own.object_name,
+       CASE WHEN o.failed THEN coalesce(ending.statement, own.statement) ELSE own.statement END AS statement,
+       CASE WHEN NOT o.followed THEN ending.duration_ms END AS duration_ms,
+       CASE WHEN o.failed THEN ending.sqlstate ELSE late.sqlstate END AS sqlstate,
+       CASE WHEN o.failed THEN ending.message ELSE late.message END AS message,
+       CASE WHEN coalesce(CASE WHEN o.failed THEN ending.sqlstate END, late.sqlstate) = 'VBX01' THEN 'refused'
+            WHEN o.failed OR late.sqlstate IS NOT NULL THEN 'error'
+            WHEN o.followed OR ending.kind IS NOT NULL THEN 'ok'
+            ELSE 'unknown' END AS outcome
+  FROM audit.record s
   LEFT JOIN LATERAL (
-    SELECT r.kind, r.duration_ms, r.sqlstate, r.message FROM audit.record r
+    SELECT r.statement_id FROM audit.record r
+     WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num < s.line_num AND r.kind = 'statement'
+     ORDER BY r.line_num DESC LIMIT 1) before ON true
+  LEFT JOIN LATERAL (
+    SELECT r.line_num FROM audit.record r
+     WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num < s.line_num
+       AND r.kind IN ('duration', 'error')
+     ORDER BY r.line_num DESC LIMIT 1) previous ON true
+  LEFT JOIN LATERAL (
+    SELECT r.* FROM audit.record r
      WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > s.line_num
        AND r.kind IN ('duration', 'error')
-     ORDER BY r.line_num LIMIT 1) o ON true
+     ORDER BY r.line_num LIMIT 1) ending ON true
+  LEFT JOIN LATERAL (
+    SELECT r.line_num, r.statement_id, r.tag FROM audit.record r
+     WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > coalesce(previous.line_num, 0)
+       AND r.kind = 'statement' AND r.vxid IS NOT DISTINCT FROM s.vxid
+     ORDER BY r.line_num LIMIT 1) first ON true
+  CROSS JOIN LATERAL audit.own_line(s.server, s.session_id, s.line_num, s.statement_id, s.tag) own
+  CROSS JOIN LATERAL audit.own_line(s.server, s.session_id, first.line_num, first.statement_id, first.tag) opening
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN ending.kind = 'error' THEN coalesce(ending.statement, opening.statement)
+                ELSE opening.statement END AS text) sent
+  CROSS JOIN LATERAL (
+    SELECT EXISTS (
+      SELECT FROM audit.record r
+       WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > s.line_num
+         AND r.line_num < coalesce(ending.line_num, 9223372036854775807) AND r.kind = 'statement'
+         AND r.statement_id <> s.statement_id AND r.statement = sent.text) AS followed) f
+  CROSS JOIN LATERAL (
+    SELECT f.followed,
+           NOT f.followed AND ending.kind = 'error' AND audit.belongs(ending, s.tag, s.vxid, own.statement) AS failed) o
+  -- Deferred constraints of the extended protocol speak up at Sync, after the duration.
+  LEFT JOIN LATERAL (
+    SELECT r.sqlstate, r.message FROM (
+      SELECT n.* FROM audit.record n
+       WHERE n.server = s.server AND n.session_id = s.session_id AND n.line_num > ending.line_num
+         AND n.kind IN ('statement', 'duration', 'error')
+       ORDER BY n.line_num LIMIT 1) r
+     WHERE ending.kind = 'duration' AND NOT f.followed AND r.kind = 'error' AND r.severity = 'ERROR'
+       AND r.statement IS NULL AND r.tag = ending.tag AND r.tag <> 'idle') late ON true
+ WHERE s.kind = 'statement' AND before.statement_id IS DISTINCT FROM s.statement_id
+   -- What a deferred trigger runs is no statement that was sent: its text is not the message's.
+   AND (first.line_num = s.line_num OR first.tag = 'BIND' OR own.statement = sent.text);
+
+-- One row per statement that a session sent, and how it ended.
+CREATE VIEW audit.statement AS
+SELECT server, at, session_id, line_num, pid, role, tenant, person, ground, database, address, application, class,
+       command, object_type, object_name, statement, duration_ms, outcome, sqlstate, message
+  FROM audit.started
 UNION ALL
+-- Statements that never started: refused by the gate, not permitted or not valid.
 SELECT e.server, e.at, e.session_id, e.line_num, e.pid, e.role, e.tenant, e.person, e.ground, e.database, e.address,
        e.application, NULL, NULL, NULL, NULL, e.statement, NULL,
        CASE WHEN e.sqlstate = 'VBX01' THEN 'refused' ELSE 'error' END, e.sqlstate, e.message
   FROM audit.record e
+  LEFT JOIN LATERAL (
+    SELECT r.line_num FROM audit.record r
+     WHERE r.server = e.server AND r.session_id = e.session_id AND r.line_num < e.line_num
+       AND r.kind IN ('duration', 'error')
+     ORDER BY r.line_num DESC LIMIT 1) previous ON true
+  LEFT JOIN LATERAL (
+    SELECT r.tag, r.vxid, r.statement FROM audit.record r
+     WHERE r.server = e.server AND r.session_id = e.session_id AND r.line_num > coalesce(previous.line_num, 0)
+       AND r.line_num < e.line_num AND r.kind = 'statement'
+     ORDER BY (r.statement = e.statement) DESC,
+              CASE WHEN r.statement = e.statement THEN -r.line_num ELSE r.line_num END LIMIT 1) s ON true
  WHERE e.kind = 'error' AND e.statement IS NOT NULL
-   AND NOT EXISTS (
-     SELECT FROM audit.record s
-      WHERE s.server = e.server AND s.session_id = e.session_id AND s.kind = 'statement' AND s.substatement_id = 1
-        AND s.line_num < e.line_num
-        AND s.line_num > coalesce((
-          SELECT max(b.line_num) FROM audit.record b
-           WHERE b.server = e.server AND b.session_id = e.session_id AND b.line_num < e.line_num
-             AND b.kind IN ('duration', 'error')), 0));
+   AND audit.belongs(e, s.tag, s.vxid, s.statement) IS NOT TRUE
+UNION ALL
+-- In a transaction that has failed, the statement that ends it has a duration only; its command is all that is known.
+SELECT d.server, d.at, d.session_id, d.line_num, d.pid, d.role, d.tenant, d.person, d.ground, d.database, d.address,
+       d.application, 'MISC', d.tag, NULL, NULL, d.tag, d.duration_ms, 'ok', NULL, NULL
+  FROM audit.record d
+  JOIN LATERAL (
+    SELECT r.kind FROM audit.record r
+     WHERE r.server = d.server AND r.session_id = d.session_id AND r.line_num < d.line_num
+       AND (r.kind IN ('statement', 'error') OR r.kind = 'duration' AND r.tag <> 'idle')
+     ORDER BY r.line_num DESC LIMIT 1) previous ON previous.kind = 'error'
+ WHERE d.kind = 'duration' AND d.tag IN ('COMMIT', 'ROLLBACK');
 
 GRANT USAGE ON SCHEMA audit TO audit_append, audit_read;
 GRANT INSERT ON audit.record, audit.gap, audit.quarantine TO audit_append;

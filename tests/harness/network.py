@@ -1,0 +1,72 @@
+"""Hosts of our own: network namespaces, one for the server and one for each client, with addresses of their own.
+
+A client's public address is on its ``lo``; the server has a route to it through the client's link. The server's
+other link leads to the machine, where the API server of the tests listens.
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from tests.harness.shell import run
+
+MACHINE, SERVER = "172.31.250.1", "172.31.250.2"
+
+
+class Network:
+    """The namespaces of one test run; ``close`` takes them all away."""
+
+    def __init__(self) -> None:
+        self.server = f"vbxt{os.getpid()}"
+        self._clients: dict[str, str] = {}
+        self._numbers = itertools.count()
+        link = f"vbxt{os.getpid()}"
+        run("ip", "netns", "add", self.server)
+        run("ip", "link", "add", link, "type", "veth", "peer", "name", "machine", "netns", self.server)
+        run("ip", "addr", "add", f"{MACHINE}/30", "dev", link)
+        run("ip", "link", "set", link, "up")
+        self._in_server("ip", "addr", "add", f"{SERVER}/30", "dev", "machine")
+        self._in_server("ip", "link", "set", "machine", "up")
+        self._in_server("ip", "link", "set", "lo", "up")
+
+    def inside(self, host: str, command: Sequence[str]) -> list[str]:
+        """The command as it runs on a host: ``server`` or an address that was added."""
+        name = self.server if host == "server" else self._clients[host]
+        return ["ip", "netns", "exec", name, *command]
+
+    def client(self, address: str) -> str:
+        """Make a client with that public address (v4 or v6); returns the address. One that is there is kept."""
+        if address in self._clients:
+            return address
+        number = next(self._numbers)
+        name = f"{self.server}c{number}"
+        run("ip", "netns", "add", name)
+        self._clients[address] = name
+        self._in_server("ip", "link", "add", f"c{number}", "type", "veth", "peer", "name", "up", "netns", name)
+        self._in_server("ip", "link", "set", f"c{number}", "up")
+        for link in ("lo", "up"):
+            run("ip", "-n", name, "link", "set", link, "up")
+        if ip_address(address).version == 4:
+            near, far = f"172.31.251.{4 * number + 1}", f"172.31.251.{4 * number + 2}"
+            self._in_server("ip", "addr", "add", f"{near}/30", "dev", f"c{number}")
+            run("ip", "-n", name, "addr", "add", f"{address}/32", "dev", "lo")
+            run("ip", "-n", name, "addr", "add", f"{far}/30", "dev", "up")
+            run("ip", "-n", name, "route", "add", "default", "via", near, "src", address)
+            self._in_server("ip", "route", "add", f"{address}/32", "via", far)
+        else:
+            near, far = f"fd00:250:{number + 1}::1", f"fd00:250:{number + 1}::2"
+            self._in_server("ip", "addr", "add", f"{near}/64", "dev", f"c{number}", "nodad")
+            run("ip", "-n", name, "addr", "add", f"{address}/128", "dev", "lo", "nodad")
+            run("ip", "-n", name, "addr", "add", f"{far}/64", "dev", "up", "nodad")
+            run("ip", "-n", name, "route", "add", "default", "via", near, "src", address)
+            self._in_server("ip", "route", "add", f"{address}/128", "via", far)
+        return address
+
+    def close(self) -> None:
+        """Delete the namespaces, and with them all links; processes in them were ended by their owners."""
+        for name in (*self._clients.values(), self.server):
+            run("ip", "netns", "del", name, check=False)
+
+    def _in_server(self, *command: str) -> None:
+        run(*self.inside("server", command))

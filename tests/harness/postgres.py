@@ -1,0 +1,157 @@
+"""A real PostgreSQL with pgaudit, TLS and jsonlog, as the chart configures it; started, killed and started again."""
+
+import os
+import pwd
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+
+from tests.harness.processes import Process
+from tests.harness.shell import run, wait_for
+from vaultbrix.install import certificates
+
+PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+PORT = 5433
+USER = "postgres"
+
+# The part of the chart's postgresql.conf that the product rests on.
+SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "*",
+    "unix_socket_permissions": "0770",
+    "ssl": "on",
+    "ssl_min_protocol_version": "TLSv1.2",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "200",
+    "client_connection_check_interval": "10s",
+    "shared_preload_libraries": "pgaudit",
+    "pgaudit.log": "ddl, role",
+    "pgaudit.log_parameter": "off",
+    "log_destination": "jsonlog",
+    "logging_collector": "on",
+    "log_filename": "postgresql-%Y-%m-%d_%H%M%S.log",
+    "log_file_mode": "0640",
+    "log_rotation_size": "64MB",
+    "log_truncate_on_rotation": "off",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+    "log_error_verbosity": "verbose",
+    "log_connections": "on",
+    "log_disconnections": "on",
+    "log_duration": "on",
+    "log_statement": "none",
+    "log_hostname": "off",
+    "fsync": "off",
+}
+
+HBA = "local all all peer map=tests\n"
+# The tests and the agent are root.
+IDENT = "tests root postgres\ntests root root\ntests root vaultbrix_agent\ntests postgres postgres\n"
+
+
+class Postgres:
+    """One instance in a directory of its own, reached as superuser ``root`` over its Unix socket."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        prefix: Sequence[str] = (),
+        hba: str = "",
+        settings: Mapping[str, str] | None = None,
+        port: int = PORT,
+    ) -> None:
+        directory.mkdir(mode=0o755)
+        self.socket, self.logs, self.state = (directory / name for name in ("socket", "log", "state"))
+        self.hba_file = directory / "hba/pg_hba.conf"
+        self.authority = directory / "ca.crt"
+        self.port = port
+        self._data = directory / "data"
+        for path in (self.socket, self.logs, self.state, self.hba_file.parent, self._data):
+            path.mkdir(mode=0o700 if path == self._data else 0o750)
+        issued = certificates.authority("tests", datetime.now(UTC))
+        server = certificates.server(issued, ["postgres.test", "localhost"], datetime.now(UTC))
+        self.authority.write_text(issued.certificate)
+        (directory / "tls.crt").write_text(server.certificate)
+        (directory / "tls.key").write_text(server.key)
+        (directory / "tls.key").chmod(0o600)
+        self.hba_file.write_text(HBA + hba)
+        (self.hba_file.parent / "pg_ident.conf").write_text(IDENT)
+        values = {
+            **SETTINGS,
+            "port": str(port),
+            "unix_socket_directories": str(self.socket),
+            "hba_file": str(self.hba_file),
+            "ident_file": str(self.hba_file.parent / "pg_ident.conf"),
+            "ssl_cert_file": str(directory / "tls.crt"),
+            "ssl_key_file": str(directory / "tls.key"),
+            "log_directory": str(self.logs),
+            **(settings or {}),
+        }
+        configuration = directory / "postgresql.conf"
+        configuration.write_text("".join(f"{name} = '{value}'\n" for name, value in values.items()))
+        owner = pwd.getpwnam(USER)
+        for root, _, files in os.walk(directory):
+            for name in (root, *(os.path.join(root, file) for file in files)):
+                os.chown(name, owner.pw_uid, owner.pw_gid)
+        as_user = ["setpriv", f"--reuid={USER}", f"--regid={owner.pw_gid}", "--init-groups"]
+        run(
+            *as_user, PROGRAMS / "initdb", f"--pgdata={self._data}", f"--username={USER}", "--encoding=UTF8",
+            "--locale=C.UTF-8", "--auth=reject", "--no-sync",
+        )  # fmt: skip
+        self.process = Process(
+            [*prefix, *as_user, str(PROGRAMS / "postgres"), "-D", str(self._data), f"--config-file={configuration}"],
+            directory / "postgres.out",
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.process.start()
+        wait_for("PostgreSQL answers", self._answers, patience=60, tell=self._said)
+
+    def stop(self) -> None:
+        """Fast shutdown."""
+        self.process.stop(signal.SIGINT)
+
+    def crash(self) -> None:
+        """SIGQUIT to the postmaster: no checkpoint, recovery at the next start."""
+        self.process.stop(signal.SIGQUIT)
+        # A socket of backends that are still ending would refuse the next start.
+        time.sleep(0.1)
+
+    def connect(self, user: str = USER, **options: Any) -> psycopg.Connection:
+        """An autocommit connection over the Unix socket."""
+        return psycopg.connect(
+            host=str(self.socket), port=self.port, user=user, dbname="postgres", autocommit=True, **options
+        )
+
+    def query(self, statement: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as superuser; returns its rows."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def log_text(self) -> str:
+        """All of its log."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.logs.glob("*.json")))
+
+    def set_password(self, password: str) -> None:
+        """The superuser's, for connections over TCP."""
+        with self.connect() as connection:
+            verifier = connection.pgconn.encrypt_password(password.encode(), USER.encode(), b"scram-sha-256").decode()
+            connection.execute(psycopg.sql.SQL("ALTER ROLE postgres PASSWORD {}").format(verifier))
+
+    def _answers(self) -> bool:
+        assert self.process.running, self._said()
+        try:
+            self.connect(connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _said(self) -> str:
+        return self.process.text()[-2000:] + self.log_text()[-2000:]

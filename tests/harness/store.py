@@ -1,0 +1,68 @@
+"""The audit store: a PostgreSQL of its own with the product's schema, and the Secret that the shipper is given."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+
+from tests.harness.postgres import Postgres
+from vaultbrix.audit import store
+from vaultbrix.domain import scram
+
+PORT = 15432
+DATABASE = "audit"
+
+
+class Store:
+    """Reached by the shipper over TLS at localhost, by tests over the Unix socket."""
+
+    def __init__(self, directory: Path, *, port: int = PORT) -> None:
+        directory.mkdir(mode=0o755)
+        self.postgres = Postgres(
+            directory / "postgres",
+            hba=f"hostssl {DATABASE} +audit_append,+audit_read 127.0.0.0/8 scram-sha-256\n",
+            settings={"listen_addresses": "127.0.0.1", "shared_preload_libraries": "", "log_duration": "off"},
+            port=port,
+        )
+        self.secret = directory / "secret"
+        self.secret.mkdir()
+        self._password = secrets.token_urlsafe(16)
+
+    def start(self) -> None:
+        """Start it, with schema and logins."""
+        self.postgres.start()
+        self.postgres.query(f"CREATE DATABASE {DATABASE}")
+        asyncio.run(self._prepare())
+        values = {
+            "host": "localhost",
+            "port": str(self.postgres.port),
+            "dbname": DATABASE,
+            "username": "shipper",
+            "password": self._password,
+            "ca.crt": self.postgres.authority.read_text(),
+        }
+        for key, value in values.items():
+            (self.secret / key).write_text(value)
+
+    def stop(self) -> None:
+        """End it."""
+        self.postgres.stop()
+
+    def query(self, statement: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as the store's owner; returns its rows."""
+        with psycopg.connect(
+            host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    async def _prepare(self) -> None:
+        async with await psycopg.AsyncConnection.connect(
+            host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
+        ) as connection:
+            await store.migrate(connection)
+            verifier = scram.verifier(self._password, secrets.token_bytes(scram.SALT_BYTES))
+            await store.ensure_login(connection, name="shipper", group="audit_append", verifier=verifier)

@@ -1,0 +1,232 @@
+"""Everything of the product at once, as processes: API server, PostgreSQL, operator, agent, audit store and shipper."""
+
+import base64
+import itertools
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.harness.apiserver import ApiServer, Object
+from tests.harness.network import MACHINE, SERVER, Network
+from tests.harness.postgres import PORT, Postgres
+from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.shell import run
+from tests.harness.store import Store
+
+SYSTEM = "vaultbrix-test"
+SERVER_NAME = "main"
+ADMIN_PASSWORD = "the-admin's-password"  # noqa: S105 - of a server that lives as long as the tests
+JANE, EVE = "203.0.113.7", "198.51.100.9"
+
+
+class World:
+    """The parts, and short ways to do with them what users do."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="vaultbrix-test-"))
+        self.directory.chmod(0o755)
+        self.network = Network()
+        self.api = ApiServer(self.directory / "api")
+        self.postgres = Postgres(
+            self.directory / "postgres",
+            prefix=self.network.inside("server", []),
+            hba=f"hostssl all postgres {MACHINE}/32 scram-sha-256\n",
+        )
+        self.store = Store(self.directory / "store")
+        environment = {"KUBECONFIG": str(self.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
+        self.operator = Process(
+            [*VAULTBRIX, "operator", "--identity=test", "--probe-port=18080"],
+            self.directory / "operator.log",
+            env=environment,
+        )
+        self.agent = Process(
+            self.network.inside(
+                "server",
+                [
+                    *VAULTBRIX,
+                    "agent",
+                    f"--server={SERVER_NAME}",
+                    "--name=agent-1",
+                    f"--hba-file={self.postgres.hba_file}",
+                    f"--state-file={self.grants}",
+                    f"--socket-directory={self.postgres.socket}",
+                    f"--port={PORT}",
+                ],
+            ),
+            self.directory / "agent.log",
+            env=environment,
+        )
+        self.shipper = Process(
+            [
+                *VAULTBRIX,
+                "audit",
+                "ship",
+                f"--server={SERVER_NAME}",
+                f"--log-directory={self.postgres.logs}",
+                f"--grants={self.grants}",
+                f"--store={self.store.secret}",
+            ],
+            self.directory / "shipper.log",
+        )
+        self._numbers = itertools.count(1)
+
+    @property
+    def grants(self) -> Path:
+        """The agent's state file."""
+        return self.postgres.state / "grants.json"
+
+    def start(self) -> None:
+        """Start all parts, with one PostgresServer and nothing in it."""
+        self.api.start()
+        self.api.namespace(SYSTEM)
+        self.postgres.start()
+        self.postgres.set_password(ADMIN_PASSWORD)
+        self.store.start()
+        self.set_admin_password(ADMIN_PASSWORD)
+        self.api.apply(secret(SYSTEM, "pg-ca", {"ca.crt": self.postgres.authority.read_text()}))
+        self.api.apply(server())
+        self.heal()
+
+    def heal(self) -> None:
+        """Start whatever a test has ended."""
+        for process in (self.operator, self.agent, self.shipper):
+            if not process.running:
+                process.start()
+        self.api.await_condition("pgs", SERVER_NAME, "", patience=60)
+
+    def stop(self) -> None:
+        """End all parts; they leave nothing behind but their logs."""
+        for process in (self.shipper, self.agent, self.operator):
+            process.stop()
+        self.postgres.stop()
+        self.store.stop()
+        self.api.stop()
+        self.network.close()
+
+    def set_admin_password(self, password: str) -> None:
+        """What the operator's Secret says; PostgreSQL keeps its own."""
+        self.api.apply(secret(SYSTEM, "pg-admin", {"username": "postgres", "password": password}))
+
+    def team(self) -> str:
+        """A new namespace."""
+        return self.api.namespace(f"team-{next(self._numbers)}")
+
+    def tenant(self, namespace: str, *, wait: bool = True, name: str = "", **spec: Any) -> str:
+        """A Tenant with a slug of its own; returns its name, which with ``_`` for ``-`` is the slug."""
+        name = name or f"acme-{next(self._numbers)}"
+        self.api.apply(tenant(namespace, name, **spec))
+        if wait:
+            self.api.await_condition("tenant", name, namespace)
+        return name
+
+    def rule(self, namespace: str, tenant_name: str, *cidrs: str, name: str = "", **spec: Any) -> str:
+        """An AccessRule; returns its name. Does not wait."""
+        name = name or f"rule-{next(self._numbers)}"
+        self.api.apply(rule(namespace, name, tenant_name, *cidrs, **spec))
+        return name
+
+    def password(self, namespace: str, tenant_name: str) -> str:
+        """The tenant's, from its Secret."""
+        data = self.api.get("secret", f"{tenant_name}-db", namespace)["data"]
+        return base64.b64decode(data["password"]).decode()
+
+    def psql(self, address: str, namespace: str, tenant_name: str, *statements: str, **options: Any) -> "Psql":
+        """psql of a client as the tenant; see Psql."""
+        return Psql(self, address, namespace, tenant_name, statements, **options)
+
+
+class Psql:
+    """psql in a client's namespace; the password goes by the environment."""
+
+    def __init__(
+        self, world: World, address: str, namespace: str, tenant_name: str, statements: tuple[str, ...], host: str = SERVER
+    ) -> None:
+        role = f"tenant_{tenant_name.replace('-', '_')}"
+        texts = [part for text in statements for part in ("-c", text)]
+        self._env = {
+            "PGPASSWORD": world.password(namespace, tenant_name),
+            "PGCONNECT_TIMEOUT": "5",
+            "PGSSLMODE": "require",
+        }
+        url = f"host={host} port={PORT} dbname=postgres user={role}"
+        verbose = ("-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose")
+        world.network.client(address)
+        self._command = world.network.inside(address, ["psql", "-XAt", *verbose, url, *texts])
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, however that is."""
+        return run(*self._command, check=False, env=self._env)
+
+    def works(self) -> bool:
+        """Whether it ends well."""
+        return self.run().returncode == 0
+
+    def hold(self, log: Path) -> Process:
+        """Start it as a process that a test watches."""
+        process = Process(self._command, log, env=self._env)
+        process.start()
+        return process
+
+
+def secret(namespace: str, name: str, data: dict[str, str]) -> Object:
+    """A Secret."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": data,
+    }
+
+
+def server(name: str = SERVER_NAME, **spec: Any) -> Object:
+    """A PostgresServer that leads to the PostgreSQL of the tests."""
+    return _ours("PostgresServer", name, "", spec={
+        "host": SERVER,
+        "tls": {"mode": "verify-ca", "caSecretRef": {"name": "pg-ca", "namespace": SYSTEM}},
+        "adminSecretRef": {"name": "pg-admin", "namespace": SYSTEM},
+        "namespace": SYSTEM,
+        "podSelector": {"app": "postgresql"},
+        "trustedCIDRs": [f"{MACHINE}/32"],
+        **spec,
+    })  # fmt: skip
+
+
+def tenant(namespace: str, name: str, **spec: Any) -> Object:
+    """A Tenant."""
+    return _ours("Tenant", name, namespace, spec={"serverRef": {"name": SERVER_NAME}, **spec})
+
+
+def rule(namespace: str, name: str, tenant_name: str, *cidrs: str, **spec: Any) -> Object:
+    """An AccessRule, for an hour unless it says otherwise."""
+    lasting = {} if {"ttl", "expiresAt"} & spec.keys() else {"ttl": "1h"}
+    return _ours("AccessRule", name, namespace, spec={
+        "tenantRef": {"name": tenant_name},
+        "cidrs": list(cidrs),
+        "reason": "tests",
+        "requestedBy": "jane@example.com",
+        **lasting,
+        **spec,
+    })  # fmt: skip
+
+
+def approval(namespace: str, name: str, tenant_name: str, sql: str, **spec: Any) -> Object:
+    """A DDLApproval."""
+    return _ours("DDLApproval", name, namespace, spec={
+        "tenantRef": {"name": tenant_name},
+        "sql": sql,
+        "reason": "tests",
+        "requestedBy": "jane@example.com",
+        **spec,
+    })  # fmt: skip
+
+
+def in_seconds(seconds: float) -> str:
+    """A time of the API so many seconds from now; times of the API are whole seconds, so up to one earlier."""
+    return datetime.fromtimestamp(datetime.now(UTC).timestamp() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _ours(kind: str, name: str, namespace: str, spec: Object) -> Object:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": "vaultbrix.com/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}

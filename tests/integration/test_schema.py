@@ -1,0 +1,163 @@
+"""What the API server takes and refuses: a table of good and bad objects, each tried against it."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.apiserver import Object
+from tests.harness.world import World, approval, rule, server, tenant
+
+TEAM = "schema"
+SHA = "0" * 64
+
+
+def changed(body: Object, **spec: Any) -> Object:
+    """The object with some fields of its spec set, or taken away where the value is None."""
+    merged = {**body["spec"], **spec}
+    return {**body, "spec": {key: value for key, value in merged.items() if value is not None}}
+
+
+GOOD = {
+    "rule with ttl": rule(TEAM, "good-1", "acme", "203.0.113.7/32", ttl="1h30m"),
+    "rule with expiresAt": rule(TEAM, "good-2", "acme", "203.0.113.7/32", expiresAt="2030-01-01T00:00:00Z"),
+    "rule with IPv6": rule(TEAM, "good-3", "acme", "2001:db8::/64", "203.0.113.0/24"),
+    "rule with 32 CIDRs": rule(TEAM, "good-4", "acme", *(f"203.0.113.{n}/32" for n in range(32))),
+    "tenant without slug": tenant(TEAM, "good-5"),
+    "tenant with slug": tenant(TEAM, "9-is-no-letter", slug="nine_lives", connectionLimit=5),
+    "tenant with settings": tenant(TEAM, "good-6", settings={"statement_timeout": "30s", "work_mem": "64MB"}),
+    "approval": approval(TEAM, "good-7", "acme", "DROP TABLE orders;"),
+    "decided approval": approval(
+        TEAM, "good-8", "acme", "DROP TABLE t", decision={"verdict": "Denied", "by": "boss", "sha256": SHA}
+    ),
+    "server": server("good-9", trustedCIDRs=["10.0.0.0/8", "fd00::/64"], limits={"maxTTL": "24h"}),
+}
+
+RULE = rule(TEAM, "bad", "acme", "203.0.113.7/32")
+TENANT = tenant(TEAM, "bad")
+APPROVAL = approval(TEAM, "bad", "acme", "DROP TABLE t")
+SERVER = server("bad")
+
+# object, and what the refusal must name
+BAD = {
+    "host bits in a CIDR": (changed(RULE, cidrs=["203.0.113.7/24"]), "spec.cidrs[0]"),
+    "CIDR without prefix": (changed(RULE, cidrs=["203.0.113.7"]), "spec.cidrs[0]"),
+    "CIDR with leading zeros": (changed(RULE, cidrs=["203.0.113.007/32"]), "spec.cidrs[0]"),
+    "CIDR in long IPv6": (changed(RULE, cidrs=["2001:0db8:0:0:0:0:0:0/64"]), "spec.cidrs[0]"),
+    "CIDR with capitals": (changed(RULE, cidrs=["2001:DB8::/64"]), "spec.cidrs[0]"),
+    "IPv4-mapped IPv6": (changed(RULE, cidrs=["::ffff:203.0.113.7/128"]), "spec.cidrs[0]"),
+    "every address": (changed(RULE, cidrs=["0.0.0.0/0"]), "spec.cidrs[0]"),
+    "every IPv6 address": (changed(RULE, cidrs=["::/0"]), "spec.cidrs[0]"),
+    "no CIDR": (changed(RULE, cidrs=[]), "spec.cidrs"),
+    "a CIDR twice": (changed(RULE, cidrs=["203.0.113.7/32", "203.0.113.7/32"]), "spec.cidrs[1]"),
+    "33 CIDRs": (changed(RULE, cidrs=[f"203.0.113.{n}/32" for n in range(33)]), "spec.cidrs"),
+    "ttl and expiresAt": (changed(RULE, expiresAt="2030-01-01T00:00:00Z"), "ttl and expiresAt"),
+    "neither ttl nor expiresAt": (changed(RULE, ttl=None), "ttl and expiresAt"),
+    "ttl of 0": (changed(RULE, ttl="0s"), "ttl"),
+    "ttl in words": (changed(RULE, ttl="two hours"), "spec.ttl"),
+    "ttl below zero": (changed(RULE, ttl="-1h"), "spec.ttl"),
+    "no reason": (changed(RULE, reason=None), "spec.reason"),
+    "empty reason": (changed(RULE, reason=""), "spec.reason"),
+    "no requester": (changed(RULE, requestedBy=None), "spec.requestedBy"),
+    "requester with a line end": (changed(RULE, requestedBy="jane\nboss"), "spec.requestedBy"),
+    "unknown field": (changed(RULE, cidr="203.0.113.7/32"), "spec.cidr"),
+    "no tenant": (changed(RULE, tenantRef=None), "spec.tenantRef"),
+    "tenant's name with a slash": (changed(RULE, tenantRef={"name": "other/acme"}), "spec.tenantRef.name"),
+    "slug that ends the quotes": (changed(TENANT, slug='a"; DROP SCHEMA public; --'), "spec.slug"),
+    "slug with capitals": (changed(TENANT, slug="Acme"), "spec.slug"),
+    "slug that is too long": (changed(TENANT, slug="a" * 56), "spec.slug"),
+    "name that is no slug": (tenant(TEAM, "9-lives"), "spec.slug is required"),
+    "name with a dot, that is no slug": (tenant(TEAM, "a.b"), "spec.slug is required"),
+    "setting that is not allowed": (changed(TENANT, settings={"search_path": "public"}), "spec.settings.search_path"),
+    "setting with SQL": (changed(TENANT, settings={"work_mem": "1MB; DROP"}), "spec.settings.work_mem"),
+    "connection limit of 0": (changed(TENANT, connectionLimit=0), "spec.connectionLimit"),
+    "unknown deletion policy": (changed(TENANT, deletionPolicy="Keep"), "spec.deletionPolicy"),
+    "empty text": (changed(APPROVAL, sql=""), "spec.sql"),
+    "text that is too long": (changed(APPROVAL, sql="x" * (256 * 1024 + 1)), "spec.sql"),
+    "decision without hash": (changed(APPROVAL, decision={"verdict": "Approved", "by": "boss"}), "sha256"),
+    "decision with half a hash": (
+        changed(APPROVAL, decision={"verdict": "Approved", "by": "boss", "sha256": "abc"}),
+        "spec.decision.sha256",
+    ),
+    "unknown verdict": (
+        changed(APPROVAL, decision={"verdict": "Maybe", "by": "boss", "sha256": SHA}),
+        "spec.decision.verdict",
+    ),
+    "lock timeout of 0": (changed(APPROVAL, lockTimeout="0s"), "lockTimeout"),
+    "TLS without CA": (changed(SERVER, tls={"mode": "verify-full"}), "caSecretRef"),
+    "no TLS": (changed(SERVER, tls={"mode": "disable"}), "spec.tls.mode"),
+    "namespace without selector": (changed(SERVER, podSelector=None), "podSelector"),
+    "host with a space": (changed(SERVER, host="db.example.com port=1"), "spec.host"),
+    "trusting everybody": (changed(SERVER, trustedCIDRs=["0.0.0.0/0"]), "spec.trustedCIDRs[0]"),
+    "server's name with a dot": (server("a.b"), "metadata.name"),
+    "server's name that is too long": (server("a" * 41), "metadata.name"),
+}
+
+# object, change of its spec, and what the refusal must name; None: the change is allowed
+EDITS: list[tuple[Object, dict[str, Any], str | None]] = [
+    (rule(TEAM, "edit-1", "acme", "203.0.113.7/32"), {"ttl": "2h"}, None),
+    (rule(TEAM, "edit-1", "acme", "203.0.113.7/32"), {"tenantRef": {"name": "other"}}, "immutable"),
+    (rule(TEAM, "edit-2", "acme", "203.0.113.7/32", revoked=True), {"revoked": False}, "revoked"),
+    (tenant(TEAM, "edit-3"), {"connectionLimit": 7}, None),
+    (tenant(TEAM, "edit-3"), {"slug": "other"}, "slug is immutable"),
+    (tenant(TEAM, "edit-3"), {"serverRef": {"name": "other"}}, "immutable"),
+    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "other"}}, "credentials is immutable"),
+    (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"sql": "DROP TABLE u"}, "sql is immutable"),
+    (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"requestedBy": "eve"}, "requestedBy is immutable"),
+    (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"validFor": "100h"}, "validFor is immutable"),
+    (
+        approval(TEAM, "edit-5", "acme", "DROP TABLE t", decision={"verdict": "Denied", "by": "b", "sha256": SHA}),
+        {"decision": {"verdict": "Approved", "by": "b", "sha256": SHA}},
+        "written once",
+    ),
+    (
+        approval(TEAM, "edit-5", "acme", "DROP TABLE t", decision={"verdict": "Denied", "by": "b", "sha256": SHA}),
+        {"decision": None},
+        "written once",
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace(running: World) -> None:
+    running.api.namespace(TEAM)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_object_is_taken(running: World, name: str) -> None:
+    running.api.apply(GOOD[name])
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_object_is_refused_with_the_name_of_its_field(running: World, name: str) -> None:
+    body, field = BAD[name]
+    assert field in running.api.refusal(body)
+
+
+@pytest.mark.parametrize("number", range(len(EDITS)))
+def test_an_edit_is_taken_or_refused(running: World, number: int) -> None:
+    body, spec, problem = EDITS[number]
+    running.api.apply(body)
+    kind, name = body["kind"], body["metadata"]["name"]
+    patch = {"spec": spec}
+    said = running.api.patch(kind, name, TEAM, patch)
+    if problem is None:
+        assert "patched" in said
+    else:
+        assert problem in said
+        assert "patched" not in said
+
+
+def test_an_object_that_nobody_has_looked_at_is_not_ready(running: World) -> None:
+    running.api.apply(server("unseen", host="192.0.2.1"))
+    running.api.apply(tenant(TEAM, "unseen", serverRef={"name": "nowhere"}))
+    found = running.api.get("tenant", "unseen", TEAM)
+    assert found["status"]["observedGeneration"] in (-1, found["metadata"]["generation"])
+    assert running.api.condition("tenant", "unseen", "Ready", TEAM).get("status") != "True"
+
+
+def test_short_names_and_the_category_find_everything(running: World) -> None:
+    for short in ("pgs", "vt", "ar", "ddl"):
+        running.api.kubectl("get", short, "-A")
+    listed = running.api.kubectl("get", "vaultbrix", "-n", TEAM)
+    assert "accessrule.vaultbrix.com/good-1" in listed
+    assert "tenant.vaultbrix.com/good-5" in listed

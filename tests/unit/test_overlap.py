@@ -1,0 +1,164 @@
+"""What several open rules give together, against an oracle that counts bits."""
+
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.builders import HOUR, NOW, SECOND, grant
+
+from vaultbrix.domain.access import (
+    Address,
+    Grant,
+    Session,
+    hba_pairs,
+    kernel_deadlines,
+    parse_address,
+    sessions_to_end,
+)
+
+V4, V6 = int(IPv4Address("203.0.113.0")), int(ip_address("2001:db8::"))
+ROLES = ("tenant_acme", "tenant_beta")
+
+# Few bits differ, so that prefixes nest and addresses hit them often.
+V4_CIDRS = st.builds(
+    lambda host, length: str(IPv4Network((V4 | host, length), strict=False)),
+    st.integers(0, 15),
+    st.integers(28, 32),
+)
+V6_CIDRS = st.builds(
+    lambda host, length: str(IPv6Network((V6 | host, length), strict=False)),
+    st.integers(0, 15),
+    st.integers(124, 128),
+)
+CIDRS = st.one_of(V4_CIDRS, V6_CIDRS)
+ADDRESSES: st.SearchStrategy[Address] = st.one_of(
+    st.integers(0, 15).map(lambda host: ip_address(V4 | host)),
+    st.integers(0, 15).map(lambda host: ip_address(V6 | host)),
+)
+DEADLINES = st.integers(1, 5).map(lambda n: NOW + n * SECOND)
+
+
+@st.composite
+def open_grants(draw: st.DrawFn) -> list[Grant]:
+    """Grants of two tenants with overlapping addresses and colliding deadlines."""
+    count = draw(st.integers(0, 8))
+    return [
+        grant(
+            *draw(st.lists(CIDRS, min_size=1, max_size=4, unique=True)),
+            uid=f"u{index}",
+            role=draw(st.sampled_from(ROLES)),
+            deadline=draw(DEADLINES),
+        )
+        for index in range(count)
+    ]
+
+
+def inside(address: Address, cidr: str) -> bool:
+    """By comparing the leading bits, without ipaddress's own idea of containment."""
+    base, length = cidr.split("/")
+    network = ip_address(base)
+    shift = network.max_prefixlen - int(length)
+    return address.version == network.version and int(address) >> shift == int(network) >> shift
+
+
+def let_in(address: Address, role: str, grants: list[Grant]) -> bool:
+    return any(g.role == role and inside(address, cidr) for g in grants for cidr in g.cidrs)
+
+
+@given(open_grants(), ADDRESSES)
+def test_the_kernel_lets_an_address_in_iff_some_open_rule_covers_it(grants: list[Grant], address: Address) -> None:
+    expected = any(let_in(address, role, grants) for role in ROLES)
+    assert any(inside(address, cidr) for cidr in kernel_deadlines(grants)) == expected
+
+
+@given(open_grants(), ADDRESSES, st.sampled_from(ROLES))
+def test_pg_hba_lets_a_role_in_iff_an_open_rule_of_that_role_covers_it(
+    grants: list[Grant], address: Address, role: str
+) -> None:
+    lines = hba_pairs(grants)
+    assert any(r == role and inside(address, cidr) for r, cidr in lines) == let_in(address, role, grants)
+
+
+@given(open_grants())
+def test_the_lines_of_pg_hba_have_one_order_and_no_doubles(grants: list[Grant]) -> None:
+    lines = hba_pairs(grants)
+    assert lines == sorted(set(lines))
+    assert lines == hba_pairs(list(reversed(grants)))
+
+
+@given(open_grants())
+def test_an_entry_of_the_kernel_lasts_as_long_as_the_last_rule_that_names_it(grants: list[Grant]) -> None:
+    wanted: dict[str, list[datetime]] = {}
+    for g in grants:
+        for cidr in g.cidrs:
+            wanted.setdefault(cidr, []).append(g.deadline)
+    assert kernel_deadlines(grants) == {cidr: max(all_) for cidr, all_ in wanted.items()}
+
+
+@given(open_grants(), ADDRESSES)
+def test_by_the_kernel_alone_an_address_is_cut_when_the_last_rule_over_it_ends(
+    grants: list[Grant], address: Address
+) -> None:
+    covering = [g.deadline for g in grants if any(inside(address, cidr) for cidr in g.cidrs)]
+    by_kernel = [when for cidr, when in kernel_deadlines(grants).items() if inside(address, cidr)]
+    assert max(by_kernel, default=None) == max(covering, default=None)
+
+
+@given(open_grants(), st.data())
+def test_closing_one_rule_never_takes_what_another_still_gives(grants: list[Grant], data: st.DataObject) -> None:
+    if not grants:
+        return
+    ending = data.draw(st.sampled_from(grants))
+    left = [g for g in grants if g is not ending]
+    for g in left:
+        for cidr in g.cidrs:
+            assert (g.role, cidr) in hba_pairs(left)
+            assert kernel_deadlines(left)[cidr] >= g.deadline
+
+
+@given(open_grants(), st.lists(st.tuples(st.sampled_from(ROLES), st.one_of(st.none(), ADDRESSES)), max_size=12))
+def test_a_session_ends_iff_no_open_rule_of_its_role_covers_its_address(
+    grants: list[Grant], connected: list[tuple[str, Address | None]]
+) -> None:
+    sessions = [Session(pid, role, address) for pid, (role, address) in enumerate(connected)]
+    by_role = {role: [g for g in grants if g.role == role] for role in ROLES}
+    expected = [s for s in sessions if s.address is None or not let_in(s.address, s.role, grants)]
+    assert sessions_to_end(sessions, by_role) == expected
+
+
+@given(open_grants(), ADDRESSES)
+def test_a_grant_covers_an_address_iff_one_of_its_prefixes_does(grants: list[Grant], address: Address) -> None:
+    for g in grants:
+        assert g.covers(address) == any(inside(address, cidr) for cidr in g.cidrs)
+
+
+def test_a_session_of_a_role_without_any_rule_ends() -> None:
+    session = Session(1, "tenant_acme", ip_address("203.0.113.7"))
+    assert sessions_to_end([session], {}) == [session]
+    assert sessions_to_end([session], {"tenant_beta": [grant("203.0.113.7/32", role="tenant_beta")]}) == [session]
+
+
+def test_a_shorter_rule_does_not_shorten_a_longer_one_whatever_the_order() -> None:
+    short, long = grant("203.0.113.7/32", deadline=NOW + SECOND), grant("203.0.113.7/32", deadline=NOW + HOUR)
+    assert kernel_deadlines([short, long]) == kernel_deadlines([long, short]) == {"203.0.113.7/32": NOW + HOUR}
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7/32", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1/128", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_an_address_is_read_as_postgresql_prints_it(text: str, address: str) -> None:
+    assert parse_address(text) == ip_address(address)
+
+
+def test_something_that_is_no_address_is_an_error() -> None:
+    with pytest.raises(ValueError, match="local"):
+        parse_address("[local]")

@@ -1,0 +1,75 @@
+from typing import Any
+
+from tests.unit.builders import rule
+
+from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.runtime.store import Store
+
+
+def version(number: int, name: str = "jane", **metadata: Any) -> AccessRule:
+    return rule(name, metadata={"resourceVersion": str(number), **metadata})
+
+
+def held(store: Store[AccessRule], name: str = "jane") -> str | None:
+    found = store.get("team", name)
+    return found.metadata.resource_version if found else None
+
+
+def test_only_a_newer_version_replaces_what_is_held() -> None:
+    store = Store(AccessRule)
+    assert store.put(version(9))
+    assert not store.put(version(9))
+    assert not store.put(version(8))
+    assert store.put(version(10))
+    assert held(store) == "10"
+
+
+def test_versions_are_numbers_not_words() -> None:
+    store = Store(AccessRule)
+    store.put(version(99))
+    assert store.put(version(100))
+
+
+def test_an_object_created_again_replaces_the_one_before() -> None:
+    store = Store(AccessRule)
+    store.put(version(9))
+    assert store.put(version(12, uid="another"))
+    assert held(store) == "12"
+
+
+def test_an_answer_to_a_write_brings_nothing_back_that_is_gone() -> None:
+    store = Store(AccessRule)
+    store.refresh(version(9))
+    assert len(store) == 0
+    store.put(version(10, uid="another"))
+    store.refresh(version(11))
+    assert held(store) == "10"
+
+
+def test_an_answer_to_a_write_that_the_watch_overtook_changes_nothing() -> None:
+    store = Store(AccessRule)
+    store.put(version(10))
+    store.refresh(version(9))
+    assert held(store) == "10"
+    store.refresh(version(11))
+    assert held(store) == "11"
+
+
+def test_removing_gives_back_what_was_held() -> None:
+    store = Store(AccessRule)
+    store.put(version(9))
+    gone = store.remove("team", "jane")
+    assert gone is not None
+    assert gone.metadata.name == "jane"
+    assert store.remove("team", "jane") is None
+    assert store.put(version(9))
+
+
+def test_the_store_may_change_while_somebody_walks_through_it() -> None:
+    store = Store(AccessRule)
+    for name in ("a", "b", "c"):
+        store.put(version(1, name))
+    for found in store:
+        store.remove(*found.key)
+        store.put(version(2, f"{found.metadata.name}-again"))
+    assert store.keys() == {("team", "a-again"), ("team", "b-again"), ("team", "c-again")}
