@@ -128,9 +128,7 @@ class ApiServer:
 
     def patch(self, kind: str, name: str, namespace: str, body: Object) -> str:
         """JSON merge patch; returns what the API server said, be it a refusal."""
-        return self.kubectl(
-            "-n", namespace, "patch", kind, name, "--type=merge", "-p", json.dumps(body), check=False
-        )
+        return self.kubectl("-n", namespace, "patch", kind, name, "--type=merge", "-p", json.dumps(body), check=False)
 
     def delete(self, kind: str, name: str, namespace: str = "default", *, wait: bool = True) -> None:
         """Delete an object, and wait until it is gone unless told otherwise."""

@@ -141,7 +141,13 @@ class Psql:
     """psql in a client's namespace; the password goes by the environment."""
 
     def __init__(
-        self, world: World, address: str, namespace: str, tenant_name: str, statements: tuple[str, ...], host: str = SERVER
+        self,
+        world: World,
+        address: str,
+        namespace: str,
+        tenant_name: str,
+        statements: tuple[str, ...],
+        host: str = SERVER,
     ) -> None:
         role = f"tenant_{tenant_name.replace('-', '_')}"
         texts = [part for text in statements for part in ("-c", text)]

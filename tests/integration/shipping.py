@@ -81,9 +81,7 @@ class Shipping:
             lambda: self.store.query("SELECT 1 FROM audit.record WHERE pid = %s AND kind = 'disconnection'", [pid]),
             tell=self.shipper.text,
         )
-        rows = self.store.query(
-            "SELECT to_jsonb(s) FROM audit.statement s WHERE pid = %s ORDER BY line_num", [pid]
-        )
+        rows = self.store.query("SELECT to_jsonb(s) FROM audit.statement s WHERE pid = %s ORDER BY line_num", [pid])
         return [row[0] for row in rows]
 
     def settle(self) -> None:

@@ -15,9 +15,7 @@ from tests.harness.shell import run, wait_for
 from tests.harness.world import SYSTEM, World
 from vaultbrix.domain import scram
 
-ROUNDS = pytest.mark.parametrize(
-    "rounds", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
-)
+ROUNDS = pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 
 
 @pytest.fixture
@@ -79,7 +77,9 @@ def test_an_agent_killed_at_any_moment_opens_what_is_open_and_nothing_else(world
         time.sleep(moments.uniform(0, 1.0))
         world.agent.kill()
         world.agent.start()
-    wait_for("kernel holds what is open", lambda: enforced(world, "203.0.113.1") == set(expected), tell=world.agent.text)
+    wait_for(
+        "kernel holds what is open", lambda: enforced(world, "203.0.113.1") == set(expected), tell=world.agent.text
+    )
     block = world.postgres.hba_file.read_text()
     role = f"tenant_{tenant.replace('-', '_')}"
     lines = {line.split()[3] for line in block.splitlines() if f'"{role}"' in line}

@@ -77,7 +77,8 @@ def test_a_rule_that_ended_stays_closed_when_its_deadline_is_moved() -> None:
 
 def test_a_revoked_rule_closes_at_once_and_stays_closed() -> None:
     revoked = advance(advance(EMPTY, [rule()]), [rule(revoked=True)], now=NOW + SECOND)
-    assert (revoked.grants, revoked.closed) == ((), {"uid-jane"})
+    assert revoked.grants == ()
+    assert revoked.closed == {"uid-jane"}
     assert advance(revoked, [rule()], now=NOW + 2 * SECOND).grants == ()
 
 

@@ -167,7 +167,7 @@ def test_a_batch_that_leaves_much_behind_asks_for_the_next_at_once(
     follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "CHUNK_BYTES", 16)
-    append(follower.directory, FIRST, b"0123456789\n" * 4 + b"x\n")
+    append(follower.directory, FIRST, b"01234567890123\n" * 4 + b"x\n")
     fullness = []
     while (batch := read(follower.directory, follower.known)) is not None:
         follower.take(batch)

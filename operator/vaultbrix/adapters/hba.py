@@ -18,7 +18,7 @@ class HbaFile:
     def write(self, block: str) -> bool:
         """Put our block first; False when it is there already. Raises Transient, leaving the old file."""
         try:
-            old = self.path.read_text(encoding="utf-8", errors="surrogateescape")
+            old = self.path.read_bytes().decode("utf-8", "surrogateescape")
             new = splice_hba(old, block)
             if new == old:
                 return False

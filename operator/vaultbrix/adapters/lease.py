@@ -119,13 +119,14 @@ async def _attempt(lease: Lease) -> bool:
 
 async def _renew(lease: Lease) -> None:
     renewed = time.monotonic()
-    while time.monotonic() - renewed < RENEW_DEADLINE_SECONDS:
-        await asyncio.sleep(RETRY_SECONDS)
+    while (left := renewed + RENEW_DEADLINE_SECONDS - time.monotonic()) > 0:
+        await asyncio.sleep(min(RETRY_SECONDS, left))
         began = time.monotonic()
         try:
-            if await asyncio.wait_for(_attempt(lease), RENEW_DEADLINE_SECONDS):
-                # From the moment of asking: the answer may have taken long.
-                renewed = began
+            async with asyncio.timeout(max(0.0, renewed + RENEW_DEADLINE_SECONDS - began)):
+                if await _attempt(lease):
+                    # From the moment of asking: the answer may have taken long.
+                    renewed = began
         except TimeoutError:
             continue
     raise LeaseLost("the Lease was not renewed in time")

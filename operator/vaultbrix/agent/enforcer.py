@@ -114,7 +114,8 @@ class Enforcer:
         while True:
             pause = min(LONGEST_RETRY, pause_after(failures, 0.0)) if failures else None
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()

@@ -12,7 +12,9 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-DURATION_PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+# Bounded, so that no sum overflows here, in CEL or in the calendar.
+DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$"
+LONGEST_DURATION = timedelta(days=36525)
 
 
 class ApiModel(BaseModel):
@@ -29,6 +31,8 @@ class ApiModel(BaseModel):
 
 
 def _utc(value: datetime) -> datetime:
+    if not 1970 < value.year < 9000:
+        raise ValueError("a time outside of the years 1971 to 8999")
     return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
@@ -53,7 +57,10 @@ def parse_duration(value: object) -> timedelta:
     if match is None:
         raise ValueError("expected a duration such as 90s, 45m, 2h or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    total = hours * 3600 + minutes * 60 + seconds
+    if total > LONGEST_DURATION.total_seconds():
+        raise ValueError("a duration of more than 100 years")
+    return timedelta(seconds=total)
 
 
 def format_duration(value: timedelta) -> str:

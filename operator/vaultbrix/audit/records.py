@@ -1,6 +1,7 @@
 """One line of PostgreSQL's jsonlog (PostgreSQL 20.8.5) → one record of the store. Pure."""
 
 import csv
+import io
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,7 +125,10 @@ def parse(line: bytes, *, server: str, state: AgentState) -> Record:
         tag=_tag(entry),
         vxid=entry.vxid,
     )
-    _classify(record, entry)
+    try:
+        _classify(record, entry)
+    except ValueError as error:
+        raise MalformedLine(str(error)[:200]) from None
     return record
 
 
@@ -188,7 +192,7 @@ def _take_audit(record: Record, payload: str) -> None:
 
 
 def _quoted(payload: str) -> list[str]:
-    rows = list(csv.reader(payload.splitlines(keepends=True), strict=True))
+    rows = list(csv.reader(io.StringIO(payload, newline=""), strict=True))
     if len(rows) != 1:
         raise MalformedLine(f"pgAudit payload with {len(rows)} rows")
     return rows[0]

@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,8 +89,8 @@ def _print(rows: Any) -> None:
         duration = row["duration_ms"]
         # Text, not markup: a tenant's statement must not be able to paint or hide anything.
         table.add_row(
-            f"{row['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3],
-            Text(_plain(row["tenant"] or row["role"])),
+            f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            Text(_plain(row["tenant"] or row["role"] or "")),
             Text(_plain(row["person"] or "unknown")),
             row["address"] or "local",
             Text(_plain(row["statement"] or "")),

@@ -79,7 +79,9 @@ def decide(approval: DDLApproval, sha256: str, run: RunState, now: datetime) -> 
     if run.job_failed:
         error = run.error
         reason = Reason.STATEMENT_FAILED if error and error.sqlstate else Reason.JOB_FAILED
-        text = f"statement {error.statement}: {error.sqlstate} {error.message}" if error else "the Job failed"
+        text = error.message if error else "the Job failed"
+        if error and error.statement:
+            text = f"statement {error.statement}: {error.sqlstate} {text}"
         return ApprovalVerdict(ApprovalPhase.FAILED, reason, text, Step.CLOSE)
     if run.job_exists:
         return ApprovalVerdict(ApprovalPhase.RUNNING, Reason.RUNNING, "the Job runs the text", Step.OBSERVE)

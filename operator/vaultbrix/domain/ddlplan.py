@@ -5,6 +5,7 @@ because clients choose how many statements go into one message: every contiguous
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +69,10 @@ _FREE = frozenset(
     ]
 )
 
-_NO_TRANSACTION_BLOCK = frozenset(
-    {"VacuumStmt", "CreatedbStmt", "DropdbStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt"}
-)
+_NO_TRANSACTION_BLOCK = frozenset({"CreatedbStmt", "DropdbStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt"})
+
+# A tree of any text must be walked on the stack of one thread; longer statements are lists of rows, not DDL.
+MAX_TOKENS = 5000
 
 # Bidirectional controls and zero-width characters: what a person sees is not what the server reads (CVE-2021-42574).
 _INVISIBLE = frozenset(
@@ -127,6 +129,7 @@ def plan(text: str) -> Plan:
     _check_characters(text)
     try:
         tokens = [t for t in scan(text) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
+        _check_length(tokens)
         slices = pglast.split(text, only_slices=True)
         trees = pglast.parse_sql(text)
     except ParseError as error:
@@ -136,11 +139,14 @@ def plan(text: str) -> Plan:
     if len(slices) > MAX_STATEMENTS:
         raise RejectedText(f"spec.sql holds {len(slices)} statements; at most {MAX_STATEMENTS} are allowed")
     _check_constants(text, tokens)
-    starts = [next(t.start for t in tokens if s.start <= t.start < s.stop) for s in slices]
-    texts = tuple(text[start : s.stop] for start, s in zip(starts, slices, strict=True))
-    statements = tuple(_summary(i, tree.stmt) for i, tree in enumerate(trees, 1))
+    bounds = _bounds(text, slices, tokens)
+    texts = tuple(text[start:stop] for start, stop in bounds)
+    try:
+        statements = tuple(_summary(i, tree.stmt) for i, tree in enumerate(trees, 1))
+    except RecursionError:
+        raise RejectedText("spec.sql holds an expression that is nested too deeply; make it shorter") from None
     runs = [
-        Run(a + 1, z + 1, digest(text[starts[a] : slices[z].stop]))
+        Run(a + 1, z + 1, digest(text[bounds[a][0] : bounds[z][1]]))
         for a in range(len(slices))
         for z in range(a, len(slices))
     ]
@@ -159,6 +165,29 @@ def _check_characters(text: str) -> None:
                     f"spec.sql line {line}, column {column}: character U+{ord(char):04X} is invisible or "
                     "changes the direction of text; remove it"
                 )
+
+
+def _check_length(tokens: list[Any]) -> None:
+    length = 0
+    for token in tokens:
+        length = 0 if token.name == "ASCII_59" else length + 1
+        if length > MAX_TOKENS:
+            raise RejectedText(f"spec.sql holds a statement of more than {MAX_TOKENS} words and signs; make it shorter")
+
+
+def _bounds(text: str, slices: Sequence[slice], tokens: list[Any]) -> list[tuple[int, int]]:
+    """Where each statement begins and ends: from its first token up to its semicolon, without blanks at the end.
+
+    Not where pglast's slices end: they lose blanks that only Unicode knows, which PostgreSQL takes for letters.
+    """
+    limits = [*(s.start for s in slices[1:]), len(text)]
+    found = []
+    for s, limit in zip(slices, limits, strict=True):
+        inside = [t for t in tokens if s.start <= t.start < limit]
+        words = [t for t in inside if t.name != "ASCII_59"]
+        stop = next((t.start for t in inside if t.start > words[-1].start), limit)
+        found.append((words[0].start, len(text[:stop].rstrip(_TRIMMED))))
+    return found
 
 
 def _check_constants(text: str, tokens: list[Any]) -> None:
@@ -182,7 +211,7 @@ def _summary(position: int, tree: Any) -> StatementSummary:
         raise RejectedText(f"statement {position} changes the role; the text runs as the tenant")
     if node == "CopyStmt":
         raise RejectedText(f"statement {position}: COPY cannot be part of an approval")
-    if getattr(tree, "concurrent", False) or node in _NO_TRANSACTION_BLOCK:
+    if _outside_transaction(tree):
         raise RejectedText(
             f"statement {position} cannot run inside a transaction block, where an approved text runs; "
             "leave out CONCURRENTLY"
@@ -192,11 +221,37 @@ def _summary(position: int, tree: Any) -> StatementSummary:
     return StatementSummary(position=position, tag=tag[:64], gated=node not in _FREE, sql=shown[:1024])
 
 
+def _outside_transaction(tree: Any) -> bool:
+    """Whether PostgreSQL refuses the statement inside a transaction block."""
+    match type(tree).__name__:
+        case "VacuumStmt":
+            return bool(tree.is_vacuumcmd)
+        case "ReindexStmt":
+            whole = tree.kind.name in ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
+            return whole or any(option.defname == "concurrently" for option in tree.params or ())
+        case "AlterTableStmt":
+            return any(getattr(command.def_, "concurrent", False) for command in tree.cmds)
+        case "IndexStmt" | "DropStmt":
+            return bool(tree.concurrent)
+        case node:
+            return node in _NO_TRANSACTION_BLOCK
+
+
 def _located(text: str, error: ParseError) -> str:
     message = str(error.args[0]) if error.args else "syntax error"
-    offset = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else None
+    offset = _offset(text, error)
     if offset is None:
         return f"spec.sql: {message}"
     line = text.count("\n", 0, offset) + 1
     column = offset - (text.rfind("\n", 0, offset) + 1) + 1
     return f"spec.sql line {line}, column {column}: {message}"
+
+
+def _offset(text: str, error: ParseError) -> int | None:
+    # pglast takes the parser's position, which counts characters, for one in bytes. A letter for each character
+    # beyond ASCII, which the lexer reads alike, makes both the same.
+    try:
+        pglast.parse_sql("".join(c if c.isascii() else "x" for c in text))
+    except ParseError as same:
+        error = same
+    return error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else None

@@ -134,6 +134,8 @@ def advance(
     for rule in rules:
         tenant = tenants.get((rule.metadata.namespace, rule.spec.tenant_ref.name))
         if tenant is not None and tenant.spec.server_ref.name != state.server:
+            # A Tenant that was created again elsewhere may come back.
+            closed |= {rule.metadata.uid} & state.closed
             continue
         verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in state.closed)
         if verdict.grant is not None:

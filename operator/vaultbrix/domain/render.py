@@ -1,5 +1,6 @@
 """Templates to text and objects: pg_hba lines, NetworkPolicies, the Job of an approval. Pure."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def splice_hba(content: str, block: str) -> str:
     """The file with our block first and everything else as it was. A block cut short by its owner is replaced."""
     kept: list[str] = []
     inside = False
-    for line in content.splitlines(keepends=True):
+    # Lines as PostgreSQL reads them; splitlines() knows many more ends.
+    for line in io.StringIO(content, newline=""):
         mark = line.strip()
         if mark == HBA_BEGIN:
             inside = True

@@ -66,6 +66,8 @@ class Deadlines(Generic[Key]):
                 fire(key)
             pause = self.seconds_to_next(datetime.now(UTC))
             try:
-                await asyncio.wait_for(self._changed.wait(), None if pause is None else min(pause, LONGEST_SLEEP))
+                # Not wait_for: it may swallow a cancellation that comes together with the event.
+                async with asyncio.timeout(None if pause is None else min(pause, LONGEST_SLEEP)):
+                    await self._changed.wait()
             except TimeoutError:
                 pass

@@ -76,7 +76,9 @@ REVOKE ALL ON FUNCTION audit.ensure_day(date) FROM PUBLIC;
 -- From log lines to statements. A session's lines stand in order (line_num). A client's message ends with a duration
 -- or an error. pgAudit writes lines for each statement in it, numbered (statement_id): one per object, and more for what
 -- runs inside functions and triggers; most utility commands get theirs when they end, after those of what they ran.
--- What deferred triggers run has numbers of its own. The text of a line is that of the whole message.
+-- The text of a line is that of the whole message. What deferred triggers run, and functions while a statement is
+-- planned, has numbers of its own as if it had been sent. It is left out only where the message's text is certain: a
+-- tenant can make such lines come first, and they must not hide what was sent. Rather a row too many than one too few.
 
 -- The line that stands for a statement, given the first one: a utility's own line, else the first.
 CREATE FUNCTION audit.own_line(p_server text, p_session text, p_line bigint, p_id bigint, p_tag text)
@@ -89,8 +91,10 @@ LANGUAGE sql STABLE AS $$
        SELECT n.line_num FROM audit.record n
         WHERE n.server = p_server AND n.session_id = p_session AND n.line_num > p_line AND n.kind = 'statement'
           AND n.statement_id <> p_id ORDER BY n.line_num LIMIT 1), 9223372036854775807)
-   ORDER BY CASE WHEN r.command = p_tag AND p_tag NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'MERGE', 'DO')
-                 THEN -r.line_num ELSE r.line_num END
+   ORDER BY CASE WHEN r.command <> p_tag OR p_tag IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'MERGE', 'DO') THEN r.line_num
+                 -- A DROP TABLE has lines for the table's triggers and constraints too.
+                 WHEN right(p_tag, length(r.object_type)) = r.object_type THEN -2 * r.line_num - 4611686018427387904
+                 ELSE -r.line_num END
    LIMIT 1
 $$;
 
@@ -137,15 +141,21 @@ SELECT s.server, s.at, s.session_id, s.line_num, s.pid, s.role, s.tenant, s.pers
      ORDER BY r.line_num LIMIT 1) first ON true
   CROSS JOIN LATERAL audit.own_line(s.server, s.session_id, s.line_num, s.statement_id, s.tag) own
   CROSS JOIN LATERAL audit.own_line(s.server, s.session_id, first.line_num, first.statement_id, first.tag) opening
+  -- The message's text where it is certain.
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN ending.kind = 'error' THEN coalesce(ending.statement, opening.statement)
-                ELSE opening.statement END AS text) sent
+    SELECT CASE
+      WHEN ending.kind = 'error' AND EXISTS (
+        SELECT FROM audit.record r
+         WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > coalesce(previous.line_num, 0)
+           AND r.line_num < ending.line_num AND r.kind = 'statement' AND r.statement = ending.statement)
+      THEN ending.statement
+      WHEN first.tag IN ('COMMIT', 'COPY') AND opening.command = first.tag THEN opening.statement END AS text) sent
   CROSS JOIN LATERAL (
     SELECT EXISTS (
       SELECT FROM audit.record r
        WHERE r.server = s.server AND r.session_id = s.session_id AND r.line_num > s.line_num
          AND r.line_num < coalesce(ending.line_num, 9223372036854775807) AND r.kind = 'statement'
-         AND r.statement_id <> s.statement_id AND r.statement = sent.text) AS followed) f
+         AND r.statement_id <> s.statement_id AND (sent.text IS NULL OR r.statement = sent.text)) AS followed) f
   CROSS JOIN LATERAL (
     SELECT f.followed,
            NOT f.followed AND ending.kind = 'error' AND audit.belongs(ending, s.tag, s.vxid, own.statement) AS failed) o
@@ -159,8 +169,7 @@ SELECT s.server, s.at, s.session_id, s.line_num, s.pid, s.role, s.tenant, s.pers
      WHERE ending.kind = 'duration' AND NOT f.followed AND r.kind = 'error' AND r.severity = 'ERROR'
        AND r.statement IS NULL AND r.tag = ending.tag AND r.tag <> 'idle') late ON true
  WHERE s.kind = 'statement' AND before.statement_id IS DISTINCT FROM s.statement_id
-   -- What a deferred trigger runs is no statement that was sent: its text is not the message's.
-   AND (first.line_num = s.line_num OR first.tag = 'BIND' OR own.statement = sent.text);
+   AND (first.tag = 'BIND' OR own.statement = sent.text OR sent.text IS NULL);
 
 -- One row per statement that a session sent, and how it ended.
 CREATE VIEW audit.statement AS
@@ -182,8 +191,7 @@ SELECT e.server, e.at, e.session_id, e.line_num, e.pid, e.role, e.tenant, e.pers
     SELECT r.tag, r.vxid, r.statement FROM audit.record r
      WHERE r.server = e.server AND r.session_id = e.session_id AND r.line_num > coalesce(previous.line_num, 0)
        AND r.line_num < e.line_num AND r.kind = 'statement'
-     ORDER BY (r.statement = e.statement) DESC,
-              CASE WHEN r.statement = e.statement THEN -r.line_num ELSE r.line_num END LIMIT 1) s ON true
+     ORDER BY (r.statement = e.statement) DESC, r.line_num DESC LIMIT 1) s ON true
  WHERE e.kind = 'error' AND e.statement IS NOT NULL
    AND audit.belongs(e, s.tag, s.vxid, s.statement) IS NOT TRUE
 UNION ALL

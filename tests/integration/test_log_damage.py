@@ -1,0 +1,194 @@
+"""Log files that are damaged, deleted or overwritten: what is lost is told, what is not is stored once."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.shell import wait_for
+from tests.harness.store import Store
+from tests.integration.database import directory, free_port
+
+
+class Log:
+    """A log directory that the test writes and a shipper reads."""
+
+    def __init__(self, path: Path, store: Store, server: str) -> None:
+        path.mkdir()
+        self.path, self.store, self.server = path, store, server
+        self.shipper = Process(
+            [
+                *VAULTBRIX,
+                "audit",
+                "ship",
+                f"--server={server}",
+                f"--log-directory={path}",
+                f"--grants={path / 'grants'}",
+                f"--store={store.secret}",
+            ],
+            path / "shipper.log",
+        )
+
+    def write(self, name: str, content: bytes) -> None:
+        """Append to a file, as PostgreSQL does."""
+        with (self.path / f"{name}.json").open("ab") as file:
+            file.write(content)
+
+    def messages(self) -> list[str]:
+        """What is stored, in order."""
+        found = "SELECT message FROM audit.record WHERE server = %s ORDER BY file, position"
+        return [row[0] for row in self.store.query(found, [self.server])]
+
+    def gaps(self) -> list[tuple[Any, ...]]:
+        """What the store says is missing."""
+        return self.store.query("SELECT file, position, reason FROM audit.gap WHERE server = %s", [self.server])
+
+    def quarantine(self) -> list[tuple[Any, ...]]:
+        """What could not be read."""
+        found = "SELECT file, position, line FROM audit.quarantine WHERE server = %s ORDER BY file, position"
+        return [(file, position, bytes(text)) for file, position, text in self.store.query(found, [self.server])]
+
+    def await_messages(self, *messages: str) -> None:
+        """Wait until exactly these are stored."""
+        wait_for(
+            f"{messages} are stored",
+            lambda: self.messages() == list(messages),
+            tell=lambda: f"{self.messages()}\n{self.shipper.text()}",
+        )
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with directory() as path:
+        store = Store(path / "store", port=free_port())
+        try:
+            store.start()
+            yield store
+        finally:
+            store.stop()
+
+
+@pytest.fixture
+def log(store: Store, request: pytest.FixtureRequest) -> Iterator[Log]:
+    with directory() as path:
+        log = Log(path / "log", store, request.node.name)
+        log.shipper.start()
+        try:
+            yield log
+        finally:
+            log.shipper.stop()
+        assert "Traceback" not in log.shipper.text()
+
+
+def line(message: str, number: int = 1, **fields: object) -> bytes:
+    """A line as PostgreSQL writes it."""
+    entry = {
+        "timestamp": "2026-12-01 18:00:00.123 UTC",
+        "session_id": "6b0.1",
+        "line_num": number,
+        "error_severity": "LOG",
+        "message": message,
+        **fields,
+    }
+    return json.dumps(entry).encode() + b"\n"
+
+
+def audit(statement: str) -> bytes:
+    """A line of pgAudit's with the payload as given."""
+    return line(f"AUDIT: {statement}", func_name="log_audit_event")
+
+
+def test_a_file_deleted_before_it_was_read_is_a_gap(log: Log) -> None:
+    log.write("1", line("a"))
+    log.await_messages("a")
+    log.shipper.kill()
+    log.write("1", line("unread"))
+    (log.path / "1.json").unlink()
+    log.write("2", line("b"))
+    log.shipper.start()
+    log.await_messages("a", "b")
+    assert log.gaps() == [("1.json", len(line("a")), "the file was deleted before it was read to its end")]
+
+
+def test_a_file_overwritten_is_a_gap_and_what_it_holds_now_is_stored(log: Log) -> None:
+    log.write("1", line("a"))
+    log.await_messages("a")
+    # Same name, same inode, same size.
+    (log.path / "1.json").write_bytes(line("z"))
+    wait_for("both are stored", lambda: sorted(log.messages()) == ["a", "z"], tell=log.shipper.text)
+    assert log.gaps() == [("1.json", len(line("a")), "the file was overwritten")]
+
+
+def test_a_file_truncated_is_a_gap(log: Log) -> None:
+    log.write("1", line("a") + line("b"))
+    log.await_messages("a", "b")
+    os.truncate(log.path / "1.json", 0)
+    wait_for("the gap is told", log.gaps, tell=log.shipper.text)
+    log.write("1", line("c"))
+    wait_for("what came later is stored", lambda: "c" in log.messages(), tell=log.shipper.text)
+
+
+def test_garbage_is_kept_aside_as_it_was_and_stops_nothing(log: Log) -> None:
+    garbage = [
+        b"no json\n",
+        b"\n",
+        b'{"timestamp":"2026-12-01 18:00:00.123 UTC","message":"\xff\xfe"}\n',
+        b'{"timestamp":"2026-12-01 18:00:00.123 CET","message":"zone"}\n',
+        b'{"timestamp":"2026-13-01 18:00:00.123 UTC","message":"month"}\n',
+        b'{"timestamp":"2026-12-01 18:00:00.123 UTC","message":7}\n',
+        b"[]\n",
+        audit("SESSION,1,1,READ"),
+        audit('SESSION,1,1,READ,SELECT,,,"torn'),
+        audit("SESSION,one,1,READ,SELECT,,,SELECT 1,<none>"),
+    ]
+    log.write("1", line("a") + b"".join(garbage) + line("b", 2))
+    log.await_messages("a", "b")
+    positions = [len(line("a")) + sum(map(len, garbage[:n])) for n in range(len(garbage))]
+    wanted = [("1.json", at, text[:-1]) for at, text in zip(positions, garbage, strict=True)]
+    assert log.quarantine() == wanted
+    assert log.gaps() == []
+
+
+def test_a_line_that_the_writer_never_finished_is_kept_aside(log: Log) -> None:
+    torn = line("b")[:-20]
+    log.write("1", line("a") + torn)
+    log.await_messages("a")
+    assert log.quarantine() == []
+    log.write("2", line("c"))
+    log.await_messages("a", "c")
+    assert log.quarantine() == [("1.json", len(line("a")), torn)]
+
+
+def test_a_line_written_in_two_parts_is_one_line(log: Log) -> None:
+    text = line("x" * 100_000)
+    log.write("1", text[:50_000])
+    log.write("1", text[50_000:] + line("b", 2))
+    log.await_messages("x" * 100_000, "b")
+    assert log.quarantine() == []
+
+
+def test_a_line_longer_than_a_batch_is_stored_whole(log: Log) -> None:
+    long = "é" * 10_000_000
+    log.write("1", line("a") + line(long) + line("b"))
+    log.await_messages("a", long, "b")
+
+
+def test_files_are_read_in_their_order_and_to_their_end(log: Log) -> None:
+    log.shipper.stop()
+    for number in range(1, 8):
+        log.write(str(number), b"".join(line(f"{number}.{part}") for part in range(3)))
+    log.shipper.start()
+    log.await_messages(*(f"{number}.{part}" for number in range(1, 8) for part in range(3)))
+    assert log.gaps() == log.quarantine() == []
+
+
+def test_a_name_and_an_application_of_any_characters_are_kept(log: Log) -> None:
+    strange = 'a"\\\n\t\x1b[31m; DROP \u2028 \U0001f512'
+    log.write("1", line("a", user=strange, application_name=strange, remote_host="fe80::1%eth0"))
+    log.await_messages("a")
+    found = log.store.query("SELECT role, application, host(address) FROM audit.record WHERE server = %s", [log.server])
+    assert found == [(strange, strange, "fe80::1")]
