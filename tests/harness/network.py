@@ -43,22 +43,22 @@ class Network:
         name = f"{self.server}c{number}"
         run("ip", "netns", "add", name)
         self._clients[address] = name
-        self._in_server("ip", "link", "add", f"c{number}", "type", "veth", "peer", "name", "up", "netns", name)
+        self._in_server("ip", "link", "add", f"c{number}", "type", "veth", "peer", "name", "net", "netns", name)
         self._in_server("ip", "link", "set", f"c{number}", "up")
-        for link in ("lo", "up"):
-            run("ip", "-n", name, "link", "set", link, "up")
+        for link in ("lo", "net"):
+            run("ip", "-n", name, "link", "set", "dev", link, "up")
         if ip_address(address).version == 4:
             near, far = f"172.31.251.{4 * number + 1}", f"172.31.251.{4 * number + 2}"
             self._in_server("ip", "addr", "add", f"{near}/30", "dev", f"c{number}")
             run("ip", "-n", name, "addr", "add", f"{address}/32", "dev", "lo")
-            run("ip", "-n", name, "addr", "add", f"{far}/30", "dev", "up")
+            run("ip", "-n", name, "addr", "add", f"{far}/30", "dev", "net")
             run("ip", "-n", name, "route", "add", "default", "via", near, "src", address)
             self._in_server("ip", "route", "add", f"{address}/32", "via", far)
         else:
             near, far = f"fd00:250:{number + 1}::1", f"fd00:250:{number + 1}::2"
             self._in_server("ip", "addr", "add", f"{near}/64", "dev", f"c{number}", "nodad")
             run("ip", "-n", name, "addr", "add", f"{address}/128", "dev", "lo", "nodad")
-            run("ip", "-n", name, "addr", "add", f"{far}/64", "dev", "up", "nodad")
+            run("ip", "-n", name, "addr", "add", f"{far}/64", "dev", "net", "nodad")
             run("ip", "-n", name, "route", "add", "default", "via", near, "src", address)
             self._in_server("ip", "route", "add", f"{address}/128", "via", far)
         return address

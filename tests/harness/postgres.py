@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-
 from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
+
 from vaultbrix.install import certificates
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")

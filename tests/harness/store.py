@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-
 from tests.harness.postgres import Postgres
+
 from vaultbrix.audit import store
 from vaultbrix.domain import scram
 

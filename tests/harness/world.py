@@ -17,7 +17,7 @@ from tests.harness.store import Store
 
 SYSTEM = "vaultbrix-test"
 SERVER_NAME = "main"
-ADMIN_PASSWORD = "the-admin's-password"  # noqa: S105 - of a server that lives as long as the tests
+ADMIN_PASSWORD = "the-admin's-password"
 JANE, EVE = "203.0.113.7", "198.51.100.9"
 
 

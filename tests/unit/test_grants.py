@@ -173,7 +173,7 @@ class TestNames:
 
     def test_a_one_time_login_names_its_approval_from_anywhere_at_any_time(self) -> None:
         state = advance(EMPTY, approvals=[approval(metadata={"uid": "0a1b2c3d-4e5f"})])
-        login = login_name("tenant_acme", "0a1b2c3d-4e5f")
+        login = login_name("0a1b2c3d-4e5f")
         expected = Identity("team/acme", "jane@example.com", "team/drop")
         assert state.person(login, None, NOW) == state.person(login, JANE, NOW + HOUR) == expected
 

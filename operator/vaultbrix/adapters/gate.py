@@ -15,9 +15,6 @@ from vaultbrix.runtime.errors import Blocked
 
 OLDEST_VERSION = 15
 
-# Any constant will do as long as no other program takes it; it serialises two operators during an upgrade.
-_LOCK = 0x7662_7801
-
 
 @dataclass(frozen=True)
 class ServerFacts:
@@ -88,12 +85,13 @@ async def install(connection: psycopg.AsyncConnection) -> int:
     """
     known = migrations()
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         await connection.execute("CREATE SCHEMA IF NOT EXISTS vaultbrix")
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS vaultbrix.migration(version int PRIMARY KEY, name text NOT NULL,"
             " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
+        # Two operators during an upgrade, one after the other. No advisory lock: any tenant could hold it.
+        await connection.execute("LOCK TABLE vaultbrix.migration IN SHARE ROW EXCLUSIVE MODE")
         cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM vaultbrix.migration")
         row = await cursor.fetchone()
         assert row is not None
@@ -111,7 +109,7 @@ async def install(connection: psycopg.AsyncConnection) -> int:
                     "INSERT INTO vaultbrix.migration(version, name, sha256) VALUES (%s, %s, %s)",
                     [migration.version, migration.name, migration.sha256],
                 )
-        await connection.execute("SELECT vaultbrix.repair()")
+    await connection.execute("SELECT vaultbrix.repair()")
     return known[-1].version
 
 
@@ -177,14 +175,28 @@ async def create_login(
 
 
 async def drop_login(connection: psycopg.AsyncConnection, login: str) -> None:
-    """End the login's sessions and drop it; it owns nothing, because the text runs after SET ROLE."""
+    """End the login's sessions and drop it, with whatever rights somebody has granted to it.
+
+    It owns nothing, because the text runs after SET ROLE.
+    """
     cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login])
     if await cursor.fetchone() is None:
         return
     name = sql.Identifier(login)
     await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
     await end_sessions(connection, login)
-    await connection.execute(sql.SQL("DROP ROLE {}").format(name))
+    async with connection.transaction():
+        await connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
+        await connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+async def logins(connection: psycopg.AsyncConnection) -> list[str]:
+    """All one-time logins that there are."""
+    cursor = await connection.execute(
+        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member"
+        " WHERE m.roleid = 'vaultbrix_jobs'::regrole"
+    )
+    return [str(name) for (name,) in await cursor.fetchall()]
 
 
 async def end_sessions(connection: psycopg.AsyncConnection, role: str) -> None:

@@ -73,26 +73,38 @@ class Gone(Exception):
 class Kube:
     """A connection to one API server, acting as one field manager."""
 
-    def __init__(self, api: client.ApiClient, field_manager: str) -> None:
-        self._api = api
+    def __init__(self, field_manager: str) -> None:
+        """In a Pod by its service account, elsewhere by $KUBECONFIG; read when it is first needed.
+
+        Until one can be read, every call raises Blocked.
+        """
         self._manager = field_manager
+        self._loaded: client.ApiClient | None = None
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
-        """In a Pod by its service account, elsewhere by $KUBECONFIG. Raises Blocked when there is neither."""
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            try:
-                await config.load_kube_config(client_configuration=configuration)
-            except config.ConfigException as error:
-                raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
-        return cls(client.ApiClient(configuration), field_manager)
+        """With the configuration read at once. Raises Blocked when there is none."""
+        kube = cls(field_manager)
+        await kube._api()
+        return kube
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._api.close()
+        if self._loaded is not None:
+            await self._loaded.close()
+
+    async def _api(self) -> client.ApiClient:
+        if self._loaded is None:
+            configuration = client.Configuration()
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+            except config.ConfigException:
+                try:
+                    await config.load_kube_config(client_configuration=configuration)
+                except (config.ConfigException, OSError, ValueError) as error:
+                    raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
+            self._loaded = client.ApiClient(configuration)
+        return self._loaded
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
         """Read an object. Raises NotFound."""
@@ -182,11 +194,12 @@ class Kube:
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
+        api = await self._api()
         try:
-            await self._api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
-            answer = await self._api.rest_client.request(
+            await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
+            answer = await api.rest_client.request(
                 method,
-                f"{self._api.configuration.host}{path}?{urlencode([*query.items(), *queries])}",
+                f"{api.configuration.host}{path}?{urlencode([*query.items(), *queries])}",
                 headers=headers,
                 body=body,
                 _request_timeout=timeout,

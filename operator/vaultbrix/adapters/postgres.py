@@ -36,6 +36,7 @@ class Target:
     ssl_mode: str = "verify-full"
     ca: str = field(default="", repr=False)
     application: str = "vaultbrix"
+    options: str = ""
 
 
 def _ca_file(pem: str) -> str:
@@ -69,6 +70,7 @@ async def open_connection(target: Target) -> psycopg.AsyncConnection:
             sslmode=target.ssl_mode,
             application_name=target.application,
             connect_timeout=CONNECT_TIMEOUT,
+            **({"options": target.options} if target.options else {}),
             **({"password": target.password} if target.password else {}),
             **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
         ),

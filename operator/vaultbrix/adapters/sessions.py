@@ -3,13 +3,19 @@
 Role vaultbrix_agent may signal backends, see their addresses and reload; nothing else.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, LiteralString
 
 import psycopg
 
 from vaultbrix.adapters.postgres import Target, open_connection, translated
+from vaultbrix.api.conditions import Reason
 from vaultbrix.domain.access import Session, parse_address
+from vaultbrix.runtime.errors import Transient
+
+# A server that hangs must not keep the kernel's layer waiting.
+PATIENCE_SECONDS = 3.0
 
 # Sessions of tenants' own logins. A Job's login is a member of a tenant, not of vaultbrix_tenants itself;
 # the operator ends it.
@@ -59,10 +65,14 @@ class SessionControl:
     async def _run(self, query: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
         with translated():
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = await open_connection(self._target)
-                cursor = await self._connection.execute(query, parameters)
-                return await cursor.fetchall() if cursor.description else []
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    if self._connection is None or self._connection.closed:
+                        self._connection = await open_connection(self._target)
+                    cursor = await self._connection.execute(query, parameters)
+                    return await cursor.fetchall() if cursor.description else []
+            except TimeoutError:
+                await self.close()
+                raise Transient(Reason.UNREACHABLE, "PostgreSQL does not answer") from None
             except psycopg.OperationalError:
                 await self.close()
                 raise

@@ -57,7 +57,7 @@ async def drop(connection: psycopg.AsyncConnection, role: str, owner: tuple[str,
     await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
     await end_sessions(connection, role)
     async with connection.transaction():
-        await _advisory_lock(connection, role)
+        await _lock_claim(connection, role)
         await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
         await connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(name))
         await connection.execute(sql.SQL("DROP ROLE {}").format(name))
@@ -74,12 +74,13 @@ async def owned(connection: psycopg.AsyncConnection, role: str, owner: tuple[str
     return await cursor.fetchone() is not None
 
 
-async def _advisory_lock(connection: psycopg.AsyncConnection, role: str) -> None:
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('vaultbrix ' || %s, 0))", [role])
+async def _lock_claim(connection: psycopg.AsyncConnection, role: str) -> None:
+    # A row that no tenant can lock, unlike an advisory lock. Where there is none yet, the primary key lets one win.
+    await connection.execute("SELECT 1 FROM vaultbrix.tenant WHERE role_name = %s FOR UPDATE", [role])
 
 
 async def _claim(connection: psycopg.AsyncConnection, wanted: TenantRole) -> None:
-    await _advisory_lock(connection, wanted.role)
+    await _lock_claim(connection, wanted.role)
     cursor = await connection.execute(
         "SELECT t.namespace, t.name, r.oid IS NOT NULL, s.oid IS NOT NULL AND s.nspowner IS DISTINCT FROM r.oid"
         " FROM (SELECT %s::name AS wanted) w LEFT JOIN vaultbrix.tenant t ON t.role_name = w.wanted"

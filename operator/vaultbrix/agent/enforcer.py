@@ -79,20 +79,9 @@ class Enforcer:
             group.create_task(self._loop())
 
     async def _start(self) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._layers.close_by_default()
-                break
-            except Expected as error:
-                failures += 1
-                log.error("cannot close by default", message=error.message)
-                await asyncio.sleep(min(LONGEST_RETRY, pause_after(failures, 0.0)))
+        await self._restore()
         self._state = expire(disk.load(self._identity.state_file, self._identity.server), datetime.now(UTC))
-        await self._layers.forget()
         self._arm()
-        self._closed.set()
-        log.info("closed by default", open_rules=len(self._state.grants))
 
     def _changed(self, resource: Resource) -> None:
         del resource
@@ -139,15 +128,21 @@ class Enforcer:
         return outcome
 
     async def _restore(self) -> None:
+        """The chain as it should be. Until it stood once, nothing opens and what is due is closed all the same."""
         try:
-            if await self._layers.close_by_default():
-                log.warning("chain VAULTBRIX was changed by somebody else and is restored")
+            changed = await self._layers.close_by_default()
         except Expected as error:
-            log.error("kernel", message=error.message)
+            log.error("cannot close by default", message=error.message)
+        else:
+            if not self._closed.is_set():
+                self._closed.set()
+                log.info("closed by default")
+            elif changed:
+                log.warning("chain VAULTBRIX was changed by somebody else and is restored")
         await self._layers.forget()
 
     def _decide(self, now: datetime) -> AgentState:
-        if not all(informer.synced.is_set() for informer in self._informers):
+        if not self._closed.is_set() or not all(informer.synced.is_set() for informer in self._informers):
             return expire(self._state, now)
         return advance(
             self._state,

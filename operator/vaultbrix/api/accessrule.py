@@ -46,7 +46,10 @@ class AccessRuleSpec(ApiModel):
         description="When the rule ends. Right for GitOps: an object that is created again opens nothing again.",
     )
     reason: ReasonText = Field(description="Why the access is needed, for the record.")
-    requested_by: Person = Field(description="The person who will use the access.")
+    requested_by: Person = Field(
+        description="The person who will use the access.",
+        json_schema_extra=cel(("self == oldSelf", "is immutable; create another AccessRule")),
+    )
     revoked: bool = Field(
         default=False,
         description="Set to end the rule now; it cannot be taken back.",

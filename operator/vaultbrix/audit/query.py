@@ -9,6 +9,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+# Their own logins, and the one-time logins of their approvals.
+_TENANTS = "(role ^@ 'tenant_' OR role ^@ 'vaultbrix_d_')"
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -28,11 +31,16 @@ class Filter:
 
 def statements(connection: psycopg.Connection, wanted: Filter) -> Sequence[dict[str, Any]]:
     """The latest statements that match, oldest first. Raises psycopg.Error."""
-    conditions: list[sql.Composable] = [sql.SQL("true" if wanted.everybody else "role ^@ 'tenant_'")]
+    conditions: list[sql.Composable] = [sql.SQL("true" if wanted.everybody else _TENANTS)]
     values: dict[str, object] = {"limit": wanted.limit}
     for name, condition in (
-        ("tenant", "(tenant = %(tenant)s OR split_part(tenant, '/', 2) = %(tenant)s)"),
-        ("person", "person = %(person)s"),
+        # Several rules may have let in the same address: then a record names them all.
+        (
+            "tenant",
+            "%(tenant)s IN (SELECT unnest(ARRAY[t, split_part(t, '/', 2)])"
+            " FROM unnest(string_to_array(tenant, ', ')) t)",
+        ),
+        ("person", "%(person)s = ANY(string_to_array(person, ', '))"),
         ("address", "address <<= %(address)s::inet"),
         ("since", "at >= %(since)s"),
         ("until", "at < %(until)s"),

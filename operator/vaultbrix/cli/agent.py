@@ -30,7 +30,8 @@ class Options:
 
 async def main(options: Options) -> None:
     """Until cancelled; the rules stay in force."""
-    kube = await Kube.connect("vaultbrix-agent")
+    # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
+    kube = Kube("vaultbrix-agent")
     layers = Layers(
         Firewall(options.port),
         HbaFile(options.hba_file),

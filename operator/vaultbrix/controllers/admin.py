@@ -13,6 +13,9 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer, SecretRef
 from vaultbrix.runtime.errors import Blocked
 
+# A tenant that holds a lock must not hold a worker.
+_TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
+
 
 @asynccontextmanager
 async def admin_connection(kube: Kube, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
@@ -34,6 +37,7 @@ async def admin_target(kube: Kube, server: PostgresServer) -> Target:
         ssl_mode=spec.tls.mode,
         ca=await certificate_authority(kube, server),
         application="vaultbrix-operator",
+        options=_TIMEOUTS,
     )
 
 

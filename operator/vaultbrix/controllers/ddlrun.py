@@ -6,6 +6,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import psycopg
+
 from vaultbrix.adapters import gate
 from vaultbrix.adapters.kube import JOBS, PODS, SECRETS, Conflict, NotFound, Object
 from vaultbrix.api.ddlapproval import DDLApproval, ExecutionError
@@ -14,13 +16,34 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers.admin import admin_connection, certificate_authority
 from vaultbrix.controllers.context import Context
 from vaultbrix.domain import scram
-from vaultbrix.domain.approval import RunState, login_name
+from vaultbrix.domain.approval import RunState, login_name, login_uid
 from vaultbrix.domain.credentials import PASSWORD_BYTES
 from vaultbrix.domain.ddlplan import Plan
 from vaultbrix.domain.render import ddl_job
 
 # Beyond the statements' own time: pulling the image, connecting, retries after a lost connection.
 _JOB_SLACK = timedelta(minutes=10)
+
+
+def run_name(uid: str) -> str:
+    """Name of an approval's Job and Secret."""
+    return f"ddl-{uid}"
+
+
+async def sweep(context: Context, connection: psycopg.AsyncConnection) -> None:
+    """End the runs whose approval is gone, however it went: with its namespace, or stripped of its finalizer."""
+    alive = {login_name(approval.metadata.uid) for approval in context.approvals}
+    for login in await gate.logins(connection):
+        if login in alive:
+            continue
+        try:
+            uid = login_uid(login)
+        except ValueError:
+            continue
+        for kind in (JOBS, SECRETS):
+            await context.kube.delete(kind, context.settings.namespace, run_name(uid))
+        await gate.drop_login(connection, login)
+        await gate.revoke_pass(connection, uid)
 
 
 @dataclass(frozen=True)
@@ -40,12 +63,12 @@ class Run:
     @property
     def login(self) -> str:
         """The one-time login of the Job."""
-        return login_name(self.tenant.role, self.approval.metadata.uid)
+        return login_name(self.approval.metadata.uid)
 
     @property
     def name(self) -> str:
         """Name of Job and Secret."""
-        return f"ddl-{self.approval.metadata.uid}"
+        return run_name(self.approval.metadata.uid)
 
     async def gather(self) -> RunState:
         """How the run stands. The Job is read before the ledger, so that no commit slips between the two."""
@@ -95,12 +118,12 @@ class Run:
 
     async def close(self) -> bool:
         """End pass, login and Secret; returns whether the text committed. The Job stays as a record for a while."""
-        async with admin_connection(self.context.kube, self.server) as connection:
-            await gate.revoke_pass(connection, self.pass_id)
-            await gate.drop_login(connection, self.login)
-            ledger = await gate.committed(connection, self.pass_id)
         await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
-        return ledger
+        async with admin_connection(self.context.kube, self.server) as connection:
+            # The login first: a transaction of its session holds the pass.
+            await gate.drop_login(connection, self.login)
+            await gate.revoke_pass(connection, self.pass_id)
+            return await gate.committed(connection, self.pass_id)
 
     async def withdraw(self) -> None:
         """Close, and take the Job away too."""

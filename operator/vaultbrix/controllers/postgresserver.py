@@ -8,6 +8,7 @@ from vaultbrix.api.conditions import ConditionType, Reason
 from vaultbrix.api.postgresserver import PostgresServer, PostgresServerStatus
 from vaultbrix.controllers.admin import admin_connection
 from vaultbrix.controllers.context import Context
+from vaultbrix.controllers.ddlrun import sweep
 from vaultbrix.controllers.status import Conditions, write_status
 from vaultbrix.domain.render import base_network_policy
 from vaultbrix.runtime.errors import Expected
@@ -24,6 +25,7 @@ async def reconcile(context: Context, server: PostgresServer, now: datetime) -> 
         async with admin_connection(context.kube, server) as connection:
             facts = await gate.facts(connection)
             version = await gate.install(connection)
+            await sweep(context, connection)
         await _base_policy(context, server)
     except Expected as error:
         conditions.keep(ConditionType.GATE_INSTALLED)

@@ -145,7 +145,8 @@ def _password(secret: Object) -> str | None:
         scram.verifier(password, b"\0" * scram.SALT_BYTES, 1)
     except (binascii.Error, ValueError):
         return None
-    return password
+    # One that somebody wrote by hand is replaced, unless it is as good as ours.
+    return password if len(password) >= PASSWORD_BYTES else None
 
 
 def _secret(tenant: Tenant, server: PostgresServer, password: str) -> Object:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, ExecutionError, Verdict
@@ -38,12 +39,20 @@ class ApprovalVerdict:
     step: Step
 
 
-def login_name(role: str, uid: str) -> str:
+LOGIN_PREFIX = "vaultbrix_d_"
+
+
+def login_name(uid: str) -> str:
     """The one-time login of an approval's Job; derived, so that agent and operator agree without talking.
 
-    53 characters of the role at most, so that the name fits PostgreSQL's 63 bytes.
+    No Tenant can have it: a tenant's role begins with ``tenant_``.
     """
-    return f"{role[:50]}_d_{uid.replace('-', '')[:10]}"
+    return LOGIN_PREFIX + uid.replace("-", "")
+
+
+def login_uid(login: str) -> str:
+    """The uid of the approval that a one-time login belongs to. Raises ValueError for any other name."""
+    return str(UUID(login.removeprefix(LOGIN_PREFIX)))
 
 
 def refused_decision(approval: DDLApproval, sha256: str) -> tuple[Reason, str] | None:

@@ -69,6 +69,7 @@ class LoginRecord(BaseModel):
     tenant: str
     requested_by: str
     approved_by: str = ""
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def advance(
         grants=opened,
         ended=_ended(state, opened, now),
         closed=frozenset(closed),
-        logins=_logins(approvals, tenants, state.server),
+        logins=_ended_logins(state, now) | _logins(approvals, tenants, state.server),
     )
 
 
@@ -161,6 +162,15 @@ def _ended(state: AgentState, kept: tuple[GrantRecord, ...], now: datetime) -> t
     return (*(g for g in state.ended if g.ended_at is None or g.ended_at > now - HISTORY), *gone)
 
 
+def _ended_logins(state: AgentState, now: datetime) -> dict[str, LoginRecord]:
+    # Of approvals that are gone, as far as they are not still there: lines of theirs may be shipped later.
+    kept = {
+        name: login if login.ended_at else login.model_copy(update={"ended_at": now})
+        for name, login in state.logins.items()
+    }
+    return {name: login for name, login in kept.items() if login.ended_at and login.ended_at > now - HISTORY}
+
+
 def _logins(
     approvals: Iterable[DDLApproval], tenants: Mapping[tuple[str, str], Tenant], server: str
 ) -> dict[str, LoginRecord]:
@@ -169,7 +179,7 @@ def _logins(
     for approval in approvals:
         tenant = tenants.get((approval.metadata.namespace, approval.spec.tenant_ref.name))
         if tenant is not None and tenant.spec.server_ref.name == server:
-            found[login_name(tenant.role, approval.metadata.uid)] = LoginRecord(
+            found[login_name(approval.metadata.uid)] = LoginRecord(
                 approval=approval.display,
                 tenant=tenant.display,
                 requested_by=approval.spec.requested_by,

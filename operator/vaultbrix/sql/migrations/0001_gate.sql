@@ -142,10 +142,11 @@ BEGIN
     EXECUTE format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER vaultbrix_truncate_guard', s, n);
   END IF;
 END $$;
-CREATE FUNCTION vaultbrix.ensure_guards() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The tables of one role: waiting for a lock on another's would let one tenant hold up all.
+CREATE FUNCTION vaultbrix.ensure_guards(p_owner name) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM vaultbrix.ensure_guard(c.oid) FROM pg_class c JOIN pg_roles r ON r.oid = relowner
-    WHERE relkind IN ('r','p') AND relpersistence <> 't' AND NOT rolsuper AND relnamespace <> 'pg_catalog'::regnamespace
+    WHERE r.rolname = p_owner AND relkind IN ('r','p') AND relpersistence <> 't' AND NOT rolsuper AND relnamespace <> 'pg_catalog'::regnamespace
       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE tgrelid = c.oid AND tgname = 'vaultbrix_truncate_guard' AND tgenabled = 'A'
                        AND tgfoid = 'vaultbrix.guard_truncate()'::regprocedure AND tgtype = 34 AND tgqual IS NULL);
 END $$;
@@ -164,7 +165,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON t.oid = d.objid
                 WHERE d.object_type = 'trigger' AND t.tgname ^@ 'vaultbrix') THEN
       RAISE EXCEPTION 'trigger names starting with vaultbrix are reserved' USING ERRCODE = 'VBX02'; END IF;
-  ELSIF p_tag IN ('GRANT','REVOKE') THEN PERFORM vaultbrix.ensure_guards();
+  ELSIF p_tag IN ('GRANT','REVOKE') THEN PERFORM vaultbrix.ensure_guards(p_actor);
   ELSIF p_tag ^@ 'ALTER ' OR p_tag = 'CREATE RULE' THEN
     FOR r IN SELECT schema_name, object_identity FROM pg_event_trigger_ddl_commands() LOOP
       n := n + 1; IF r.schema_name IS DISTINCT FROM 'pg_temp' THEN perm := perm + 1; END IF;
@@ -173,10 +174,10 @@ BEGIN
     IF n = 0 AND p_ctx ~ '^[^[:cntrl:]]*[[:cntrl:]]SQL statement "ALTER TABLE pg_temp_[0-9]+[.]pg_temp_[0-9]+_2 ADD COLUMN newdata [^;[:cntrl:]]*"$' THEN RETURN; END IF;
     IF n = 0 OR perm > 0 THEN
       IF vaultbrix.use_pass(p_tag, nested, p_schemas, true, NULL) IS NULL THEN PERFORM vaultbrix.deny(p_tag, p_actor, nested); END IF;
-      PERFORM vaultbrix.ensure_guards();
+      PERFORM vaultbrix.ensure_guards(p_actor);
     END IF;
   ELSIF p_tag ^@ 'DROP ' THEN
-    PERFORM vaultbrix.ensure_guards();
+    PERFORM vaultbrix.ensure_guards(p_actor);
   END IF;
 END $$;
 
@@ -198,5 +199,5 @@ CREATE EVENT TRIGGER vaultbrix_end   ON ddl_command_end   EXECUTE FUNCTION vault
 ALTER EVENT TRIGGER vaultbrix_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER vaultbrix_drop  ENABLE ALWAYS;
 ALTER EVENT TRIGGER vaultbrix_end   ENABLE ALWAYS;
-SELECT vaultbrix.ensure_guards();
+SELECT vaultbrix.ensure_guards(rolname) FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\_%';
 RESET ROLE;

@@ -46,14 +46,22 @@ END $$;
 GRANT EXECUTE ON FUNCTION vaultbrix.begin_run(uuid) TO PUBLIC;
 
 -- Puts back what a superuser may have switched off; called at every start and resync of the operator.
-CREATE FUNCTION vaultbrix.repair() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- A role whose tables are locked is left to the next time.
+CREATE FUNCTION vaultbrix.repair() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE t name;
 BEGIN
   FOR t IN SELECT evtname FROM pg_event_trigger
             WHERE evtname IN ('vaultbrix_start', 'vaultbrix_drop', 'vaultbrix_end') AND evtenabled <> 'A' LOOP
     EXECUTE format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', t);
   END LOOP;
-  PERFORM vaultbrix.ensure_guards();
+  FOR t IN SELECT DISTINCT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+            WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT r.rolsuper LOOP
+    BEGIN
+      PERFORM vaultbrix.ensure_guards(t);
+    EXCEPTION WHEN lock_not_available THEN NULL;
+    END;
+  END LOOP;
 END $$;
 
 -- The audit record is about what sessions send, not about how the gate judges it.
