@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from tests.harness.shell import run
 
 MACHINE, SERVER = "172.31.250.1", "172.31.250.2"
+SERVER6 = "fd00:250:ffff::1"
 
 
 class Network:
@@ -29,6 +30,8 @@ class Network:
         self._in_server("ip", "addr", "add", f"{SERVER}/30", "dev", "machine")
         self._in_server("ip", "link", "set", "machine", "up")
         self._in_server("ip", "link", "set", "lo", "up")
+        # On no client's link, so that clients come with their public address.
+        self._in_server("ip", "addr", "add", f"{SERVER6}/128", "dev", "lo", "nodad")
 
     def inside(self, host: str, command: Sequence[str]) -> list[str]:
         """The command as it runs on a host: ``server`` or an address that was added."""

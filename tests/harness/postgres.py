@@ -95,9 +95,8 @@ class Postgres:
         configuration = directory / "postgresql.conf"
         configuration.write_text("".join(f"{name} = '{value}'\n" for name, value in values.items()))
         owner = pwd.getpwnam(USER)
-        for root, _, files in os.walk(directory):
-            for name in (root, *(os.path.join(root, file) for file in files)):
-                os.chown(name, owner.pw_uid, owner.pw_gid)
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
         as_user = ["setpriv", f"--reuid={USER}", f"--regid={owner.pw_gid}", "--init-groups"]
         run(
             *as_user, PROGRAMS / "initdb", f"--pgdata={self._data}", f"--username={USER}", "--encoding=UTF8",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
-
 from tests.harness.postgres import Postgres
+
 from vaultbrix.adapters import gate, tenants
 from vaultbrix.adapters.tenants import TenantRole
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.store import Store
 from tests.integration.database import Database, directory, free_port, running
+
 from vaultbrix.domain.grants import AgentState, GrantRecord, LoginRecord
 
 JANE = "jane@example.com"

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.harness.network import SERVER
+from tests.harness.network import SERVER, SERVER6
 from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
 from tests.harness.world import EVE, JANE, PORT, World, in_seconds, rule
@@ -75,12 +75,10 @@ def test_ipv6_is_let_in_and_refused_alike(world: World) -> None:
     team = world.team()
     tenant = world.tenant(team)
     address = world.network.client("2001:db8::7")
-    number = list(world.network._clients).index(address)
-    host = f"fd00:250:{number + 1}::1"
-    psql = world.psql(address, team, tenant, "SELECT 1", host=host)
+    psql = world.psql(address, team, tenant, "SELECT 1", host=SERVER6)
     assert "Connection refused" in psql.run().stderr
     name = world.rule(team, tenant, "2001:db8::7/128")
-    wait_for("it connects", psql.works)
+    wait_for("it connects", psql.works, tell=lambda: psql.run().stderr)
     world.api.delete("accessrule", name, team)
     wait_for("it is refused", lambda: "Connection refused" in psql.run().stderr)
 
@@ -114,17 +112,19 @@ def test_a_revoked_rule_ends_at_once_with_its_session(world: World) -> None:
 def test_closing_one_rule_cuts_nothing_that_another_covers(world: World) -> None:
     team = world.team()
     tenant = world.tenant(team)
-    narrow = world.rule(team, tenant, "203.0.113.23/32")
-    world.rule(team, tenant, "203.0.113.0/27")
-    psql = world.psql("203.0.113.23", team, tenant, "SELECT 1")
+    narrow = world.rule(team, tenant, "203.0.113.200/32")
+    wide = world.rule(team, tenant, "203.0.113.192/27")
+    psql = world.psql("203.0.113.200", team, tenant, "SELECT 1")
     wait_for("it connects", psql.works)
     world.api.await_condition("accessrule", narrow, team)
-    session = held(world, "203.0.113.23", team, tenant, "overlap")
+    world.api.await_condition("accessrule", wide, team)
+    session = held(world, "203.0.113.200", team, tenant, "overlap")
     world.api.delete("accessrule", narrow, team)
     wait_for("the agent has closed it", lambda: f'"rule": "{team}/{narrow}"' not in grants_open(world))
     assert psql.works()
     assert session.running
-    session.kill()
+    world.api.delete("accessrule", wide, team)
+    wait_for("the last rule takes the session with it", lambda: not session.running)
 
 
 def grants_open(world: World) -> str:

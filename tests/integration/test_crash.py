@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.world import SYSTEM, World
+
 from vaultbrix.domain import scram
 
 ROUNDS = pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])

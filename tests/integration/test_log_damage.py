@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.store import Store

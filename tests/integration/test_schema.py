@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from tests.harness.apiserver import Object
 from tests.harness.world import World, approval, rule, server, tenant
 

@@ -4,7 +4,6 @@ import base64
 from collections.abc import Iterator
 
 import pytest
-
 from tests.harness.shell import wait_for
 from tests.harness.world import ADMIN_PASSWORD, SERVER_NAME, World, secret, server, tenant
 

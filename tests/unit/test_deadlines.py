@@ -1,6 +1,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.builders import HOUR, NOW, SECOND
@@ -105,3 +106,22 @@ def test_a_running_loop_notices_deadlines_that_are_set_later_and_moved_forward()
         return found
 
     assert asyncio.run(asyncio.wait_for(scenario(), 10)) == ["late", "moved"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_running_loop_ends_when_told_to_even_in_the_moment_it_is_woken(turns: int) -> None:
+    async def scenario() -> bool:
+        due: Deadlines[str] = Deadlines()
+        due.set("far", datetime.now(UTC) + HOUR)
+        loop = asyncio.create_task(due.run(lambda _: None))
+        await asyncio.sleep(0.01)
+        due.set("near", datetime.now(UTC) + HOUR)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        loop.cancel()
+        await asyncio.wait({loop}, timeout=0.5)
+        ended = loop.done()
+        loop.cancel()
+        return ended
+
+    assert asyncio.run(scenario())

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from vaultbrix.adapters.lease import LeaseLost
-from vaultbrix.runtime.errors import Expected
+from vaultbrix.runtime.errors import Expected, Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     configure_logging()
     try:
         asyncio.run(_until_signalled(main))
+    except* Stopped:
+        log.info("stopped")
     except* (Expected, LeaseLost) as group:
         for error in group.exceptions:
             log.error("ended", message=str(error))

@@ -11,6 +11,7 @@ import kopf
 from vaultbrix.adapters.informer import Informer
 from vaultbrix.api.meta import GROUP, VERSION, Resource
 from vaultbrix.controllers.manager import Manager
+from vaultbrix.runtime.errors import Stopped
 
 
 async def watch(manager: Manager) -> None:
@@ -29,7 +30,8 @@ async def watch(manager: Manager) -> None:
         )
     finally:
         stop.set()
-    raise RuntimeError("kopf ended by itself")
+    # It takes the signals for itself, and returns once there was one.
+    raise Stopped
 
 
 def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: Informer[Any]) -> None:

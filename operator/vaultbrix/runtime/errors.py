@@ -12,6 +12,10 @@ class Expected(Exception):
         self.message = message
 
 
+class Stopped(Exception):
+    """The process was asked to end."""
+
+
 class Transient(Expected):
     """May pass by itself: try again with growing pauses, for ever."""
 

@@ -1,0 +1,42 @@
+"""The chart on a real cluster, brought there by the demo itself: what users see is what is tested."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+from tests.harness.cluster import Cluster
+from tests.harness.shell import TOP, run
+
+
+@dataclass(frozen=True)
+class Demo:
+    """How the demo ended and all that it printed."""
+
+    code: int
+    said: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> None:
+    """KUBECONFIG and PATH of hack/cluster, unless a cluster is named already."""
+    if "KUBECONFIG" not in os.environ:
+        os.environ["KUBECONFIG"] = run(TOP / "hack/cluster/kubeconfig").stdout.strip()
+        os.environ["PATH"] = run(TOP / "hack/cluster/path").stdout.strip() + ":" + os.environ["PATH"]
+
+
+@pytest.fixture(scope="session")
+def demo(environment: None) -> Demo:
+    """One run of the demo; what it leaves is the release that the other tests look at."""
+    done = subprocess.run(
+        [sys.executable, TOP / "hack/demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
+    )
+    return Demo(done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def cluster(demo: Demo) -> Cluster:
+    """The cluster with the release in it."""
+    assert demo.code == 0, demo.said
+    return Cluster()

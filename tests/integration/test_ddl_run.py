@@ -1,0 +1,299 @@
+"""``vaultbrix ddl run`` as its Job runs it: as the tenant, with a pass, exactly once, whenever it is killed."""
+
+import itertools
+import json
+import secrets
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import LiteralString
+from uuid import uuid4
+
+import pytest
+from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.shell import wait_for
+from tests.integration.database import Database, directory, running
+
+from vaultbrix.adapters import gate
+from vaultbrix.domain import scram
+from vaultbrix.domain.approval import login_name
+from vaultbrix.domain.ddlplan import plan
+
+HOUR = timedelta(hours=1)
+# Not idempotent, so that a second run would show.
+TEXT = "CREATE TABLE made(id int);\nINSERT INTO counted DEFAULT VALUES;\nALTER TABLE victim DROP COLUMN v"
+
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with running() as database:
+        yield database
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with directory() as path:
+        yield path
+
+
+@pytest.fixture
+def role(database: Database) -> str:
+    """A tenant with a table to count runs in and one to change."""
+    role = database.tenant(f"d{next(numbers)}")
+    with database.login(role) as session:
+        session.execute("CREATE TABLE counted(at timestamptz DEFAULT clock_timestamp())")
+        session.execute("CREATE TABLE victim(id int, v text)")
+    return role
+
+
+@dataclass
+class Job:
+    """One approval's run: what the controller makes, and the process that its Job starts."""
+
+    database: Database
+    role: str
+    path: Path
+    pass_id: str
+    password: str
+
+    @property
+    def login(self) -> str:
+        return login_name(self.pass_id)
+
+    @property
+    def termination(self) -> Path:
+        return self.path / "termination-log"
+
+    def write_secret(self, text: str) -> None:
+        """The Secret as it is mounted."""
+        parameters = {
+            "host": "localhost",
+            "port": self.database.postgres.port,
+            "database": "postgres",
+            "ssl_mode": "verify-full",
+            "user": self.login,
+            "role": self.role,
+            "pass_id": self.pass_id,
+            "lock_timeout_ms": 60_000,
+            "statement_timeout_ms": 60_000,
+        }
+        (self.path / "parameters.json").write_text(json.dumps(parameters))
+        (self.path / "statements.sql").write_text(text)
+        (self.path / "password").write_text(self.password)
+        (self.path / "ca.crt").write_text(self.database.authority.read_text())
+
+    def start(self, name: str = "run") -> Process:
+        """A Pod of the Job."""
+        self.termination.write_text("")
+        command = [*VAULTBRIX, "ddl", "run", "--directory", str(self.path)]
+        process = Process(command, self.path / f"{name}.log", env={"TERMINATION_LOG": str(self.termination)})
+        process.start()
+        return process
+
+    def run(self) -> tuple[int, Process]:
+        """A Pod from start to end; returns its exit code."""
+        process = self.start()
+        return end(process), process
+
+    def sessions(self, condition: LiteralString = "true") -> list[tuple[object, ...]]:
+        """Its sessions in PostgreSQL."""
+        return self.database.postgres.query(
+            "SELECT pid FROM pg_stat_activity WHERE usename = %s AND " + condition, [self.login]
+        )
+
+    def count(self) -> int:
+        """How often the text ran to its end."""
+        ((runs,),) = self.database.postgres.query(f"SELECT count(*) FROM {self.role}.counted")
+        assert isinstance(runs, int)
+        return runs
+
+    def columns(self) -> list[str]:
+        found = (
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+        return [row[0] for row in self.database.postgres.query(found, [f"{self.role}.victim"])]
+
+    def error(self) -> dict[str, object]:
+        """What the Pod says last."""
+        found: dict[str, object] = json.loads(self.termination.read_text())
+        return found
+
+
+def end(process: Process) -> int:
+    wait_for("the Job's process has ended", lambda: not process.running, tell=process.text)
+    code = process.stop()
+    assert code is not None
+    return code
+
+
+def job(
+    database: Database, role: str, path: Path, text: str = TEXT, *, lasting: timedelta = HOUR, with_pass: bool = True
+) -> Job:
+    made = Job(database, role, path, str(uuid4()), secrets.token_urlsafe(24))
+    if with_pass:
+        database.admin(
+            gate.issue_pass, pass_id=made.pass_id, role=role, login=made.login, approved_by="pat",
+            expires_at=datetime.now(UTC) + lasting, plan=plan(text),
+        )  # fmt: skip
+    verifier = scram.verifier(made.password, secrets.token_bytes(scram.SALT_BYTES))
+    database.admin(
+        gate.create_login, login=made.login, role=role, verifier=verifier, valid_until=datetime.now(UTC) + HOUR
+    )
+    made.write_secret(text)
+    return made
+
+
+def test_the_text_runs_as_the_tenant_and_once(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    code, process = made.run()
+    assert (code, made.termination.read_text()) == (0, ""), process.text()
+    assert made.columns() == ["id"]
+    owner = "SELECT tableowner::text, schemaname::text FROM pg_tables WHERE tablename = 'made' AND schemaname = %s"
+    assert database.postgres.query(owner, [role]) == [(role, role)]
+    assert made.run()[0] == 0
+    assert made.count() == 1
+    assert database.admin(gate.committed, made.pass_id)
+    database.admin(gate.drop_login, made.login)
+    assert database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [made.login]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("INSERT INTO counted DEFAULT VALUES; ALTER TABLE missing ADD COLUMN x int", ("42P01", 2)),
+        ("INSERT INTO counted DEFAULT VALUES; SELECT 1/0; SELECT 2", ("22012", 2)),
+        ("CREATE TABLE public.x(id int)", ("42501", 1)),
+        ("INSERT INTO counted DEFAULT VALUES; DO $$ BEGIN ALTER TABLE victim DROP COLUMN v; END $$", ("VBX01", 2)),
+    ],
+)
+def test_a_refusal_names_state_and_statement_and_leaves_nothing(
+    database: Database, role: str, place: Path, text: str, error: tuple[str, int]
+) -> None:
+    made = job(database, role, place, text)
+    code, process = made.run()
+    assert code == 3, process.text()
+    said = made.error()
+    assert (said["sqlstate"], said["statement"]) == error
+    assert said["message"]
+    assert made.count() == 0
+    assert made.columns() == ["id", "v"]
+    assert not database.admin(gate.committed, made.pass_id)
+
+
+def test_a_secret_that_was_tampered_with_is_refused(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    made.write_secret("INSERT INTO counted DEFAULT VALUES; DROP TABLE victim")
+    assert made.run()[0] == 3
+    assert made.error()["sqlstate"] == "VBX01"
+    assert made.columns() == ["id", "v"]
+    assert made.count() == 0
+
+
+@pytest.mark.parametrize(("with_pass", "lasting"), [(False, HOUR), (True, timedelta(0))], ids=["none", "expired"])
+def test_without_a_pass_nothing_runs(
+    database: Database, role: str, place: Path, with_pass: bool, lasting: timedelta
+) -> None:
+    made = job(database, role, place, "INSERT INTO counted DEFAULT VALUES", with_pass=with_pass, lasting=lasting)
+    assert made.run()[0] == 3
+    assert made.error()["sqlstate"] == "VBX03"
+    assert made.count() == 0
+
+
+def test_another_login_cannot_use_the_pass(database: Database, role: str, place: Path) -> None:
+    owner = job(database, role, place)
+    with directory() as elsewhere:
+        thief = job(database, role, elsewhere, with_pass=False)
+        parameters = json.loads((elsewhere / "parameters.json").read_text())
+        (elsewhere / "parameters.json").write_text(json.dumps({**parameters, "pass_id": owner.pass_id}))
+        assert thief.run()[0] == 3
+        assert thief.error()["sqlstate"] == "VBX03"
+    assert owner.run()[0] == 0
+    assert owner.count() == 1
+
+
+def test_postgresql_that_is_down_is_a_reason_to_try_again(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    database.postgres.stop()
+    try:
+        code, process = made.run()
+        assert code == 1
+        assert "Traceback" not in process.text()
+        assert made.error()["message"]
+    finally:
+        database.postgres.start()
+    assert made.run()[0] == 0
+    assert made.count() == 1
+
+
+def test_the_password_is_nowhere_to_be_seen(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    with database.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"LOCK TABLE {role}.victim".encode())
+        process = made.start()
+        wait_for("it waits for the lock", lambda: made.sessions("wait_event_type = 'Lock'"), tell=process.text)
+        seen = [Path(f"/proc/{process.pid}/{name}").read_text() for name in ("cmdline", "environ")]
+    assert end(process) == 0
+    for text in (*seen, process.text(), made.termination.read_text(), database.postgres.log_text()):
+        assert made.password not in text
+
+
+def test_killed_before_it_did_anything_it_runs_once(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    made.start().kill()
+    assert made.count() == 0
+    assert made.run()[0] == 0
+    assert made.count() == 1
+
+
+def test_killed_in_the_middle_it_runs_once(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    with database.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"LOCK TABLE {role}.victim".encode())
+        process = made.start()
+        wait_for("it waits for the lock", lambda: made.sessions("wait_event_type = 'Lock'"), tell=process.text)
+        process.kill()
+    wait_for("its session is gone", lambda: not made.sessions())
+    assert (made.count(), made.columns()) == (0, ["id", "v"])
+    assert made.run()[0] == 0
+    assert (made.count(), made.columns()) == (1, ["id"])
+
+
+def test_killed_between_the_commit_and_hearing_of_it_it_runs_once(database: Database, role: str, place: Path) -> None:
+    with database.login(role) as session:
+        session.execute(
+            "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN new; END $$"
+        )
+        session.execute(
+            "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON counted DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION hold()"
+        )
+    made = job(database, role, place)
+    with database.postgres.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(7)")
+        process = made.start()
+        wait_for("it commits", lambda: made.sessions("wait_event = 'advisory'"), tell=process.text)
+        process.send(signal.SIGSTOP)
+    try:
+        wait_for("it is committed", lambda: database.admin(gate.committed, made.pass_id))
+    finally:
+        process.kill()
+    assert made.run()[0] == 0
+    assert (made.count(), made.columns()) == (1, ["id"])
+
+
+def test_two_at_once_run_it_once(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place)
+    with database.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"LOCK TABLE {role}.victim".encode())
+        both = [made.start(name) for name in ("first", "second")]
+        wait_for("both wait", lambda: len(made.sessions("wait_event_type = 'Lock'")) == 2)
+    codes = [end(process) for process in both]
+    assert 0 in codes
+    assert set(codes) <= {0, 1}, "a Job that lost the race is tried again, not failed"
+    assert made.run()[0] == 0
+    assert (made.count(), made.columns()) == (1, ["id"])

@@ -1,0 +1,303 @@
+"""The gate against the owner of the tables: what is destructive is refused, what is not is free.
+
+Every attack also runs with the gate switched off and must then do its harm, so that none is refused for another reason.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.integration.database import Database, running, send
+
+from vaultbrix.adapters import gate
+from vaultbrix.domain.ddlplan import normalise
+
+SCENE = (
+    "CREATE TYPE kind AS ENUM ('a', 'b')",
+    "CREATE TABLE victim(id int PRIMARY KEY, v text, k kind)",
+    "INSERT INTO victim SELECT n, 'v' || n, 'a' FROM generate_series(1, 3) n",
+    "CREATE TABLE other(id int)",
+    "CREATE INDEX by_v ON victim(v)",
+    "CREATE SEQUENCE numbers",
+    "CREATE VIEW look AS SELECT id FROM victim",
+    "CREATE MATERIALIZED VIEW kept AS SELECT id FROM victim",
+    "CREATE TABLE parts(id int) PARTITION BY LIST (id)",
+    "CREATE TABLE part1 PARTITION OF parts FOR VALUES IN (1)",
+    "INSERT INTO parts VALUES (1)",
+    "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$",
+    "CREATE TRIGGER stamp BEFORE INSERT ON victim FOR EACH ROW EXECUTE FUNCTION stamp()",
+    "CREATE TABLE copied AS TABLE victim",
+    "SELECT * INTO chosen FROM victim",
+    "EXPLAIN ANALYZE CREATE TABLE explained AS TABLE victim",
+    "CREATE FUNCTION drops() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE victim CASCADE; END $$",
+    "CREATE FUNCTION drops_sql() RETURNS void LANGUAGE sql AS 'TRUNCATE victim'",
+    "CREATE FUNCTION drops_as_owner() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = {role}"
+    " AS $$ BEGIN EXECUTE 'DROP TABLE vic' || 'tim CASCADE'; END $$",
+    "CREATE FUNCTION drops_on_insert() RETURNS trigger LANGUAGE plpgsql"
+    " AS $$ BEGIN DROP TABLE victim CASCADE; RETURN new; END $$",
+    "CREATE TRIGGER drops AFTER INSERT ON other FOR EACH ROW EXECUTE FUNCTION drops_on_insert()",
+    "CREATE PROCEDURE drops_after_commit() LANGUAGE plpgsql AS $$ BEGIN COMMIT; DROP TABLE victim CASCADE; END $$",
+)
+
+ATTACKS = (
+    "DROP TABLE victim CASCADE",
+    "/* harmless */ DROP TABLE victim CASCADE -- CREATE TABLE",
+    "DROP VIEW look",
+    "DROP MATERIALIZED VIEW kept",
+    "DROP INDEX by_v",
+    "DROP INDEX CONCURRENTLY by_v",
+    "DROP SEQUENCE numbers",
+    "DROP TYPE kind CASCADE",
+    "DROP FUNCTION stamp() CASCADE",
+    "DROP TRIGGER stamp ON victim",
+    "DROP OWNED BY {role}",
+    "DROP SCHEMA {role} CASCADE",
+    "ALTER TABLE victim DROP COLUMN v",
+    "ALTER TABLE victim ADD COLUMN w int",
+    "ALTER TABLE victim RENAME TO gone",
+    "ALTER TABLE victim ALTER COLUMN v TYPE int USING 0",
+    "ALTER TABLE victim SET UNLOGGED",
+    "ALTER TABLE victim DISABLE TRIGGER ALL",
+    "ALTER TABLE victim DISABLE TRIGGER USER",
+    "DROP TRIGGER vaultbrix_truncate_guard ON victim",
+    "ALTER TABLE parts DETACH PARTITION part1",
+    "ALTER SEQUENCE numbers START WITH 1000",
+    "ALTER VIEW look RENAME TO gone",
+    "ALTER FUNCTION stamp() RENAME TO gone",
+    "ALTER TYPE kind RENAME VALUE 'a' TO 'z'",
+    "ALTER INDEX by_v RENAME TO gone",
+    "CREATE RULE silent AS ON INSERT TO victim DO INSTEAD NOTHING",
+    "TRUNCATE victim",
+    "TRUNCATE TABLE ONLY victim RESTART IDENTITY CASCADE",
+    "TRUNCATE parts",
+    "TRUNCATE part1",
+    "TRUNCATE copied",
+    "TRUNCATE chosen",
+    "SELECT 1; DROP TABLE victim CASCADE; SELECT 1",
+    "BEGIN; SAVEPOINT a; DROP TABLE victim CASCADE; COMMIT",
+    "DO $$ BEGIN DROP TABLE victim CASCADE; END $$",
+    "DO $$ BEGIN TRUNCATE victim; END $$",
+    "SELECT drops()",
+    "SELECT drops_sql()",
+    "SELECT drops_as_owner()",
+    "INSERT INTO other VALUES (1)",
+    "CALL drops_after_commit()",
+    "SET standard_conforming_strings = off; DROP TABLE victim CASCADE",
+    "SET search_path = pg_temp, {role}; DROP TABLE victim CASCADE",
+    "CREATE TEMP TABLE own(); DROP TABLE victim CASCADE",
+    "CREATE TEMP TABLE own(); ALTER TABLE victim DROP COLUMN v",
+    "CREATE TEMP TABLE own(); DROP TABLE own, {role}.victim CASCADE",
+    "CREATE TEMP TABLE victim(); TRUNCATE {role}.victim",
+    "SET client_encoding = 'LATIN1'; DROP TABLE victim CASCADE",
+)
+
+RESERVED = (
+    "CREATE OR REPLACE TRIGGER vaultbrix_truncate_guard BEFORE INSERT ON victim FOR EACH ROW EXECUTE FUNCTION stamp()",
+    "CREATE TRIGGER vaultbrix_mine BEFORE INSERT ON victim FOR EACH ROW EXECUTE FUNCTION stamp()",
+)
+
+# What no tenant has the privilege for; {other} is another tenant's role.
+FORBIDDEN = (
+    "SELECT * FROM {other}.victim",
+    "INSERT INTO {other}.victim VALUES (9)",
+    "CREATE TABLE {other}.mine()",
+    "CREATE TABLE public.mine()",
+    "CREATE SCHEMA mine",
+    "SELECT * FROM vaultbrix.tenant",
+    "SELECT * FROM vaultbrix.ddl_pass",
+    "INSERT INTO vaultbrix.exempt_role VALUES ('{role}')",
+    "UPDATE vaultbrix.ddl_pass SET expires_at = 'infinity'",
+    "DELETE FROM vaultbrix.ddl_pass_use",
+    "CREATE FUNCTION vaultbrix.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SELECT vaultbrix.use_pass('DROP TABLE', false, NULL, true, NULL)",
+    "SELECT vaultbrix.ensure_guards()",
+    "SELECT vaultbrix.repair()",
+    "SET pgaudit.log = 'none'",
+    "ALTER ROLE {role} SET pgaudit.log = 'none'",
+    "ALTER ROLE {role} IN DATABASE postgres SET pgaudit.log = 'none'",
+    "SELECT set_config('pgaudit.log', 'none', false)",
+    "SET session_replication_role = replica",
+    "SET log_duration = off",
+    "SET log_min_messages = panic",
+    "SET log_min_error_statement = panic",
+    "SET ROLE postgres",
+    "SET ROLE vaultbrix_gate",
+    "SET ROLE {other}",
+    "ALTER EVENT TRIGGER vaultbrix_drop DISABLE",
+    "DROP EVENT TRIGGER vaultbrix_drop",
+    "CREATE EVENT TRIGGER mine ON sql_drop EXECUTE FUNCTION vaultbrix.et_drop()",
+    "ALTER SYSTEM SET pgaudit.log = 'none'",
+    "ALTER ROLE {role} SUPERUSER",
+    "CREATE ROLE mine",
+    "COPY (SELECT 1) TO '/tmp/vaultbrix-mine'",
+)  # fmt: skip
+
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with running() as database:
+        yield database
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A tenant with a bit of everything in its schema."""
+
+    database: Database
+    role: str
+
+    def send(self, message: str, connection: psycopg.Connection | None = None) -> psycopg.pq.abc.PGresult:
+        """One message as the tenant."""
+        text = message.format(role=self.role)
+        if connection is not None:
+            return send(connection, text)
+        with self.database.login(self.role) as own:
+            return send(own, text)
+
+    def look(self) -> list[tuple[object, ...]]:
+        """All that there is in the schema, to the last row and trigger."""
+        return self.database.postgres.query(
+            "SELECT 'class', relname::text, relkind::text || relpersistence::text || relispartition::text FROM pg_class"
+            " WHERE relnamespace = to_regnamespace(%(role)s)"
+            " UNION ALL SELECT 'column', attrelid::regclass::text || '.' || attname, atttypid::regtype::text"
+            " FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
+            " WHERE relnamespace = to_regnamespace(%(role)s) AND attnum > 0"
+            " UNION ALL SELECT 'trigger', tgrelid::regclass::text || tgname, tgenabled::text || tgfoid::regproc"
+            " FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = to_regnamespace(%(role)s)"
+            " UNION ALL SELECT 'rule', rulename::text, ev_class::regclass::text FROM pg_rewrite r"
+            " JOIN pg_class c ON c.oid = ev_class WHERE relnamespace = to_regnamespace(%(role)s)"
+            " UNION ALL SELECT 'function', proname::text, '' FROM pg_proc WHERE pronamespace = to_regnamespace(%(role)s)"
+            " UNION ALL SELECT 'label', enumlabel::text, '' FROM pg_enum e JOIN pg_type t ON t.oid = enumtypid"
+            " WHERE typnamespace = to_regnamespace(%(role)s)"
+            " UNION ALL SELECT 'sequence', sequencename::text, start_value || '/' || min_value FROM pg_sequences"
+            " WHERE schemaname = %(role)s"
+            " UNION ALL SELECT 'rows', relname::text, (xpath('//n/text()', query_to_xml(format("
+            " 'SELECT count(*) AS n FROM %%I.%%I', nspname, relname), false, true, '')))[1]::text"
+            " FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(role)s AND relkind IN ('r', 'm')"
+            " ORDER BY 1, 2, 3",
+            {"role": self.role},  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    scene = Scene(database, database.tenant(f"g{next(numbers)}"))
+    with database.login(scene.role) as connection:
+        for statement in SCENE:
+            connection.execute(statement.format(role=scene.role).encode())
+    return scene
+
+
+def code(result: psycopg.pq.abc.PGresult) -> str:
+    return (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_owner_cannot_destroy_without_a_pass(scene: Scene, attack: str) -> None:
+    before = scene.look()
+    refused = scene.send(attack)
+    assert code(refused) == "VBX01", refused.error_message
+    assert scene.look() == before
+
+    scene.database.set_gate(enabled=False)
+    try:
+        disarmed = scene.look()
+        scene.send(attack)
+        assert scene.look() != disarmed, "the attack does no harm even with the gate off"
+    finally:
+        scene.database.set_gate(enabled=True)
+
+
+@pytest.mark.parametrize("attack", RESERVED)
+def test_the_names_of_guards_are_reserved(scene: Scene, attack: str) -> None:
+    before = scene.look()
+    assert code(scene.send(attack)) == "VBX02"
+    assert scene.look() == before
+    scene.database.set_gate(enabled=False)
+    try:
+        disarmed = scene.look()
+        scene.send(attack)
+        assert scene.look() != disarmed
+    finally:
+        scene.database.set_gate(enabled=True)
+
+
+def test_a_table_that_explain_made_cannot_be_truncated_before_it_is_guarded(scene: Scene) -> None:
+    before = scene.look()
+    assert code(scene.send("TRUNCATE explained")) in ("42501", "VBX01")
+    assert code(scene.send("GRANT TRUNCATE ON explained TO {role}; TRUNCATE explained")) == "VBX01"
+    assert ("rows", "explained", "3") in scene.look()
+    assert [row for row in scene.look() if "explained" not in str(row[1])] == [
+        row for row in before if "explained" not in str(row[1])
+    ]
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_a_tenant_has_no_privilege_beyond_its_schema(scene: Scene, statement: str) -> None:
+    other = scene.database.tenant(f"g{next(numbers)}")
+    with scene.database.login(other) as connection:
+        connection.execute("CREATE TABLE victim(id int)")
+    text = statement.replace("{other}", other).replace("{role}", scene.role)
+    refused = scene.send(text)
+    assert code(refused) in ("42501", "42704"), refused.error_message
+
+    if "ALTER SYSTEM" in text or "COPY" in text:
+        return
+    with scene.database.postgres.connect() as superuser, superuser.transaction(force_rollback=True):
+        superuser.execute(text.encode())
+
+
+@pytest.mark.parametrize("way", ["disable", "drop"])
+def test_repair_brings_back_what_a_superuser_switched_off(scene: Scene, way: str) -> None:
+    scene.database.set_gate(enabled=False)
+    if way == "drop":
+        scene.database.postgres.query(
+            sql.SQL("DROP TRIGGER vaultbrix_truncate_guard ON {}.victim").format(sql.Identifier(scene.role))  # type: ignore[arg-type]
+        )
+    scene.database.admin(gate.install)
+    assert code(scene.send("TRUNCATE victim")) == "VBX01"
+    assert code(scene.send("DROP TABLE victim CASCADE")) == "VBX01"
+
+
+def test_a_refusal_tells_the_hash_and_what_to_do(scene: Scene) -> None:
+    text = "  DROP TABLE victim\r\n CASCADE ;\n"
+    refused = scene.send(text)
+    sha256 = hashlib.sha256(normalise(text).encode()).hexdigest()
+    assert sha256.encode() in (refused.error_field(psycopg.pq.DiagnosticField.MESSAGE_DETAIL) or b"")
+    assert b"DDLApproval" in (refused.error_field(psycopg.pq.DiagnosticField.MESSAGE_HINT) or b"")
+
+
+def test_what_destroys_nothing_is_free(scene: Scene) -> None:
+    with scene.database.login(scene.role) as connection:
+        for statement in (
+            "CREATE TABLE more(id serial PRIMARY KEY, at timestamptz DEFAULT now(), ref int REFERENCES victim)",
+            "CREATE INDEX CONCURRENTLY ON more(at)",
+            "CREATE OR REPLACE VIEW look AS SELECT id FROM victim",
+            "INSERT INTO more(ref) VALUES (1)",
+            "UPDATE victim SET v = 'x'",
+            "DELETE FROM more",
+            "COMMENT ON TABLE more IS 'more'",
+            "GRANT SELECT ON more TO PUBLIC",
+            "REVOKE SELECT ON more FROM PUBLIC",
+            "REFRESH MATERIALIZED VIEW kept",
+            "CREATE UNIQUE INDEX ON kept(id)",
+            "REFRESH MATERIALIZED VIEW CONCURRENTLY kept",
+            "CREATE TABLE public_copy AS TABLE victim",
+            "CREATE TEMP TABLE scratch(id int, v text)",
+            "ALTER TABLE scratch ADD COLUMN w int",
+            "CREATE INDEX ON scratch(id)",
+            "TRUNCATE scratch",
+            "DROP TABLE scratch",
+            "CREATE TEMP TABLE again ON COMMIT DROP AS SELECT 1",
+            "CREATE POLICY mine ON victim USING (true)",
+            "VACUUM victim",
+            "ANALYZE victim",
+            "SET work_mem = '8MB'",
+        ):
+            assert code(send(connection, statement)) == "", statement

@@ -1,0 +1,43 @@
+"""Installing the gate: once, again, over a newer one, and where it cannot work."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.integration.database import Database, directory, running
+
+from vaultbrix.adapters import gate
+from vaultbrix.runtime.errors import Blocked
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with running() as database:
+        yield database
+
+
+def test_installing_again_changes_nothing(database: Database) -> None:
+    rows = "SELECT 'e', oid, xmin::text FROM pg_event_trigger UNION ALL SELECT 'f', oid, xmin::text FROM pg_proc ORDER BY 1, 2"
+    before = database.postgres.query(rows)
+    assert database.admin(gate.install) == gate.migrations()[-1].version
+    assert database.postgres.query(rows) == before
+
+
+def test_a_database_of_a_newer_operator_is_left_alone(database: Database) -> None:
+    database.postgres.query("INSERT INTO vaultbrix.migration VALUES (9999, 'future', '')")
+    try:
+        with pytest.raises(Blocked, match="9999"):
+            database.admin(gate.install)
+    finally:
+        database.postgres.query("DELETE FROM vaultbrix.migration WHERE version = 9999")
+
+
+def test_a_server_that_cannot_keep_the_promise_is_refused(database: Database) -> None:
+    assert database.admin(gate.facts).version.startswith("15")
+    with directory() as path:
+        bare = Database(path, {"shared_preload_libraries": ""})
+        try:
+            bare.postgres.start()
+            with pytest.raises(Blocked, match="pgaudit is not loaded"):
+                bare.admin(gate.facts)
+        finally:
+            bare.postgres.stop()
