@@ -40,7 +40,7 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 	$(RUN)/pytest tests/unit
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, ipset and iptables in network namespaces
-	hack/cluster/up
+	hack/cluster/build.sh
 	$(RUN)/pytest tests/integration
 
 test-e2e: setup ## the chart on the one-node cluster
@@ -53,9 +53,11 @@ generate: setup ## CRDs, install.yaml, reference
 	$(RUN)/python hack/generate
 
 bench: setup ## figures, with their floor in the same run
+	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench
 
 soak: setup ## long campaigns
+	hack/cluster/build.sh
 	$(RUN)/pytest -s tests -m soak
 
 cluster-up: ## a real one-node Kubernetes without Docker

@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import ssl
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,19 @@ class ApiServer:
             self._kubectl, "--kubeconfig", self.kubeconfig, *arguments, check=check, input_text=input_text, timeout=60
         )
         return done.stdout if check else done.stdout + done.stderr
+
+    def request(self, method: str, path: str, body: Object | None = None) -> Object:
+        """One HTTP request, without the start of a kubectl; returns the answer."""
+        asked = urllib.request.Request(
+            f"https://{MACHINE}:{PORT}{path}",
+            method=method,
+            data=json.dumps(body).encode() if body else None,
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        context = ssl.create_default_context(cafile=str(self._directory / "certificates/apiserver.crt"))
+        with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
+            found: Object = json.load(answer)
+        return found
 
     def namespace(self, name: str) -> str:
         """Create a namespace; one that is there is fine. Returns its name."""

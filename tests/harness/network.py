@@ -22,7 +22,7 @@ class Network:
         self.server = f"vbxt{os.getpid()}"
         self._clients: dict[str, str] = {}
         self._numbers = itertools.count()
-        link = f"vbxt{os.getpid()}"
+        link = self.server
         run("ip", "netns", "add", self.server)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "machine", "netns", self.server)
         run("ip", "addr", "add", f"{MACHINE}/30", "dev", link)
@@ -68,6 +68,8 @@ class Network:
 
     def close(self) -> None:
         """Delete the namespaces, and with them all links; processes in them were ended by their owners."""
+        # The link first: the kernel cleans up a namespace later, and two links with one address would compete.
+        run("ip", "link", "del", self.server, check=False)
         for name in (*self._clients.values(), self.server):
             run("ip", "netns", "del", name, check=False)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from tests.integration.database import Database, directory, running
 
@@ -16,10 +17,28 @@ def database() -> Iterator[Database]:
 
 
 def test_installing_again_changes_nothing(database: Database) -> None:
-    rows = "SELECT 'e', oid, xmin::text FROM pg_event_trigger UNION ALL SELECT 'f', oid, xmin::text FROM pg_proc ORDER BY 1, 2"
+    rows = (
+        "SELECT 'e', oid, xmin::text FROM pg_event_trigger"
+        " UNION ALL SELECT 'f', oid, xmin::text FROM pg_proc ORDER BY 1, 2"
+    )
     before = database.postgres.query(rows)
     assert database.admin(gate.install) == gate.migrations()[-1].version
     assert database.postgres.query(rows) == before
+
+
+@pytest.mark.parametrize("way", ["disable", "drop"])
+def test_installing_again_brings_back_what_a_superuser_switched_off(database: Database, way: str) -> None:
+    role = database.tenant(f"i_{way}")
+    with database.login(role) as session:
+        session.execute("CREATE TABLE victim()")
+        database.set_gate(enabled=False)
+        if way == "drop":
+            database.postgres.query(f"DROP TRIGGER vaultbrix_truncate_guard ON {role}.victim")
+        database.admin(gate.install)
+        for statement in ("TRUNCATE victim", "DROP TABLE victim"):
+            with pytest.raises(psycopg.Error) as refused:
+                session.execute(statement.encode())
+            assert refused.value.sqlstate == "VBX01"
 
 
 def test_a_database_of_a_newer_operator_is_left_alone(database: Database) -> None:

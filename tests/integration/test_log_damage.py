@@ -113,6 +113,19 @@ def test_a_file_deleted_before_it_was_read_is_a_gap(log: Log) -> None:
     assert log.gaps() == [("1.json", len(line("a")), "the file was deleted before it was read to its end")]
 
 
+def test_a_file_that_no_shipper_ever_saw_leaves_a_hole_in_its_sessions(log: Log) -> None:
+    log.write("1", line("a") + line("b", 2))
+    log.await_messages("a", "b")
+    log.shipper.stop()
+    log.write("2", line("unread", 3) + line("unread", 4))
+    log.write("3", line("c", 5))
+    (log.path / "2.json").unlink()
+    log.shipper.start()
+    log.await_messages("a", "b", "c")
+    found = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
+    assert log.store.query(found, [log.server]) == [("6b0.1", 3, 4)]
+
+
 def test_a_file_overwritten_is_a_gap_and_what_it_holds_now_is_stored(log: Log) -> None:
     log.write("1", line("a"))
     log.await_messages("a")

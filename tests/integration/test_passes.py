@@ -96,7 +96,11 @@ def test_the_text_runs_once_however_a_client_cuts_it(
 
 
 def test_psql_may_run_the_approved_file_with_all_its_comments(database: Database, role: str) -> None:
-    text = "-- CHG-1\nDROP TABLE one; -- first\n\n/* second */\nALTER TABLE two ADD COLUMN x int;\n-- third\nTRUNCATE three;\n"
+    text = (
+        "-- CHG-1\nDROP TABLE one; -- first\n\n"
+        "/* second */\nALTER TABLE two ADD COLUMN x int;\n"
+        "-- third\nTRUNCATE three;\n"
+    )
     approve(database, role, text)
     url = f"host=127.0.0.1 port={database.postgres.port} dbname=postgres user={role} sslmode=require"
     environment = {"PGPASSWORD": PASSWORD}

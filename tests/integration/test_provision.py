@@ -60,9 +60,11 @@ def role(database: Database) -> str:
 def facts(database: Database, role: str) -> list[tuple[Any, ...]]:
     """All that provisioning decides, apart from the verifier."""
     return database.postgres.query(
-        "SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit, rolconnlimit,"
+        "SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit,"
+        " rolconnlimit,"
         " coalesce(rolvaliduntil, 'infinity') = 'infinity',"
-        " ARRAY(SELECT m.roleid::regrole::text || m.admin_option FROM pg_auth_members m WHERE m.member = r.oid ORDER BY 1),"
+        " ARRAY(SELECT m.roleid::regrole::text || m.admin_option FROM pg_auth_members m"
+        "  WHERE m.member = r.oid ORDER BY 1),"
         " ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = r.oid ORDER BY 1),"
         " (SELECT nspowner = r.oid FROM pg_namespace WHERE nspname = r.rolname),"
         " (SELECT defaclacl::text FROM pg_default_acl d WHERE d.defaclrole = r.oid)"

@@ -35,6 +35,7 @@ def assert_complete(parts: Shipping) -> None:
     assert len(found) == len(set(found)), "duplicates"
     assert set(before) - set(found) == set(), "lost"
     assert parts.store.query("SELECT * FROM audit.gap") == []
+    assert parts.store.query("SELECT * FROM audit.hole") == []
     assert parts.store.query("SELECT * FROM audit.quarantine") == []
 
 

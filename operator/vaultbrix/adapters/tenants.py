@@ -109,7 +109,8 @@ async def _claim(connection: psycopg.AsyncConnection, wanted: TenantRole) -> Non
 async def _role(connection: psycopg.AsyncConnection, wanted: TenantRole, name: sql.Identifier) -> None:
     cursor = await connection.execute(
         "SELECT rolcanlogin, rolconnlimit, rolinherit,"
-        " rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls OR rolvaliduntil IS NOT NULL"
+        " rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
+        " OR coalesce(rolvaliduntil, 'infinity') <> 'infinity'"
         " FROM pg_roles WHERE rolname = %s",
         [wanted.role],
     )

@@ -79,6 +79,8 @@ _INVISIBLE = frozenset(
     "\u061c\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 )
 
+_COMMENTS = ("SQL_COMMENT", "C_COMMENT")
+
 _TRIMMED = " ;\t\n\r\f"
 
 
@@ -128,7 +130,8 @@ def plan(text: str) -> Plan:
     """Parse a text. Raises RejectedText with the place and the remedy when it cannot be approved."""
     _check_characters(text)
     try:
-        tokens = [t for t in scan(text) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
+        scanned = scan(text)
+        tokens = [t for t in scanned if t.name not in _COMMENTS]
         _check_length(tokens)
         slices = pglast.split(text, only_slices=True)
         trees = pglast.parse_sql(text)
@@ -146,13 +149,26 @@ def plan(text: str) -> Plan:
     except RecursionError:
         raise RejectedText("spec.sql holds an expression that is nested too deeply; make it shorter") from None
     runs = [
-        Run(a + 1, z + 1, digest(text[bounds[a][0] : bounds[z][1]]))
-        for a in range(len(slices))
+        Run(a + 1, z + 1, digest(text[start : bounds[z][1]]))
+        for a, starts in enumerate(_message_starts(bounds, scanned))
+        for start in starts
         for z in range(a, len(slices))
     ]
     # The whole text as one message, with whatever comments stand before the first statement.
     runs.append(Run(1, len(slices), digest(text)))
     return Plan(digest(text).hex(), statements, texts, tuple(dict.fromkeys(runs)))
+
+
+def _message_starts(bounds: list[tuple[int, int]], scanned: list[Any]) -> list[set[int]]:
+    """Where a message may begin whose first statement is this one: at the statement, or at any comment before it.
+
+    psql sends a C comment that stands before a statement but drops a ``--`` comment; others send both.
+    """
+    ends = [0, *(stop for _, stop in bounds)]
+    return [
+        {start, *(t.start for t in scanned if t.name in _COMMENTS and end <= t.start < start)}
+        for end, (start, _) in zip(ends, bounds, strict=False)
+    ]
 
 
 def _check_characters(text: str) -> None:

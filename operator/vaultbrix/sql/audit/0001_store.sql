@@ -206,6 +206,15 @@ SELECT d.server, d.at, d.session_id, d.line_num, d.pid, d.role, d.tenant, d.pers
      ORDER BY r.line_num DESC LIMIT 1) previous ON previous.kind = 'error'
  WHERE d.kind = 'duration' AND d.tag IN ('COMMIT', 'ROLLBACK');
 
+-- Lines of a session that never came, such as those of a file that was gone before a shipper ever saw its name:
+-- PostgreSQL numbers a session's lines without holes.
+CREATE VIEW audit.hole AS
+SELECT server, session_id, role, coalesce(before, 0) + 1 AS first_line, line_num - 1 AS last_line, at AS found_before
+  FROM (SELECT r.server, r.session_id, r.role, r.line_num, r.at,
+               lag(r.line_num) OVER (PARTITION BY r.server, r.session_id ORDER BY r.line_num) AS before
+          FROM audit.record r) numbered
+ WHERE line_num > coalesce(before, 0) + 1;
+
 GRANT USAGE ON SCHEMA audit TO audit_append, audit_read;
 GRANT INSERT ON audit.record, audit.gap, audit.quarantine TO audit_append;
 GRANT SELECT, INSERT, UPDATE ON audit.checkpoint TO audit_append;

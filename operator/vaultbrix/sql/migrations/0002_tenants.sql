@@ -30,7 +30,7 @@ CREATE TABLE vaultbrix.ddl_run(
 CREATE FUNCTION vaultbrix.begin_run(p_pass uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM FROM vaultbrix.ddl_pass WHERE pass_id = p_pass AND login = session_user FOR SHARE;
+  PERFORM FROM vaultbrix.ddl_pass WHERE pass_id = p_pass AND login = session_user FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'no pass % for %', p_pass, session_user USING ERRCODE = 'VBX03';
   END IF;
