@@ -53,10 +53,7 @@ def test_access(world: World) -> None:
     team = world.team()
     tenant = world.tenant(team)
     address = world.network.client("203.0.113.7")
-    conninfo = (
-        f"host={SERVER} port={PORT} dbname=postgres user=tenant_{tenant.replace('-', '_')}"
-        " sslmode=require"
-    )
+    conninfo = f"host={SERVER} port={PORT} dbname=postgres user=tenant_{tenant.replace('-', '_')} sslmode=require"
     environment = {**os.environ, "PGPASSWORD": world.password(team, tenant)}
     command = world.network.inside(address, [sys.executable, str(TOP / "tests/bench/client.py"), conninfo])
     opened, ended = [], []
