@@ -46,10 +46,14 @@ class Informer(Generic[R]):
         """Make the store equal to the API server's list; returns its resourceVersion. Raises Transient."""
         answer = await self._kube.list(resource_type(self.store.model))
         seen = {self._take(item) for item in answer.get("items", [])}
+        version = str(answer["metadata"]["resourceVersion"])
         for namespace, name in self.store.keys() - seen:
-            self._drop(namespace, name)
+            held = self.store.get(namespace, name)
+            # One that a watch brought meanwhile is newer than the list and not missing from it.
+            if held is not None and int(held.metadata.resource_version or 0) <= int(version):
+                self._drop(namespace, name)
         self.synced.set()
-        return str(answer["metadata"]["resourceVersion"])
+        return version
 
     def observe(self, event: str | None, raw: Object) -> None:
         """Take over one event of a watch; ``event`` is ADDED, MODIFIED, DELETED, or None for an object listed."""
