@@ -26,8 +26,9 @@ our_processes() { # program names; default all
     arguments=()
     mapfile -d '' -t arguments <"$directory/cmdline" || continue
     ((${#arguments[@]} > 1)) || continue
-    [[ $wanted == *" ${arguments[0]##*/} "* && "${arguments[*]:1}" == *"$ROOT/"* ]] && echo "${directory#/proc/}"
+    if [[ $wanted == *" ${arguments[0]##*/} "* && "${arguments[*]:1}" == *"$ROOT/"* ]]; then echo "${directory#/proc/}"; fi
   done 2>/dev/null
+  return 0
 }
 
 # Pids of processes in our containers: in a cgroup of the kubelet, on a root file system of our containerd.
