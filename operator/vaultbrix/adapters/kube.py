@@ -3,6 +3,7 @@
 Writes are server-side apply wherever an object is owned in part, so that every owner keeps its own fields.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Kube:
         """
         self._manager = field_manager
         self._loaded: client.ApiClient | None = None
+        self._loading = asyncio.Lock()
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
@@ -94,17 +96,10 @@ class Kube:
             await self._loaded.close()
 
     async def _api(self) -> client.ApiClient:
-        if self._loaded is None:
-            configuration = client.Configuration()
-            try:
-                config.load_incluster_config(client_configuration=configuration)
-            except config.ConfigException:
-                try:
-                    await config.load_kube_config(client_configuration=configuration)
-                except (config.ConfigException, OSError, ValueError) as error:
-                    raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
-            self._loaded = client.ApiClient(configuration)
-        return self._loaded
+        async with self._loading:
+            if self._loaded is None:
+                self._loaded = client.ApiClient(await _configuration())
+            return self._loaded
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
         """Read an object. Raises NotFound."""
@@ -210,6 +205,18 @@ class Kube:
         if response.status >= 400:
             raise await _error(response, f"{method} {path}")
         return response
+
+
+async def _configuration() -> client.Configuration:
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        try:
+            await config.load_kube_config(client_configuration=configuration)
+        except (config.ConfigException, OSError, ValueError) as error:
+            raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
+    return configuration
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
