@@ -6,6 +6,7 @@ Each campaign runs a few rounds in ``make test`` and hundreds in ``make soak``.
 import base64
 import random
 import time
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -130,3 +131,21 @@ def test_what_was_deleted_while_nobody_watched_is_closed(world: World) -> None:
     world.api.delete("accessrule", name, team)
     world.agent.start()
     wait_for("it is closed", lambda: not enforced(world, "203.0.113.240"))
+
+
+def test_a_run_whose_approval_is_gone_is_ended_and_loses_nothing(world: World) -> None:
+    team = world.team()
+    tenant = world.tenant(team)
+    role = f"tenant_{tenant.replace('-', '_')}"
+    login = f"vaultbrix_d_{uuid.uuid4().hex}"
+    world.postgres.query(f"CREATE ROLE {login} LOGIN NOINHERIT IN ROLE {role}, vaultbrix_jobs")
+    world.postgres.query(f"CREATE TABLE {role}.made(id int); ALTER TABLE {role}.made OWNER TO {login}")
+    world.operator.kill()
+    world.operator.start()
+    wait_for(
+        "the login is gone",
+        lambda: not world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]),
+        tell=world.operator.text,
+    )
+    owner = "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"
+    assert world.postgres.query(owner, [f"{role}.made"]) == [(role,)]

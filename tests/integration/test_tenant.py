@@ -238,4 +238,4 @@ def test_deletion_waits_for_postgresql_and_says_so(world: World) -> None:
         world.postgres.start()
     wait_for("the Tenant is gone", lambda: not world.api.get("tenant", name, team), patience=90)
     role = f"tenant_{name.replace('-', '_')}"
-    assert world.postgres.query("SELECT FROM pg_roles WHERE rolname = %s", [role]) == []
+    assert world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]) == []

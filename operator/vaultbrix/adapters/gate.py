@@ -177,7 +177,7 @@ async def create_login(
 async def drop_login(connection: psycopg.AsyncConnection, login: str) -> None:
     """End the login's sessions and drop it, with whatever rights somebody has granted to it.
 
-    It owns nothing, because the text runs after SET ROLE.
+    A text may leave the tenant's role; what it made then goes to the tenant, so that dropping the login loses nothing.
     """
     cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login])
     if await cursor.fetchone() is None:
@@ -185,7 +185,15 @@ async def drop_login(connection: psycopg.AsyncConnection, login: str) -> None:
     name = sql.Identifier(login)
     await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
     await end_sessions(connection, login)
+    cursor = await connection.execute(
+        "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " JOIN vaultbrix.tenant t ON t.role_name = g.rolname JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
+        [login],
+    )
+    heirs = await cursor.fetchall()
     async with connection.transaction():
+        for (tenant,) in heirs:
+            await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(tenant)))
         await connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
         await connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
