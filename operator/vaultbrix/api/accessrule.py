@@ -24,6 +24,13 @@ Cidr = Annotated[
 ]
 
 
+class RuleLogin(StrEnum):
+    """As which role the addresses may log in."""
+
+    TENANT = "Tenant"
+    PER_RULE = "PerRule"
+
+
 class AccessRuleSpec(ApiModel):
     """What is asked for: who, from where, until when, and why."""
 
@@ -39,21 +46,38 @@ class AccessRuleSpec(ApiModel):
     )
     ttl: Duration | None = Field(
         default=None,
-        description="How long the rule lasts from its creation, such as 2h. Exactly one of ttl and expiresAt.",
+        description="How long the rule lasts from its creation, or from startsAt, such as 2h. "
+        "Exactly one of ttl and expiresAt.",
     )
     expires_at: Timestamp | None = Field(
         default=None,
         description="When the rule ends. Right for GitOps: an object that is created again opens nothing again.",
+    )
+    starts_at: Timestamp | None = Field(
+        default=None,
+        description="When the rule opens. Absent: at once.",
+        json_schema_extra=cel(("self == oldSelf", "is immutable; create another AccessRule")),
     )
     reason: ReasonText = Field(description="Why the access is needed, for the record.")
     requested_by: Person = Field(
         description="The person who will use the access.",
         json_schema_extra=cel(("self == oldSelf", "is immutable; create another AccessRule")),
     )
+    login: RuleLogin = Field(
+        default=RuleLogin.TENANT,
+        description="Tenant: the tenant's own role. PerRule: a login of this rule alone, in a Secret of its own, "
+        "dropped when the rule ends.",
+        json_schema_extra=cel(("self == oldSelf", "is immutable; create another AccessRule")),
+    )
     revoked: bool = Field(
         default=False,
         description="Set to end the rule now; it cannot be taken back.",
         json_schema_extra=cel(("!oldSelf || self", "is final: a revoked rule stays revoked")),
+    )
+    ttl_after_closed: Duration | None = Field(
+        default=None,
+        alias="ttlAfterClosed",
+        description="How long the ended rule stays as a record before it is deleted. Absent: for ever.",
     )
 
 
@@ -74,8 +98,33 @@ class AgentReport(ApiModel):
     generation: int = Field(description="Generation of the rule that the agent acted on.")
     hba: bool = Field(description="pg_hba.conf lets the tenant in from these addresses.")
     kernel: bool = Field(description="The kernel lets packets from these addresses through.")
+    sessions: bool = Field(default=True, description="No session is open that no open rule covers.")
+    open_sessions: int = Field(default=0, ge=0, description="Sessions that are open under this rule.")
+    terminated_sessions: int = Field(default=0, ge=0, description="Sessions that were ended with this rule.")
     at: Timestamp
     error: str = Field(default="", max_length=1024)
+
+
+class Sessions(ApiModel):
+    """Sessions of a rule, summed over the agents."""
+
+    open: int = Field(default=0, ge=0)
+    terminated: int = Field(default=0, ge=0)
+
+
+class Receipt(ApiModel):
+    """What the rule was used for, once it has ended."""
+
+    opened_at: Timestamp | None = Field(default=None, description="Absent: it never opened.")
+    closed_at: Timestamp
+    reason: str = Field(max_length=64)
+    sessions: int | None = Field(default=None, description="Sessions on record. Absent: see message.")
+    statements: int | None = Field(default=None, description="Statements on record. Absent: see message.")
+    objects: list[Annotated[str, Field(max_length=255)]] = Field(
+        default=[], max_length=64, description="Tables and other objects that the statements touched."
+    )
+    complete: bool = Field(description="Whether the audit store holds all that the rule's sessions did.")
+    message: str = Field(default="", max_length=1024)
 
 
 class AccessRuleStatus(ApiModel):
@@ -87,6 +136,9 @@ class AccessRuleStatus(ApiModel):
     opened_at: Timestamp | None = None
     closed_at: Timestamp | None = None
     closed_reason: str | None = Field(default=None, max_length=64)
+    sessions: Sessions = Sessions()
+    secret_name: str | None = Field(default=None, max_length=253, description="Where a login PerRule is found.")
+    receipt: Receipt | None = None
     agents: list[AgentReport] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
@@ -114,5 +166,15 @@ class AccessRule(Resource):
         spec_rules=(
             ("has(self.ttl) != has(self.expiresAt)", "exactly one of ttl and expiresAt must be set"),
             ("!has(self.ttl) || duration(self.ttl) >= duration('1s')", "ttl must be at least 1s"),
+            (
+                "!has(self.startsAt) || !has(self.expiresAt) || self.startsAt < self.expiresAt",
+                "startsAt must be before expiresAt",
+            ),
+            ("has(self.startsAt) == has(oldSelf.startsAt)", "startsAt is immutable"),
         ),
     )
+
+    @property
+    def secret_name(self) -> str:
+        """Name of the Secret of a login PerRule."""
+        return f"{self.metadata.name}-access"

@@ -8,7 +8,7 @@ from pydantic import Field
 from vaultbrix.api.accessrule import Cidr
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, list_map
-from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource
+from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource, Timestamp
 
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
 Identifier = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
@@ -42,16 +42,24 @@ class Endpoint(ApiModel):
 
     host: Host
     port: Port = 5433
+    echo_port: Port | None = Field(
+        default=None, description="Where an agent tells callers the address that it sees them under. Absent: nowhere."
+    )
 
 
 class Limits(ApiModel):
     """What a rule may ask for at most."""
 
     max_ttl: Duration = Field(
-        default=timedelta(hours=168), alias="maxTTL", description="Longest life of a rule, from its creation."
+        default=timedelta(hours=168),
+        alias="maxTTL",
+        description="Longest life of a rule, from its creation or startsAt.",
     )
     min_prefix_v4: int = Field(default=24, ge=1, le=32, alias="minPrefixV4", description="Shortest IPv4 prefix.")
     min_prefix_v6: int = Field(default=64, ge=1, le=128, alias="minPrefixV6", description="Shortest IPv6 prefix.")
+    max_rules_per_tenant: int = Field(
+        default=50, ge=1, le=1000, description="Rules of one tenant that may be open or about to open."
+    )
 
 
 class PostgresServerSpec(ApiModel):
@@ -76,16 +84,38 @@ class PostgresServerSpec(ApiModel):
         description="Cluster-internal sources: may connect, never log in as a tenant except for Jobs.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    audit_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Keys host, port, dbname, username, password and ca.crt of a reader of the audit store, "
+        "for the receipts of ended rules. Absent: receipts count no statements.",
+    )
     limits: Limits = Limits()
 
 
+class ServerAgent(ApiModel):
+    """What an agent beside PostgreSQL says of itself."""
+
+    name: str = Field(max_length=253)
+    namespace: str = Field(max_length=63, description="Where its Lease is, named <server>-<name>.")
+    firewall: str = Field(default="", max_length=32, description="The kernel's interface in use.")
+    clock_skew_seconds: int = Field(default=0, description="Its clock minus the API server's, 0 up to 5 s.")
+    sources: list[Annotated[str, Field(max_length=43)]] = Field(
+        default=[], max_length=8, description="Addresses that connections of tenants came from, a sample."
+    )
+    error: str = Field(default="", max_length=1024)
+    at: Timestamp
+
+
 class PostgresServerStatus(ApiModel):
-    """What holds now. Written by the operator."""
+    """What holds now. Written by the operator, ``agents`` by agents."""
 
     observed_generation: int = -1
     version: str | None = Field(default=None, max_length=64)
     system_identifier: str | None = Field(default=None, max_length=32)
     gate_version: int | None = None
+    tenants: int = 0
+    open_rules: int = 0
+    agents: list[ServerAgent] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
 

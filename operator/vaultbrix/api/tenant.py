@@ -107,6 +107,10 @@ class Tenant(Resource):
                 "has(self.spec.slug) || self.metadata.name.matches('^[a-z][a-z0-9-]{0,54}$')",
                 "spec.slug is required when metadata.name is no slug: a letter, then up to 54 letters, digits or -",
             ),
+            (
+                "!(has(self.spec.slug) ? self.spec.slug : self.metadata.name).matches('[-_]r[-_][0-9a-f]{10}$')",
+                "a slug must not end as the login of an AccessRule does, in _r_ and ten hexadecimal digits",
+            ),
         ),
     )
 

@@ -4,12 +4,13 @@ A rule *opens* a grant: some addresses may log in as one role until a deadline. 
 is what every layer enforces, so closing one rule never takes away what another open rule still gives.
 """
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from vaultbrix.api.accessrule import AccessPhase, AccessRule
+from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
 from vaultbrix.api.conditions import ConditionType, Reason, is_true
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
@@ -20,7 +21,7 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True)
 class Grant:
-    """What one open rule gives. ``deadline`` is aware and in UTC; ``cidrs`` are canonical."""
+    """What one open rule gives. ``deadline`` is aware and in UTC; ``cidrs`` are canonical; ``role`` logs in."""
 
     rule: str
     uid: str
@@ -39,13 +40,14 @@ class Grant:
 
 @dataclass(frozen=True)
 class AccessVerdict:
-    """The answer for one rule now. ``grant`` is present exactly when the phase is Open."""
+    """The answer for one rule now. ``grant`` is there exactly when the phase is Open, ``opens_at`` before startsAt."""
 
     phase: AccessPhase
     reason: Reason
     message: str
     deadline: datetime
     grant: Grant | None = None
+    opens_at: datetime | None = None
 
     @property
     def closed(self) -> bool:
@@ -53,13 +55,61 @@ class AccessVerdict:
         return self.phase in (AccessPhase.EXPIRED, AccessPhase.REVOKED)
 
 
+def start_of(rule: AccessRule) -> datetime:
+    """When the rule begins: ``startsAt``, or its creation."""
+    return rule.spec.starts_at or rule.metadata.creation_timestamp
+
+
 def deadline_of(rule: AccessRule) -> datetime:
-    """When the rule ends: ``expiresAt``, or creation plus ``ttl``."""
+    """When the rule ends: ``expiresAt``, or its start plus ``ttl``."""
     if rule.spec.expires_at is not None:
         return rule.spec.expires_at
-    if rule.spec.ttl is None:
-        return rule.metadata.creation_timestamp
-    return rule.metadata.creation_timestamp + rule.spec.ttl
+    return start_of(rule) + rule.spec.ttl if rule.spec.ttl is not None else start_of(rule)
+
+
+# PostgreSQL cuts names at 63 bytes (4.1.1); a slug must not look like a rule's login (see Tenant's rules).
+_LONGEST_NAME = 63
+
+
+def rule_login(role: str, uid: str) -> str:
+    """Name of the login of a rule with ``login: PerRule``: ``tenant_<slug>_r_<id>``, a long slug cut short."""
+    tail = f"_r_{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+    return f"{role[: _LONGEST_NAME - len(tail)]}{tail}"
+
+
+def decide_all(
+    rules: Iterable[AccessRule],
+    tenant: Tenant | None,
+    server: PostgresServer | None,
+    now: datetime,
+    *,
+    closed: Container[str] = frozenset(),
+) -> dict[str, AccessVerdict]:
+    """uid → verdict for all rules of one Tenant, which share the server's limit on their number.
+
+    The oldest rules count first, so that a newer one never takes the place of one that is open.
+    """
+    verdicts: dict[str, AccessVerdict] = {}
+    used = 0
+    for rule in sorted(rules, key=lambda r: (r.metadata.creation_timestamp, r.metadata.uid)):
+        verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in closed)
+        if server is not None and (verdict.grant is not None or verdict.opens_at is not None):
+            used += 1
+            if used > server.spec.limits.max_rules_per_tenant:
+                verdict = _too_many(verdict, server)
+        verdicts[rule.metadata.uid] = verdict
+    return verdicts
+
+
+def _too_many(verdict: AccessVerdict, server: PostgresServer) -> AccessVerdict:
+    most = server.spec.limits.max_rules_per_tenant
+    return AccessVerdict(
+        AccessPhase.REJECTED,
+        Reason.TOO_MANY_RULES,
+        f"the tenant has {most} rules already, the limit of PostgresServer {server.metadata.name} "
+        "(spec.limits.maxRulesPerTenant); revoke one, or wait for one to end",
+        verdict.deadline,
+    )
 
 
 def decide(
@@ -75,13 +125,20 @@ def decide(
     ``closed`` says that the caller already ended it: a clock that jumps back, or an edit that moves the
     deadline, never opens it again. ``tenant`` and ``server`` are None while they do not exist.
     """
-    deadline = deadline_of(rule)
+    deadline, start = deadline_of(rule), start_of(rule)
 
     def verdict(phase: AccessPhase, reason: Reason, message: str) -> AccessVerdict:
         return AccessVerdict(phase, reason, message, deadline)
 
     if rule.spec.revoked or rule.deleting or rule.status.phase is AccessPhase.REVOKED:
         return verdict(AccessPhase.REVOKED, Reason.REVOKED, "the rule was revoked")
+    if deadline <= rule.metadata.creation_timestamp:
+        return verdict(
+            AccessPhase.EXPIRED,
+            Reason.DEADLINE_PASSED,
+            f"spec.expiresAt {rfc3339(deadline)} had passed when the rule was created; "
+            "create another AccessRule with a later one",
+        )
     if closed or rule.status.closed_at is not None or now >= deadline:
         return verdict(
             AccessPhase.EXPIRED,
@@ -119,12 +176,16 @@ def decide(
             Reason.TENANT_NOT_READY,
             f"Tenant {tenant.display} is not provisioned; see its conditions",
         )
+    if now < start:
+        return AccessVerdict(
+            AccessPhase.PENDING, Reason.NOT_YET, f"opens at {rfc3339(start)} (spec.startsAt)", deadline, opens_at=start
+        )
     grant = Grant(
         rule=rule.display,
         uid=rule.metadata.uid,
         generation=rule.metadata.generation,
         tenant=tenant.display,
-        role=tenant.role,
+        role=tenant.role if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid),
         cidrs=tuple(rule.spec.cidrs),
         deadline=deadline,
         requested_by=rule.spec.requested_by,
@@ -136,7 +197,7 @@ def decide(
 def _rejection(rule: AccessRule, server: PostgresServer, deadline: datetime) -> tuple[Reason, str] | None:
     limits = server.spec.limits
     name = server.metadata.name
-    if deadline - rule.metadata.creation_timestamp > limits.max_ttl:
+    if deadline - start_of(rule) > limits.max_ttl:
         return (
             Reason.TTL_TOO_LONG,
             f"the rule would last longer than {format_duration(limits.max_ttl)}, the limit of PostgresServer "
