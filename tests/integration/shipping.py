@@ -12,7 +12,7 @@ from tests.harness.shell import wait_for
 from tests.harness.store import Store
 from tests.integration.database import Database, directory, free_port, running
 
-from vaultbrix.domain.grants import AgentState, GrantRecord, LoginRecord
+from vaultbrix.domain.grants import GrantRecord, LoginRecord, Snapshot
 
 JANE = "jane@example.com"
 
@@ -58,7 +58,7 @@ class Shipping:
             reason="tests",
             opened_at=now - timedelta(minutes=1),
         )
-        state = AgentState(server="main", grants=(grant,), logins=logins or {})
+        state = Snapshot(server="main", grants=(grant,), logins=logins or {})
         partial = self.grants.with_suffix(".partial")
         partial.write_text(state.model_dump_json())
         partial.rename(self.grants)

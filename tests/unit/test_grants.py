@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -11,29 +11,58 @@ from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.domain.access import Address
 from vaultbrix.domain.approval import login_name
-from vaultbrix.domain.grants import HISTORY, SLACK, AgentState, Identity, expire
-from vaultbrix.domain.grants import advance as advance_state
+from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant
+from vaultbrix.domain.grants import HISTORY, SLACK, AgentState, Change, Identity, Snapshot
 
 JANE = ip_address("203.0.113.7")
-EMPTY = AgentState(server="main")
+EMPTY = Snapshot(server="main")
+
+
+def after(kept: Snapshot, now: datetime, *decide: Callable[[AgentState], list[Change]]) -> Snapshot:
+    """The state as it is kept, after some decisions."""
+    state = AgentState.of(kept)
+    for decision in decide:
+        for change in decision(state):
+            state.apply(change)
+    return state.snapshot("", now)
 
 
 def advance(
-    state: AgentState,
+    kept: Snapshot,
     rules: Iterable[AccessRule] = (),
     *,
     now: datetime = NOW,
     tenants: Iterable[Tenant] | None = None,
     on: PostgresServer | None = None,
     approvals: Iterable[DDLApproval] = (),
-) -> AgentState:
+) -> Snapshot:
+    """All that an agent decides when everything was touched."""
     known = {t.key: t for t in (tenants if tenants is not None else [tenant()])}
-    return advance_state(state, rules=rules, tenants=known, server=on or server(), approvals=approvals, now=now)
+    found, place, waiting = list(rules), on or server(), list(approvals)
+    acme = known.get(("team", "acme"))
+    decisions: list[Callable[[AgentState], list[Change]]] = [
+        lambda state: of_server(state, place),
+        lambda state: of_tenant(state, ("team", "acme"), found, acme, place, now)[0],
+        lambda state: of_gone(state, state.closed - {r.metadata.uid for r in found}),
+    ]
+    decisions += [
+        lambda state, one=one: of_approval(state, one, known.get(("team", "acme")), now, gone=False) for one in waiting
+    ]
+    return after(kept, now, *decisions)
 
 
-def uids(state: AgentState) -> list[str]:
-    return [g.uid for g in state.grants]
+def expire(kept: Snapshot, now: datetime) -> Snapshot:
+    return after(kept, now, lambda state: due(state, list(state.grants), now))
+
+
+def uids(state: Snapshot) -> list[str]:
+    return sorted(g.uid for g in state.grants)
+
+
+def person(kept: Snapshot, role: str, address: Address | None, at: datetime) -> Identity:
+    return AgentState.of(kept).person(role, address, at)
 
 
 def test_an_open_rule_is_remembered_with_the_time_it_opened() -> None:
@@ -46,7 +75,7 @@ def test_an_open_rule_is_remembered_with_the_time_it_opened() -> None:
 
 def test_the_state_is_the_same_whatever_the_order_of_the_rules() -> None:
     rules = [rule("a"), rule("b"), rule("c")]
-    assert advance(EMPTY, rules) == advance(EMPTY, reversed(rules))
+    assert set(advance(EMPTY, rules).grants) == set(advance(EMPTY, reversed(rules)).grants)
 
 
 def test_rules_of_other_servers_are_left_to_their_agents() -> None:
@@ -110,15 +139,18 @@ def test_a_suspended_tenant_closes_its_rules_and_opens_them_again_afterwards() -
 
 def test_without_its_server_object_nothing_is_open_and_the_trusted_addresses_stay() -> None:
     opened = advance(EMPTY, [rule()], on=server(trustedCIDRs=["10.0.0.0/16"], database="app"))
-    without = advance_state(
-        opened, rules=[rule()], tenants={tenant().key: tenant()}, server=None, approvals=[], now=NOW + SECOND
+    without = after(
+        opened,
+        NOW + SECOND,
+        lambda state: of_server(state, None),
+        lambda state: of_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
     )
     assert (without.grants, without.trusted, without.database) == ((), ("10.0.0.0/16",), "app")
 
 
 def test_the_state_survives_the_disk() -> None:
     state = advance(expire(advance(EMPTY, [rule(ttl="1s")]), NOW + HOUR), [rule("bob")], approvals=[approval()])
-    assert AgentState.model_validate_json(state.model_dump_json(indent=1)) == state
+    assert Snapshot.model_validate_json(state.model_dump_json()) == state
     assert state.grants[0].grant().deadline == NOW + 2 * HOUR
 
 
@@ -148,34 +180,34 @@ class TestNames:
 
     def test_a_person_is_named_by_role_address_and_time(self) -> None:
         state = advance(EMPTY, [rule()])
-        assert state.person("tenant_acme", JANE, NOW) == Identity("team/acme", "jane@example.com", "team/jane")
+        assert person(state, "tenant_acme", JANE, NOW) == Identity("team/acme", "jane@example.com", "team/jane")
 
     @pytest.mark.parametrize(
         ("role", "address"),
         [("tenant_beta", "203.0.113.7"), ("tenant_acme", "203.0.113.8"), ("tenant_acme", "2001:db8::1")],
     )
     def test_what_no_grant_explains_stays_unknown(self, role: str, address: str) -> None:
-        assert advance(EMPTY, [rule()]).person(role, ip_address(address), NOW) == Identity()
+        assert person(advance(EMPTY, [rule()]), role, ip_address(address), NOW) == Identity()
 
     def test_a_session_over_the_unix_socket_stays_unknown(self) -> None:
-        assert advance(EMPTY, [rule()]).person("tenant_acme", None, NOW) == Identity()
+        assert person(advance(EMPTY, [rule()]), "tenant_acme", None, NOW) == Identity()
 
     def test_the_last_lines_of_an_ended_session_are_still_named_and_later_ones_are_not(self) -> None:
         ended = advance(advance(EMPTY, [rule()]), [], now=NOW + HOUR)
-        assert ended.person("tenant_acme", JANE, NOW + HOUR + SLACK).person == "jane@example.com"
-        assert ended.person("tenant_acme", JANE, NOW + HOUR + SLACK + SECOND) == Identity()
-        assert ended.person("tenant_acme", JANE, NOW - SLACK - SECOND) == Identity()
+        assert person(ended, "tenant_acme", JANE, NOW + HOUR + SLACK).person == "jane@example.com"
+        assert person(ended, "tenant_acme", JANE, NOW + HOUR + SLACK + SECOND) == Identity()
+        assert person(ended, "tenant_acme", JANE, NOW - SLACK - SECOND) == Identity()
 
     def test_several_people_behind_one_address_are_all_named(self) -> None:
         bob = rule("bob", requestedBy="bob@example.com", cidrs=["203.0.113.0/24"])
-        found = advance(EMPTY, [rule(), bob]).person("tenant_acme", JANE, NOW)
+        found = person(advance(EMPTY, [rule(), bob]), "tenant_acme", JANE, NOW)
         assert found == Identity("team/acme", "bob@example.com, jane@example.com", "team/bob, team/jane")
 
     def test_a_one_time_login_names_its_approval_from_anywhere_at_any_time(self) -> None:
         state = advance(EMPTY, approvals=[approval(metadata={"uid": "0a1b2c3d-4e5f"})])
         login = login_name("0a1b2c3d-4e5f")
         expected = Identity("team/acme", "jane@example.com", "team/drop")
-        assert state.person(login, None, NOW) == state.person(login, JANE, NOW + HOUR) == expected
+        assert person(state, login, None, NOW) == person(state, login, JANE, NOW + HOUR) == expected
 
     def test_approvals_of_other_servers_and_of_tenants_unknown_name_nobody(self) -> None:
         assert advance(EMPTY, approvals=[approval()], tenants=[]).logins == {}

@@ -10,6 +10,9 @@ from vaultbrix.domain.render import HBA_BEGIN, HBA_END, hba_block, hba_quote, sp
 
 BLOCK = hba_block(database="app", pairs=[("tenant_acme", "203.0.113.7/32")], trusted=["10.0.0.0/16"])
 OTHER = hba_block(database="app", pairs=[], trusted=[])
+OPEN = hba_block(
+    database="app", pairs=[("tenant_acme", "203.0.113.7/32")], trusted=["10.0.0.0/16"], probe="vaultbrix_probe_1"
+)
 
 FOREIGN = [
     "",
@@ -98,6 +101,26 @@ def test_an_end_mark_alone_hides_nothing() -> None:
     assert splice_hba(content, BLOCK) == BLOCK + content
 
 
+def test_a_block_without_its_end_takes_no_foreign_line_with_it() -> None:
+    cut = OPEN.replace(HBA_END + "\n", "")
+    foreign = "# mine\nhostssl app tenant_acme 10.0.0.1/32 scram-sha-256\nlocal all all peer\n"
+    assert splice_hba(cut + foreign, BLOCK) == BLOCK + foreign
+    assert splice_hba(cut + foreign + OPEN + foreign, BLOCK) == BLOCK + foreign + foreign
+
+
+def test_the_file_says_whether_somebody_else_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "pg_hba.conf"
+    path.write_text("local all all peer\n")
+    file = HbaFile(path)
+    assert file.touched()
+    file.write(BLOCK)
+    assert not file.touched()
+    path.write_text(path.read_text() + "# mine\n")
+    assert file.touched()
+    file.write(OTHER)
+    assert path.read_text() == OTHER + "local all all peer\n# mine\n"
+
+
 def test_no_line_of_an_old_block_survives_in_any_form() -> None:
     old = hba_block(database="app", pairs=[("tenant_gone", "198.51.100.1/32")], trusted=[])
     assert "tenant_gone" not in splice_hba(old + "local all all peer\n", BLOCK)
@@ -108,8 +131,9 @@ def test_the_file_keeps_foreign_bytes_and_its_mode(tmp_path: Path, content: byte
     path = tmp_path / "pg_hba.conf"
     path.write_bytes(content)
     path.chmod(0o640)
-    assert HbaFile(path).write(BLOCK)
+    HbaFile(path).write(BLOCK)
     assert path.read_bytes() == BLOCK.encode() + content
     assert path.stat().st_mode & 0o777 == 0o640
-    assert not HbaFile(path).write(BLOCK)
+    HbaFile(path).write(OTHER)
+    assert path.read_bytes() == OTHER.encode() + content
     assert [p.name for p in tmp_path.iterdir()] == ["pg_hba.conf"]

@@ -1,5 +1,7 @@
 """What several open rules give together, against an oracle that counts bits."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
@@ -12,11 +14,20 @@ from vaultbrix.domain.access import (
     Address,
     Grant,
     Session,
-    hba_pairs,
-    kernel_deadlines,
     parse_address,
     sessions_to_end,
 )
+from vaultbrix.domain.desired import Desired
+
+
+def kernel_deadlines(grants: Iterable[Grant]) -> dict[str, datetime | None]:
+    desired = Desired(grants)
+    return {cidr: desired.deadline(cidr) for cidr in desired.cidrs()}
+
+
+def hba_pairs(grants: Iterable[Grant]) -> list[tuple[str, str]]:
+    return Desired(grants).pairs
+
 
 V4, V6 = int(IPv4Address("203.0.113.0")), int(ip_address("2001:db8::"))
 ROLES = ("tenant_acme", "tenant_beta")
@@ -102,7 +113,7 @@ def test_by_the_kernel_alone_an_address_is_cut_when_the_last_rule_over_it_ends(
     grants: list[Grant], address: Address
 ) -> None:
     covering = [g.deadline for g in grants if any(inside(address, cidr) for cidr in g.cidrs)]
-    by_kernel = [when for cidr, when in kernel_deadlines(grants).items() if inside(address, cidr)]
+    by_kernel = [when for cidr, when in kernel_deadlines(grants).items() if when and inside(address, cidr)]
     assert max(by_kernel, default=None) == max(covering, default=None)
 
 
@@ -115,7 +126,9 @@ def test_closing_one_rule_never_takes_what_another_still_gives(grants: list[Gran
     for g in left:
         for cidr in g.cidrs:
             assert (g.role, cidr) in hba_pairs(left)
-            assert kernel_deadlines(left)[cidr] >= g.deadline
+            until = kernel_deadlines(left)[cidr]
+            assert until is not None
+            assert until >= g.deadline
 
 
 @given(open_grants(), st.lists(st.tuples(st.sampled_from(ROLES), st.one_of(st.none(), ADDRESSES)), max_size=12))
@@ -134,6 +147,39 @@ def test_a_grant_covers_an_address_iff_one_of_its_prefixes_does(grants: list[Gra
         assert g.covers(address) == any(inside(address, cidr) for cidr in g.cidrs)
 
 
+@given(open_grants(), st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.integers(0, 7)), max_size=20))
+def test_opening_and_closing_one_by_one_ends_where_starting_anew_does(
+    grants: list[Grant], steps: list[tuple[bool, int, int]]
+) -> None:
+    desired, left = Desired(), dict[str, Grant]()
+    for opens, uid, terms in steps:
+        if opens and terms < len(grants):
+            # A rule that was edited has the terms of another.
+            edited = replace(grants[terms], uid=f"u{uid}")
+            assert desired.open(edited) == left.get(f"u{uid}")
+            left[f"u{uid}"] = edited
+        else:
+            assert desired.close(f"u{uid}") == left.pop(f"u{uid}", None)
+        anew = Desired(left.values())
+        assert desired.pairs == anew.pairs
+        assert {c: desired.deadline(c) for c in desired.cidrs()} == kernel_deadlines(left.values())
+        assert {g.uid for g in desired} == left.keys()
+
+
+@given(open_grants(), st.lists(st.tuples(st.sampled_from(ROLES), st.one_of(st.none(), ADDRESSES)), max_size=12))
+def test_a_session_is_counted_for_each_rule_that_covers_it(
+    grants: list[Grant], connected: list[tuple[str, Address | None]]
+) -> None:
+    sessions = [Session(pid, role, address) for pid, (role, address) in enumerate(connected)]
+    counts = Desired(grants).count(sessions)
+    for g in grants:
+        expected = [s for s in sessions if s.role == g.role and s.address and let_in(s.address, s.role, [g])]
+        assert counts.get(g.uid, 0) == len(expected)
+    assert Desired(grants).uncovered(sessions) == sessions_to_end(
+        sessions, {role: [g for g in grants if g.role == role] for role in ROLES}
+    )
+
+
 def test_a_session_of_a_role_without_any_rule_ends() -> None:
     session = Session(1, "tenant_acme", ip_address("203.0.113.7"))
     assert sessions_to_end([session], {}) == [session]
@@ -141,7 +187,8 @@ def test_a_session_of_a_role_without_any_rule_ends() -> None:
 
 
 def test_a_shorter_rule_does_not_shorten_a_longer_one_whatever_the_order() -> None:
-    short, long = grant("203.0.113.7/32", deadline=NOW + SECOND), grant("203.0.113.7/32", deadline=NOW + HOUR)
+    short = grant("203.0.113.7/32", uid="short", deadline=NOW + SECOND)
+    long = grant("203.0.113.7/32", uid="long", deadline=NOW + HOUR)
     assert kernel_deadlines([short, long]) == kernel_deadlines([long, short]) == {"203.0.113.7/32": NOW + HOUR}
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.unit.builders import HOUR, NOW, grant
 
 from vaultbrix.audit.records import MalformedLine, Record, parse, timestamp
-from vaultbrix.domain.grants import AgentState, GrantRecord
+from vaultbrix.domain.grants import AgentState, GrantRecord, Snapshot
 
-STATE = AgentState(server="main", grants=(GrantRecord.of(grant("203.0.113.0/24"), NOW),))
+STATE = AgentState.of(Snapshot(server="main", grants=(GrantRecord.of(grant("203.0.113.0/24"), NOW),)))
 AUDIT = "log_audit_event"
 
 # No NUL: PostgreSQL's text has none.

@@ -3,14 +3,15 @@ from typing import Any
 import pytest
 from tests.unit.builders import HOUR, NOW, SECOND, grant, rule
 
-from vaultbrix.agent.reports import report
+from vaultbrix.agent.reports import Facts, report
 from vaultbrix.api.accessrule import AccessRule
 
 GRANT = grant("203.0.113.7/32", uid="uid-jane")
 
 
 def told(found: AccessRule, *, is_open: bool = True, errors: dict[str, str] | None = None, after: int = 0) -> Any:
-    return report(found, GRANT if is_open else None, errors or {}, agent="node-1", now=NOW + after * SECOND)
+    facts = Facts(GRANT if is_open else None, errors or {})
+    return report(found, facts, agent="node-1", now=NOW + after * SECOND)
 
 
 def written(status: Any, found: AccessRule | None = None) -> AccessRule:
@@ -28,7 +29,17 @@ def condition(status: Any) -> dict[str, Any]:
 def test_an_enforced_rule_is_reported_with_each_layer() -> None:
     status = told(rule())
     assert status["agents"] == [
-        {"name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z", "error": ""}
+        {
+            "name": "node-1",
+            "generation": 1,
+            "hba": True,
+            "kernel": True,
+            "sessions": True,
+            "openSessions": 0,
+            "terminatedSessions": 0,
+            "at": "2026-12-01T12:00:00Z",
+            "error": "",
+        }
     ]
     assert condition(status) | {"message": ""} == {
         "type": "Enforced",
@@ -50,18 +61,38 @@ def test_what_was_said_already_is_not_said_again_however_late_it_is() -> None:
 
 def test_a_rule_that_was_never_open_here_is_not_reported() -> None:
     assert told(rule(), is_open=False) is None
-    assert told(rule(), is_open=False, errors={"hba": "line 3"}) is None
+
+
+def test_a_rule_that_is_held_back_says_why() -> None:
+    status = told(rule(), is_open=False, errors={"clock": "the clock differs"})
+    found = condition(status)
+    assert (found["status"], found["reason"], found["message"]) == ("False", "ClockSkew", "clock: the clock differs")
+    assert (status["agents"][0]["hba"], status["agents"][0]["kernel"]) == (False, False)
+
+
+def test_sessions_that_were_ended_are_counted_once() -> None:
+    ended = report(rule(), Facts(GRANT, terminated_sessions=2), agent="node-1", now=NOW)
+    later = report(written(ended), Facts(None), agent="node-1", now=NOW + SECOND)
+    assert later is not None
+    assert later["agents"][0]["terminatedSessions"] == 2
 
 
 @pytest.mark.parametrize(
-    ("layer", "hba", "kernel"), [("hba", False, True), ("kernel", True, False), ("sessions", True, True)]
+    ("layer", "hba", "kernel", "reason"),
+    [
+        ("hba", False, True, "HbaFailed"),
+        ("kernel", True, False, "KernelFailed"),
+        ("sessions", True, True, "SessionsFailed"),
+    ],
 )
-def test_a_broken_layer_is_named_and_the_others_are_not_blamed(layer: str, hba: bool, kernel: bool) -> None:
+def test_a_broken_layer_is_named_and_the_others_are_not_blamed(
+    layer: str, hba: bool, kernel: bool, reason: str
+) -> None:
     status = told(rule(), errors={layer: "it broke"})
     (entry,) = status["agents"]
     assert (entry["hba"], entry["kernel"], entry["error"]) == (hba, kernel, f"{layer}: it broke")
     found = condition(status)
-    assert (found["status"], found["reason"], found["message"]) == ("False", "AgentFailed", f"{layer}: it broke")
+    assert (found["status"], found["reason"], found["message"]) == ("False", reason, f"{layer}: it broke")
 
 
 def test_a_closed_rule_is_reported_closed_in_every_layer() -> None:
@@ -78,7 +109,7 @@ def test_a_closed_rule_is_reported_closed_in_every_layer() -> None:
 
 def test_a_rule_that_could_not_be_closed_is_not_reported_closed() -> None:
     found = condition(told(written(told(rule())), is_open=False, errors={"kernel": "it broke"}))
-    assert (found["status"], found["reason"]) == ("False", "AgentFailed")
+    assert (found["status"], found["reason"]) == ("False", "KernelFailed")
 
 
 def test_the_generation_reported_is_the_one_acted_on() -> None:
@@ -93,7 +124,7 @@ def test_another_error_is_reported_without_moving_the_transition_time() -> None:
 
 
 def test_another_agents_entry_says_nothing_about_ours() -> None:
-    other = written(report(rule(), GRANT, {}, agent="node-2", now=NOW - HOUR))
+    other = written(report(rule(), Facts(GRANT), agent="node-2", now=NOW - HOUR))
     status = told(other)
     assert [a["name"] for a in status["agents"]] == ["node-1"]
     assert told(other, is_open=False) is None

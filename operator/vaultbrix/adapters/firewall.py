@@ -90,6 +90,21 @@ class Firewall:
                 version = ip_network(cidr).version
                 _delete(ipset, f"{ALLOW}{version}", cidr, version)
 
+    name = "iptables"
+
+    def missing(self, cidrs: Iterable[str]) -> set[str]:
+        """Which of these the kernel does not hold now."""
+        with _translated(), IPSet() as ipset:
+            return {
+                cidr
+                for cidr in cidrs
+                for version in [ip_network(cidr).version]
+                if not ipset.test(f"{ALLOW}{version}", cidr, etype="net", family=_FAMILIES[version])
+            }
+
+    def refused(self) -> list[str]:
+        return []
+
     def allowed(self) -> dict[str, int]:
         """What the kernel lets through now: CIDR → seconds left."""
         with _translated(), IPSet() as ipset:

@@ -7,6 +7,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -82,6 +84,8 @@ class Kube:
         self._manager = field_manager
         self._loaded: client.ApiClient | None = None
         self._loading = asyncio.Lock()
+        self.clock_skew = timedelta(0)
+        """This machine's clock minus the API server's, to about a second, as of the last answer (RFC 9110 6.6.1)."""
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
@@ -190,6 +194,7 @@ class Kube:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         api = await self._api()
+        sent = datetime.now(UTC)
         try:
             await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
             answer = await api.rest_client.request(
@@ -202,9 +207,20 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {type(error).__name__}") from None
         response: aiohttp.ClientResponse = answer.response
+        self._compare_clocks(sent, response.headers.get("Date", ""))
         if response.status >= 400:
             raise await _error(response, f"{method} {path}")
         return response
+
+    def _compare_clocks(self, sent: datetime, date: str) -> None:
+        try:
+            there = parsedate_to_datetime(date) + timedelta(seconds=0.5)
+        except (TypeError, ValueError):
+            return
+        received = datetime.now(UTC)
+        # An answer that took long says little about when it was dated.
+        if received - sent < timedelta(seconds=1):
+            self.clock_skew = sent + (received - sent) / 2 - there
 
 
 async def _configuration() -> client.Configuration:

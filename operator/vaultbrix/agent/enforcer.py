@@ -1,37 +1,36 @@
-"""The agent's one loop: what changed or fell due → decide → apply → remember → report.
+"""The agent's one loop: what changed or fell due → decide → remember → apply → report.
 
 Default closed first: chain, then the state on disk, then the API server, which it needs to open a rule
-but never to close one.
+but never to close one. A change of an object costs what its Tenant's rules cost, however many there are in all.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from vaultbrix.adapters.informer import Informer
+from vaultbrix.adapters.grantsfile import GrantsFile, load
 from vaultbrix.adapters.kube import Kube
-from vaultbrix.agent import state as disk
-from vaultbrix.agent.layers import Layers, Outcome
-from vaultbrix.agent.reports import Reporter, report
-from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.ddlapproval import DDLApproval
-from vaultbrix.api.meta import Resource
-from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import Tenant
-from vaultbrix.domain.grants import AgentState, advance, expire
+from vaultbrix.agent.heartbeat import Heartbeat
+from vaultbrix.agent.layers import Layers
+from vaultbrix.agent.reports import Facts, Reporter, report
+from vaultbrix.agent.sessions import FOLLOW_UPS
+from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
+from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant
+from vaultbrix.domain.grants import AgentState, Change, Closed, Ended, GrantRecord, Opened
 from vaultbrix.runtime.deadlines import Deadlines
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
-from vaultbrix.runtime.store import Store
 
 log = structlog.get_logger(__name__)
 
-# How often everything is compared with what should hold: somebody else's edits, a flushed chain, a late session.
-CHECK_SECONDS = 5.0
+# How often each is compared with what should hold, from the cheapest to the dearest.
+CHAIN_SECONDS = 0.7
+SESSION_SECONDS = 5.0
+KERNEL_SECONDS = 60.0
 LONGEST_RETRY = 5.0
 
 
@@ -44,58 +43,64 @@ class Identity:
     state_file: Path
 
 
+@dataclass(frozen=True)
+class HeldBack:
+    """Why a rule that should open does not, and whose Tenant's rules to decide again once it may."""
+
+    tenant: TenantKey
+    layer: str
+    message: str
+
+
 class Enforcer:
     """Enforces the rules of one PostgresServer here. Sets ``closed`` once the chain stands."""
 
-    def __init__(self, identity: Identity, layers: Layers, kube: Kube, closed: asyncio.Event) -> None:
+    def __init__(
+        self, identity: Identity, layers: Layers, kube: Kube, heartbeat: Heartbeat, closed: asyncio.Event
+    ) -> None:
         self._identity = identity
         self._layers = layers
-        self._rules = Store(AccessRule)
-        self._tenants = Store(Tenant)
-        self._servers = Store(PostgresServer)
-        self._approvals = Store(DDLApproval)
-        self._informers: tuple[Informer[Any], ...] = (
-            Informer(kube, self._servers, self._changed),
-            Informer(kube, self._tenants, self._changed),
-            Informer(kube, self._approvals, self._changed),
-            Informer(kube, self._rules, self._changed),
-        )
-        self._reporter = Reporter(kube)
-        self._state = AgentState(server=identity.server)
-        self._deadlines: Deadlines[str] = Deadlines()
-        self._wake = asyncio.Event()
-        self._check_due = False
+        self._heartbeat = heartbeat
         self._closed = closed
+        self._watched = Watched(kube, identity.server, self._wake_up)
+        self._reporter = Reporter(kube)
+        self._file = GrantsFile(identity.state_file)
+        self._state = AgentState(identity.server)
+        self._unsaved: list[Change] = []
+        self._held_back: dict[str, HeldBack] = {}
+        self._deadlines: Deadlines[str] = Deadlines()
+        self._openings: Deadlines[TenantKey] = Deadlines()
+        self._due: set[str] = set()
+        self._tell: set[str] = set()
+        self._sessions: dict[str, int] = {}
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled. On the way out the rules stay in force: the kernel's timeouts end them."""
-        await self._start()
+        await self._check_chain()
+        self._state = load(self._identity.state_file, self._identity.server)
+        self._layers.load(self._state)
+        await self._check_kernel()
+        self._due.update(self._state.grants)
+        for uid, grant in self._state.grants.items():
+            self._deadlines.set(uid, grant.deadline)
         async with asyncio.TaskGroup() as group:
-            for informer in self._informers:
-                group.create_task(informer.run())
-            group.create_task(self._reporter.run())
-            group.create_task(self._deadlines.run(self._due))
-            group.create_task(self._check())
+            for part in (self._watched, self._reporter, self._heartbeat):
+                group.create_task(part.run())
+            group.create_task(self._deadlines.run(self._fall_due))
+            group.create_task(self._openings.run(self._watched.touch))
+            group.create_task(_every(CHAIN_SECONDS, self._check_chain))
+            group.create_task(_every(CHAIN_SECONDS, self._check_file))
+            group.create_task(_every(SESSION_SECONDS, self._check_sessions))
+            group.create_task(_every(KERNEL_SECONDS, self._check_kernel))
             group.create_task(self._loop())
 
-    async def _start(self) -> None:
-        await self._restore()
-        self._state = expire(disk.load(self._identity.state_file, self._identity.server), datetime.now(UTC))
-        self._arm()
-
-    def _changed(self, resource: Resource) -> None:
-        del resource
+    def _wake_up(self) -> None:
         self._wake.set()
 
-    def _due(self, uid: str) -> None:
-        del uid
+    def _fall_due(self, uid: str) -> None:
+        self._due.add(uid)
         self._wake.set()
-
-    async def _check(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            self._check_due = True
-            self._wake.set()
 
     async def _loop(self) -> None:
         failures = 0
@@ -109,87 +114,215 @@ class Enforcer:
                 pass
             self._wake.clear()
             try:
-                outcome = await self._step()
-                failures = 0 if outcome.ok else failures + 1
+                await self._step()
+                failures = failures + 1 if self._layers.errors or self._unsaved else 0
             except Exception:
                 log.exception("unexpected error")
+                # What was taken from the queues may be lost.
+                self._due.update(self._state.grants)
+                self._watched.touch_everything()
                 failures += 1
 
-    async def _step(self) -> Outcome:
-        if self._check_due:
-            self._check_due = False
-            await self._restore()
-        before = self._state
-        self._state = self._remember(self._decide(datetime.now(UTC)))
-        outcome = await self._layers.apply(self._state)
-        self._arm()
-        self._log_changes(before, self._state, outcome)
-        self._report(outcome)
-        return outcome
+    async def _step(self) -> None:
+        now = datetime.now(UTC)
+        decided = self._decide(now)
+        changes = self._remember(self._hold_back(decided), now)
+        ended = {
+            c.uid: self._state.grants[c.uid] for c in changes if isinstance(c, Ended) and c.uid in self._state.grants
+        }
+        for change in changes:
+            self._state.apply(change)
+        self._layers.change(changes)
+        self._arm(changes)
+        await self._layers.apply(self._state)
+        self._follow_up()
+        _log(changes, ended, self._layers.errors)
+        self._report(decided)
 
-    async def _restore(self) -> None:
-        """The chain as it should be. Until it stood once, nothing opens and what is due is closed all the same."""
+    def _decide(self, now: datetime) -> list[Change]:
+        due_now, self._due = self._due, set()
+        changes = due(self._state, due_now, now)
+        if not self._closed.is_set() or not self._watched.synced:
+            return changes
+        touched = self._watched.take()
+        if touched.everything:
+            self._touch_all(touched)
+        server = self._watched.server
+        changes += of_server(self._state, server)
+        decided = {change.uid for change in changes if isinstance(change, Ended)}
+        for key in sorted(touched.tenants):
+            tenant = self._watched.tenants.get(*key)
+            found, opens_at = of_tenant(self._state, key, self._watched.rules.of(key), tenant, server, now)
+            changes += [c for c in found if not (isinstance(c, Ended) and c.uid in decided)]
+            if opens_at is not None:
+                self._openings.set(key, opens_at)
+        changes += of_gone(self._state, touched.gone)
+        for approvals, gone in ((touched.approvals, False), (touched.ended, True)):
+            for approval in approvals.values():
+                tenant = self._watched.tenants.get(*tenant_of(approval))
+                changes += of_approval(self._state, approval, tenant, now, gone=gone)
+        return changes
+
+    def _touch_all(self, touched: Touched) -> None:
+        """Everything that is there, and everything that the state remembers and that may be gone."""
+        rules = list(self._watched.rules)
+        touched.tenants |= {tenant_of(rule) for rule in rules}
+        for grant in self._state.grants.values():
+            namespace, _, name = grant.tenant.partition("/")
+            touched.tenants.add((namespace, name))
+        touched.gone |= self._state.closed - {rule.metadata.uid for rule in rules}
+        touched.approvals.update((a.metadata.uid, a) for a in self._watched.approvals)
+        self._tell.update(rule.metadata.uid for rule in rules)
+
+    def _hold_back(self, changes: list[Change]) -> list[Change]:
+        """Without what must not open while this machine's clock is wrong."""
+        self._held_back.clear()
+        skew = self._heartbeat.skew
+        if not skew:
+            return changes
+        kept = []
+        for change in changes:
+            if isinstance(change, Opened) and change.grant.uid not in self._state.grants:
+                self._hold(change, "clock", f"the clock differs by {skew} s from the API server's; nothing opens")
+            else:
+                kept.append(change)
+        return kept
+
+    def _hold(self, change: Opened, layer: str, message: str) -> None:
+        namespace, _, name = change.grant.tenant.partition("/")
+        self._held_back[change.grant.uid] = HeldBack((namespace, name), layer, message)
+
+    def _remember(self, changes: list[Change], now: datetime) -> list[Change]:
+        """Write the changes before they are applied. What cannot be remembered is not opened, but closed it is."""
+        pending = [*self._unsaved, *changes]
+        if not pending:
+            return changes
         try:
-            changed = await self._layers.close_by_default()
-        except Expected as error:
-            log.error("cannot close by default", message=error.message)
-        else:
-            if not self._closed.is_set():
-                self._closed.set()
-                log.info("closed by default")
-            elif changed:
-                log.warning("chain VAULTBRIX was changed by somebody else and is restored")
-        await self._layers.forget()
-
-    def _decide(self, now: datetime) -> AgentState:
-        if not self._closed.is_set() or not all(informer.synced.is_set() for informer in self._informers):
-            return expire(self._state, now)
-        return advance(
-            self._state,
-            rules=self._rules,
-            tenants={tenant.key: tenant for tenant in self._tenants},
-            server=self._servers.get("", self._identity.server),
-            approvals=self._approvals,
-            now=now,
-        )
-
-    def _remember(self, wanted: AgentState) -> AgentState:
-        """Write the state before it is applied. What cannot be remembered is not opened."""
-        if wanted == self._state and self._identity.state_file.exists():
-            return wanted
-        try:
-            disk.save(self._identity.state_file, wanted)
+            self._file.append(self._state, pending, now)
         except OSError as error:
             log.error("state file", message=str(error.strerror))
-            kept = {g.uid for g in self._state.grants}
-            return wanted.model_copy(update={"grants": tuple(g for g in wanted.grants if g.uid in kept)})
-        return wanted
+            kept = []
+            for change in changes:
+                if isinstance(change, Opened) and not self._narrows(change.grant):
+                    self._hold(change, "state", f"the state file cannot be written: {error.strerror}")
+                else:
+                    kept.append(change)
+            self._unsaved += kept
+            return kept
+        self._unsaved = []
+        return changes
 
-    def _arm(self) -> None:
-        for grant in self._state.grants:
-            self._deadlines.set(grant.uid, grant.deadline)
+    def _narrows(self, grant: GrantRecord) -> bool:
+        held = self._state.grants.get(grant.uid)
+        return (
+            held is not None
+            and held.role == grant.role
+            and set(grant.cidrs) <= set(held.cidrs)
+            and grant.deadline <= held.deadline
+        )
 
-    def _log_changes(self, before: AgentState, after: AgentState, outcome: Outcome) -> None:
-        old, new = {g.uid: g for g in before.grants}, {g.uid: g for g in after.grants}
-        for uid in new.keys() - old.keys():
-            grant = new[uid]
-            log.info(
-                "opened",
-                rule=grant.rule,
-                role=grant.role,
-                cidrs=grant.cidrs,
-                until=grant.deadline.isoformat(),
-            )
-        for uid in old.keys() - new.keys():
-            self._deadlines.discard(uid)
-            log.info("closed", rule=old[uid].rule, role=old[uid].role, sessions_ended=outcome.ended)
-        for layer, error in outcome.errors.items():
-            log.warning("layer failed", layer=layer, message=error)
+    def _arm(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            match change:
+                case Opened(grant=grant):
+                    self._deadlines.set(grant.uid, grant.deadline)
+                case Ended(uid=uid):
+                    self._deadlines.discard(uid)
 
-    def _report(self, outcome: Outcome) -> None:
+    def _follow_up(self) -> None:
+        """Look again for sessions of what was closed: some were just logging in, some do not end when told to."""
+        roles = self._layers.take_closed_roles()
+        for seconds in FOLLOW_UPS if roles else ():
+            asyncio.get_running_loop().call_later(seconds, self._recheck, roles)
+
+    def _recheck(self, roles: set[str]) -> None:
+        self._layers.recheck(roles)
+        self._wake.set()
+
+    async def _check_chain(self) -> None:
+        """Chain and file as they should be. Until the chain stood once, nothing opens; what is due is closed anyway."""
+        try:
+            changed = await self._layers.kernel.ensure()
+        except Expected as error:
+            log.error("cannot close by default", message=error.message)
+            return
+        if not self._closed.is_set():
+            self._closed.set()
+            log.info("closed by default")
+            self._wake.set()
+        elif changed:
+            message = "the kernel's chain was changed by somebody else and is restored"
+            log.warning(message)
+            await self._check_kernel()
+            await self._heartbeat.warn(self._watched.server, "ChainRestored", message)
+
+    async def _check_file(self) -> None:
+        if self._layers.hba.changed():
+            self._wake.set()
+
+    async def _check_sessions(self) -> None:
+        self._layers.recheck()
+        for held in self._held_back.values():
+            self._watched.touch(held.tenant)
+        counts = self._layers.desired.count(self._layers.sessions.seen)
+        self._tell |= {
+            uid for uid in counts.keys() | self._sessions.keys() if counts.get(uid) != self._sessions.get(uid)
+        }
+        self._sessions = counts
+        self._heartbeat.saw(str(s.address) for s in self._layers.sessions.seen if s.address is not None)
+        self._wake.set()
+
+    async def _check_kernel(self) -> None:
+        await self._layers.kernel.verify()
+        self._wake.set()
+
+    def _report(self, decided: Iterable[Change]) -> None:
         now = datetime.now(UTC)
-        enforced = {g.uid: g.grant() for g in self._state.grants}
-        for rule in self._rules:
-            told = report(rule, enforced.get(rule.metadata.uid), outcome.errors, agent=self._identity.agent, now=now)
+        uids = {uid for change in decided if (uid := _uid(change))} | self._tell | set(self._layers.closing())
+        self._tell = set()
+        for uid in uids:
+            held = self._held_back.get(uid)
+            errors = {held.layer: held.message} if held else self._layers.trouble(uid)
+            if errors:
+                # Until it is well.
+                self._tell.add(uid)
+            rule = self._watched.rules.by_uid(uid)
+            if rule is None:
+                continue
+            facts = Facts(
+                self._layers.desired.get(uid), errors, self._sessions.get(uid, 0), self._layers.terminated(uid)
+            )
+            told = report(rule, facts, agent=self._identity.agent, now=now)
             if told is not None:
                 self._reporter.put(rule, told)
+
+
+async def _every(seconds: float, check: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await check()
+        except Exception:
+            log.exception("unexpected error")
+
+
+def _uid(change: Change) -> str:
+    """The rule that a change is about, empty where it is about none."""
+    match change:
+        case Opened(grant=grant):
+            return grant.uid
+        case Ended(uid=uid) | Closed(uid=uid):
+            return uid
+    return ""
+
+
+def _log(changes: Iterable[Change], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:
+    for change in changes:
+        match change:
+            case Opened(grant=grant):
+                until = grant.deadline.isoformat()
+                log.info("open", rule=grant.rule, role=grant.role, cidrs=grant.cidrs, until=until)
+            case Ended(uid=uid) if uid in ended:
+                log.info("closed", rule=ended[uid].rule, role=ended[uid].role)
+    for layer, error in errors.items():
+        log.warning("layer failed", layer=layer, message=error)

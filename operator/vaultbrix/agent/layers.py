@@ -1,137 +1,153 @@
-"""Apply a state to the layers, in the order that never leaves an ended rule open.
+"""All layers in the order that never leaves an ended rule open.
 
-To open: kernel set → pg_hba.conf → reload. To close: pg_hba.conf → reload → kernel set → sessions.
+To open: kernel set → pg_hba.conf → reload → probe. To close: pg_hba.conf → reload → kernel set → sessions → probe.
 Each layer is tried even if the one before failed, so that one broken layer never keeps a rule open.
 """
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import time
+from collections.abc import Awaitable, Callable, Iterable
 
-import structlog
-
-from vaultbrix.adapters.firewall import Firewall, timeout_for
+from vaultbrix.adapters.firewall import Firewall
 from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.sessions import SessionControl
-from vaultbrix.domain.access import Grant, hba_pairs, kernel_deadlines, sessions_to_end
-from vaultbrix.domain.grants import AgentState
-from vaultbrix.domain.render import hba_block
+from vaultbrix.agent.hba import HbaLayer
+from vaultbrix.agent.kernel import KernelLayer
+from vaultbrix.agent.sessions import FOLLOW_UPS, SessionLayer
+from vaultbrix.domain.access import Grant
+from vaultbrix.domain.desired import Desired
+from vaultbrix.domain.grants import AgentState, Change, Ended, Opened
 from vaultbrix.runtime.errors import Expected
-
-log = structlog.get_logger(__name__)
-
-# Of an entry that somebody else made or changed: no grant has this deadline, so it is replaced or removed.
-NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-def _lasts_until(seconds: int, deadline: datetime, now: datetime) -> bool:
-    # 2 s is rounding.
-    return abs(seconds - timeout_for(deadline, now)) <= 2
-
-
-@dataclass
-class Outcome:
-    """What the last application did: error text per layer, empty where it went well."""
-
-    errors: dict[str, str] = field(default_factory=dict)
-    ended: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether every layer holds what it should."""
-        return not self.errors
 
 
 class Layers:
-    """pg_hba.conf, kernel and sessions of one PostgreSQL."""
+    """What is enforced beside one PostgreSQL. Give it changes, then ``apply``; what failed is tried again with that."""
 
-    def __init__(self, firewall: Firewall, hba: HbaFile, sessions: SessionControl) -> None:
-        self._firewall = firewall
-        self._hba = hba
-        self._sessions = sessions
-        self._kernel: dict[str, datetime] = {}
-        self._trusted: tuple[str, ...] | None = None
-        self._reload_due = True
+    def __init__(self, firewall: Firewall, file: HbaFile, control: SessionControl, port: int) -> None:
+        self.desired = Desired()
+        self.kernel = KernelLayer(firewall, self.desired)
+        self.hba = HbaLayer(file, control, self.desired)
+        self.sessions = SessionLayer(control, self.desired, port)
+        self.errors: dict[str, str] = {}
+        """Error by layer, of the last application; empty where all went well."""
+        self._closing: dict[str, tuple[float, Grant]] = {}
+        self._terminated: dict[str, int] = {}
+        self._unloaded: set[str] = set()
+        self._roles: set[str] = set()
+        self._closed_roles: set[str] = set()
+        self._all_sessions = True
 
-    async def close_by_default(self) -> bool:
-        """Chain and sets in place; returns whether something was missing. Raises Transient."""
-        return await asyncio.to_thread(self._firewall.ensure)
+    def load(self, state: AgentState) -> None:
+        """Begin with a state: nothing is known of what the layers hold."""
+        for record in state.grants.values():
+            self._open(record.grant())
 
-    async def apply(self, state: AgentState) -> Outcome:
+    def change(self, changes: Iterable[Change]) -> None:
+        """Take over changes of the state."""
+        for change in changes:
+            match change:
+                case Opened(grant=record):
+                    self._open(record.grant())
+                case Ended(uid=uid):
+                    self._close(uid)
+
+    def recheck(self, roles: Iterable[str] | None = None) -> None:
+        """Have sessions looked at again, of these roles or all, with the next application."""
+        if roles is None:
+            self._all_sessions = True
+        else:
+            self._roles.update(roles)
+
+    async def apply(self, state: AgentState) -> None:
         """Make all layers hold exactly the grants of the state."""
-        outcome = Outcome()
-        grants = [record.grant() for record in state.grants]
-        wanted = kernel_deadlines(grants)
-        await self._try(outcome, "kernel", lambda: self._kernel_add(state.trusted, wanted))
-        await self._try_hba(outcome, state, grants)
-        await self._try(outcome, "kernel", lambda: self._kernel_remove(wanted))
+        self.errors = {}
+        await self._try("kernel", lambda: self.kernel.trust(state.trusted))
+        await self._try("kernel", self.kernel.open)
+        await self._try("hba", lambda: self.hba.write(state.database, state.trusted))
+        await self._try("kernel", self.kernel.close)
+        await self._try("sessions", self._end_sessions)
+        if "hba" not in self.errors:
+            await self._try("hba", self._confirm)
+        self._settle()
+
+    def trouble(self, uid: str) -> dict[str, str]:
+        """Error by layer that keeps a rule from being open, or closed, as it should be."""
+        closing = self._closing.get(uid)
+        grant = self.desired.get(uid) or (closing[1] if closing else None)
+        if grant is None or not self.errors:
+            return {}
+        found = {}
+        if "kernel" in self.errors and self.kernel.dirty.intersection(grant.cidrs):
+            found["kernel"] = self.errors["kernel"]
+        if "hba" in self.errors and uid in self._unloaded:
+            found["hba"] = self.errors["hba"]
+        if "sessions" in self.errors and grant.role in self._roles:
+            found["sessions"] = self.errors["sessions"]
+        return found
+
+    def terminated(self, uid: str) -> int:
+        """Sessions that were ended with a rule."""
+        return self._terminated.get(uid, 0)
+
+    def closing(self) -> list[str]:
+        """uids of rules that were closed a moment ago."""
+        return list(self._closing)
+
+    def take_closed_roles(self) -> set[str]:
+        """Roles that had something closed since the last time."""
+        roles, self._closed_roles = self._closed_roles, set()
+        return roles
+
+    def _open(self, grant: Grant) -> None:
+        earlier = self.desired.open(grant)
+        self.kernel.touch(grant.cidrs)
+        if earlier is not None and (earlier.role, earlier.cidrs) == (grant.role, grant.cidrs):
+            return
+        self._load_again(grant.uid)
+        if earlier is not None:
+            # What its earlier terms covered may be covered no more.
+            self.kernel.touch(earlier.cidrs)
+            self._check_role(earlier.role)
+
+    def _close(self, uid: str) -> None:
+        grant = self.desired.close(uid)
+        if grant is not None:
+            self._closing[uid] = (time.monotonic(), grant)
+            self._check_role(grant.role)
+            self.kernel.touch(grant.cidrs)
+            self._load_again(uid)
+
+    def _check_role(self, role: str) -> None:
+        self._roles.add(role)
+        self._closed_roles.add(role)
+
+    def _load_again(self, uid: str) -> None:
+        self._unloaded.add(uid)
+        self.hba.touch()
+
+    async def _end_sessions(self) -> None:
+        everything, roles = self._all_sessions, set(self._roles)
+        ended = await self.sessions.end(None if everything else roles)
+        self._all_sessions = False
+        self._roles -= roles
+        for session in ended:
+            for uid, (_, grant) in self._closing.items():
+                if session.role == grant.role and session.address is not None and grant.covers(session.address):
+                    self._terminated[uid] = self._terminated.get(uid, 0) + 1
+
+    async def _confirm(self) -> None:
+        await self.hba.confirm()
+        self._unloaded.clear()
+
+    def _settle(self) -> None:
+        """Forget what has been closed for long enough that no session of it can turn up."""
+        before = time.monotonic() - 2 * FOLLOW_UPS[-1]
+        for uid, (since, _) in list(self._closing.items()):
+            if since < before and not self.trouble(uid):
+                del self._closing[uid]
+                self._terminated.pop(uid, None)
+
+    async def _try(self, layer: str, action: Callable[[], Awaitable[None]]) -> None:
         try:
-            outcome.ended = await self._end_sessions(grants)
+            await action()
         except Expected as error:
-            outcome.errors["sessions"] = error.message
-        return outcome
-
-    async def forget(self) -> None:
-        """Take nothing for granted next time: what the kernel holds now is read, and what differs is put right."""
-        now = datetime.now(UTC)
-        try:
-            present = await asyncio.to_thread(self._firewall.allowed)
-        except Expected:
-            # Unknown: all that may be there is added, or taken out, again.
-            present = dict.fromkeys(self._kernel, 0)
-        self._kernel = {
-            cidr: deadline if _lasts_until(seconds, deadline, now) else NEVER
-            for cidr, seconds in present.items()
-            for deadline in [self._kernel.get(cidr, NEVER)]
-        }
-        self._trusted = None
-
-    async def _try(self, outcome: Outcome, layer: str, action: Callable[[], None]) -> None:
-        try:
-            await asyncio.to_thread(action)
-        except Expected as error:
-            outcome.errors[layer] = error.message
-
-    def _kernel_add(self, trusted: tuple[str, ...], wanted: dict[str, datetime]) -> None:
-        if trusted != self._trusted:
-            self._firewall.trust(trusted)
-            self._trusted = trusted
-        now = datetime.now(UTC)
-        changed = {cidr: deadline for cidr, deadline in wanted.items() if self._kernel.get(cidr) != deadline}
-        if changed:
-            self._firewall.allow({cidr: timeout_for(deadline, now) for cidr, deadline in changed.items()})
-            self._kernel.update(changed)
-
-    def _kernel_remove(self, wanted: dict[str, datetime]) -> None:
-        gone = self._kernel.keys() - wanted.keys()
-        if gone:
-            self._firewall.deny(gone)
-            for cidr in gone:
-                del self._kernel[cidr]
-
-    async def _try_hba(self, outcome: Outcome, state: AgentState, grants: list[Grant]) -> None:
-        block = hba_block(database=state.database, pairs=hba_pairs(grants), trusted=state.trusted)
-        try:
-            if await asyncio.to_thread(self._hba.write, block):
-                self._reload_due = True
-            if self._reload_due:
-                broken = await self._sessions.hba_errors()
-                await self._sessions.reload()
-                self._reload_due = bool(broken)
-                if broken:
-                    line, error = broken[0]
-                    outcome.errors["hba"] = f"pg_hba.conf line {line}: {error}; PostgreSQL loads no file with an error"
-        except Expected as error:
-            outcome.errors["hba"] = error.message
-
-    async def _end_sessions(self, grants: list[Grant]) -> int:
-        by_role: dict[str, list[Grant]] = {}
-        for grant in grants:
-            by_role.setdefault(grant.role, []).append(grant)
-        ending = sessions_to_end(await self._sessions.tenant_sessions(), by_role)
-        if ending:
-            await self._sessions.terminate([s.pid for s in ending])
-            for session in ending:
-                log.info("session ended", role=session.role, address=str(session.address), pid=session.pid)
-        return len(ending)
+            self.errors.setdefault(layer, error.message)

@@ -1,55 +1,69 @@
-"""What the agent tells the API server: its entry in ``status.agents`` and the condition Enforced of each rule."""
+"""What the agent tells the API server of each rule: its entry in ``status.agents`` and the condition Enforced."""
 
-import asyncio
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-
-import structlog
 
 from vaultbrix.adapters.kube import Conflict, Kube, NotFound, resource_type
 from vaultbrix.api.accessrule import AccessRule, AgentReport
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
 from vaultbrix.domain.access import Grant
 from vaultbrix.runtime.errors import Expected
+from vaultbrix.runtime.queue import WorkQueue
 
-log = structlog.get_logger(__name__)
+WRITERS = 8
+
+# In the order in which a layer's error is the reason, if several failed.
+_REASONS = {
+    "clock": Reason.CLOCK_SKEW,
+    "state": Reason.AGENT_FAILED,
+    "kernel": Reason.KERNEL_FAILED,
+    "hba": Reason.HBA_FAILED,
+    "sessions": Reason.SESSIONS_FAILED,
+}
 
 
-def report(
-    rule: AccessRule, grant: Grant | None, errors: dict[str, str], *, agent: str, now: datetime
-) -> dict[str, Any] | None:
-    """The status to apply for a rule, or None when what it says already is right.
+@dataclass(frozen=True)
+class Facts:
+    """What holds for a rule here. ``grant`` is None when it is closed or not open yet; ``errors`` by layer."""
 
-    ``grant`` is what is enforced for the rule now, None when it is closed or not open yet.
-    """
+    grant: Grant | None
+    errors: dict[str, str] = field(default_factory=dict)
+    open_sessions: int = 0
+    terminated_sessions: int = 0
+
+
+def report(rule: AccessRule, facts: Facts, *, agent: str, now: datetime) -> dict[str, Any] | None:
+    """The status to apply for a rule, or None when what it says already is right."""
     mine = next((a for a in rule.status.agents if a.name == agent), None)
-    if grant is None and mine is None:
+    if facts.grant is None and mine is None and not facts.errors:
         return None
-    opened = grant is not None
+    grant, errors = facts.grant, facts.errors
     error = "; ".join(f"{layer}: {text}" for layer, text in sorted(errors.items()))
     entry = AgentReport(
         name=agent,
         generation=grant.generation if grant else rule.metadata.generation,
-        hba=opened and "hba" not in errors,
-        kernel=opened and "kernel" not in errors,
+        hba=grant is not None and "hba" not in errors,
+        kernel=grant is not None and "kernel" not in errors,
+        sessions="sessions" not in errors,
+        open_sessions=facts.open_sessions,
+        # Counted once; a report that comes later knows of none.
+        terminated_sessions=max(facts.terminated_sessions, mine.terminated_sessions if mine else 0),
         at=now,
         error=error[:1024],
     )
-    told = _enforced(rule, grant, error, now)
+    told = _enforced(rule, grant, errors, error, now)
     if mine is not None and mine.model_copy(update={"at": now}) == entry and told in rule.status.conditions:
         return None
     return {"agents": [entry.dump()], "conditions": [told.dump()]}
 
 
-def _enforced(rule: AccessRule, grant: Grant | None, error: str, now: datetime) -> Condition:
-    if grant is not None and not error:
-        status, reason, message = (
-            True,
-            Reason.ENFORCED,
-            "kernel, pg_hba.conf and sessions are as the rule says",
-        )
-    elif error:
-        status, reason, message = False, Reason.AGENT_FAILED, error
+def _enforced(rule: AccessRule, grant: Grant | None, errors: dict[str, str], error: str, now: datetime) -> Condition:
+    if error:
+        reason = next(reason for layer, reason in _REASONS.items() if layer in errors)
+        status, message = False, error
+    elif grant is not None:
+        status, reason, message = True, Reason.ENFORCED, "kernel, pg_hba.conf and sessions are as the rule says"
     else:
         status, reason, message = False, Reason.CLOSED, "no address of this rule is let in by it"
     return condition(
@@ -69,33 +83,27 @@ class Reporter:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._waiting: dict[tuple[str, str], dict[str, Any]] = {}
-        self._changed = asyncio.Event()
+        self._queue: WorkQueue[tuple[str, str]] = WorkQueue(self._write, workers=WRITERS)
 
     def put(self, rule: AccessRule, status: dict[str, Any]) -> None:
         """Have the status written."""
-        self._waiting[rule.key] = status
-        self._changed.set()
+        # The uid keeps a report from landing on another object of the same name.
+        metadata = {"namespace": rule.metadata.namespace, "name": rule.metadata.name, "uid": rule.metadata.uid}
+        self._waiting[rule.key] = {"metadata": metadata, "status": status}
+        self._queue.add(rule.key)
 
     async def run(self) -> None:
         """Until cancelled; what cannot be written is kept and tried again."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            batch, self._waiting = self._waiting, {}
-            done = await asyncio.gather(*(self._write(key, status) for key, status in batch.items()))
-            if not all(done):
-                await asyncio.sleep(1)
-                self._changed.set()
+        await self._queue.run()
 
-    async def _write(self, key: tuple[str, str], status: dict[str, Any]) -> bool:
-        namespace, name = key
-        body = {"metadata": {"namespace": namespace, "name": name}, "status": status}
+    async def _write(self, key: tuple[str, str]) -> None:
+        body = self._waiting.pop(key, None)
+        if body is None:
+            return
         try:
             await self._kube.apply(resource_type(AccessRule), body, subresource="status")
         except (NotFound, Conflict):
-            return True
-        except Expected as error:
-            log.warning("report not written", rule=f"{namespace}/{name}", message=error.message)
-            self._waiting.setdefault(key, status)
-            return False
-        return True
+            return
+        except Expected:
+            self._waiting.setdefault(key, body)
+            raise

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import psycopg
 import structlog
-from pydantic import ValidationError
 
+from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import reader, store
 from vaultbrix.audit.reader import Batch
 from vaultbrix.audit.records import MalformedLine, Record, parse
 from vaultbrix.audit.store import Fenced, Quarantined
-from vaultbrix.domain.grants import AgentState
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
@@ -39,8 +38,7 @@ class Shipper:
     def __init__(self, source: Source, target: Target) -> None:
         self._source = source
         self._target = target
-        self._state = AgentState(server=source.server)
-        self._state_seen: tuple[int, int] = (0, 0)
+        self._grants = GrantsReader(source.grants, source.server)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,7 +80,7 @@ class Shipper:
         quarantined = [Quarantined(file, position, line, "torn") for file, position, line in batch.torn]
         for position, line in batch.lines:
             try:
-                record = parse(line, server=self._source.server, state=self._state)
+                record = parse(line, server=self._source.server, state=self._grants.state)
             except MalformedLine as error:
                 quarantined.append(Quarantined(batch.file, position, line, str(error)))
                 continue
@@ -93,12 +91,6 @@ class Shipper:
     def _refresh_state(self) -> None:
         # Read after the lines: a grant is in the file before the first line that it explains.
         try:
-            stat = self._source.grants.stat()
-            seen = (stat.st_ino, stat.st_mtime_ns)
-            if seen != self._state_seen:
-                self._state = AgentState.model_validate_json(self._source.grants.read_bytes())
-                self._state_seen = seen
-        except FileNotFoundError:
-            return
-        except (OSError, ValidationError) as error:
-            log.warning("grants.json cannot be used; people are named as last known", error=type(error).__name__)
+            self._grants.refresh()
+        except OSError as error:
+            log.warning("grants.json cannot be read; people are named as last known", error=type(error).__name__)

@@ -10,6 +10,7 @@ from vaultbrix.adapters.kube import Kube
 from vaultbrix.adapters.postgres import Target
 from vaultbrix.adapters.sessions import SessionControl
 from vaultbrix.agent.enforcer import Enforcer, Identity
+from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
 from vaultbrix.agent.layers import Layers
 from vaultbrix.edge.probes import probes
 
@@ -20,6 +21,7 @@ class Options:
 
     server: str
     name: str
+    namespace: str
     port: int
     hba_file: Path
     state_file: Path
@@ -32,8 +34,9 @@ async def main(options: Options) -> None:
     """Until cancelled; the rules stay in force."""
     # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
     kube = Kube("vaultbrix-agent")
+    firewall = Firewall(options.port)
     layers = Layers(
-        Firewall(options.port),
+        firewall,
         HbaFile(options.hba_file),
         SessionControl(
             Target(
@@ -45,9 +48,12 @@ async def main(options: Options) -> None:
                 application="vaultbrix-agent",
             )
         ),
+        options.port,
     )
+    about = Whereabouts(options.name, options.server, options.namespace, lambda: firewall.name)
+    heartbeat = Heartbeat(kube, about)
     closed = asyncio.Event()
-    enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, closed)
+    enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, heartbeat, closed)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
         async with probes(options.probe_port, closed.is_set):

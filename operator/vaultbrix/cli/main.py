@@ -43,6 +43,7 @@ def agent(
     state_file: Annotated[Path, typer.Option(help="grants.json, kept over restarts.")],
     socket_directory: Annotated[Path, typer.Option(help="Where PostgreSQL's Unix socket is.")],
     name: Annotated[str, typer.Option(envvar="POD_NAME", help="This agent's name in status.agents.")] = "",
+    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Where its Lease is.")] = "vaultbrix-system",
     port: Annotated[int, typer.Option(help="Port of PostgreSQL.")] = 5433,
     database: Annotated[str, typer.Option(help="Database to connect to.")] = "postgres",
     probe_port: ProbePort = 8081,
@@ -52,7 +53,8 @@ def agent(
 
     options = Options(
         server=server,
-        name=name or socket.gethostname(),
+        name=(name or socket.gethostname()).lower(),
+        namespace=namespace,
         port=port,
         hba_file=hba_file,
         state_file=state_file,

@@ -4,6 +4,7 @@ A rule *opens* a grant: some addresses may log in as one role until a deadline. 
 is what every layer enforces, so closing one rule never takes away what another open rule still gives.
 """
 
+import functools
 import hashlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ class Grant:
 
     def covers(self, address: Address) -> bool:
         """Whether the address may connect under this grant."""
-        return any(address in network for network in map(ip_network, self.cidrs))
+        return any(address in network for network in map(_network, self.cidrs))
+
+
+# Parsed once: a grant is asked about each session of its role.
+_network = functools.lru_cache(maxsize=65_536)(ip_network)
 
 
 @dataclass(frozen=True)
@@ -218,23 +223,6 @@ def _rejection(rule: AccessRule, server: PostgresServer, deadline: datetime) -> 
     return None
 
 
-def kernel_deadlines(grants: Iterable[Grant]) -> dict[str, datetime]:
-    """CIDR → the latest deadline among the grants that name it: the wanted content of the kernel's set.
-
-    Nested prefixes stay entries of their own; the kernel lets a packet through if any entry covers it.
-    """
-    wanted: dict[str, datetime] = {}
-    for grant in grants:
-        for cidr in grant.cidrs:
-            wanted[cidr] = max(wanted.get(cidr, grant.deadline), grant.deadline)
-    return wanted
-
-
-def hba_pairs(grants: Iterable[Grant]) -> list[tuple[str, str]]:
-    """Sorted (role, CIDR) pairs: one pg_hba line each."""
-    return sorted({(grant.role, cidr) for grant in grants for cidr in grant.cidrs})
-
-
 @dataclass(frozen=True)
 class Session:
     """A client backend as pg_stat_activity shows it; ``address`` is None on a Unix socket."""
@@ -242,6 +230,7 @@ class Session:
     pid: int
     role: str
     address: Address | None
+    port: int | None = None
 
 
 def sessions_to_end(sessions: Iterable[Session], grants: Mapping[str, Iterable[Grant]]) -> list[Session]:

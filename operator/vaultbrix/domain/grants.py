@@ -1,21 +1,16 @@
-"""The agent's record on disk, ``grants.json``: what is open, what has ended, and whom a login stands for.
+"""The agent's record: what is open, what has ended, and whom a login stands for, as a state and the changes to it.
 
-The agent reads it back after a restart; the shipper reads it to name people.
+The agent keeps it on disk and reads it back after a restart; the shipper reads it to name people.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from ipaddress import ip_network
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.ddlapproval import DDLApproval
-from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import Tenant
-from vaultbrix.domain.access import Address, Grant, decide
-from vaultbrix.domain.approval import login_name
+from vaultbrix.domain.access import Address, Grant
 
 # How long an ended grant is remembered: a shipper that was away so long no longer knows people by name.
 HISTORY = timedelta(days=7)
@@ -24,10 +19,12 @@ HISTORY = timedelta(days=7)
 SLACK = timedelta(seconds=5)
 
 
-class GrantRecord(BaseModel):
-    """A grant as it is kept on disk. ``deadline`` in UTC."""
-
+class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class GrantRecord(_Stored):
+    """A grant as it is kept on disk. Times in UTC."""
 
     rule: str
     uid: str
@@ -48,28 +45,78 @@ class GrantRecord(BaseModel):
 
     def grant(self) -> Grant:
         """As a grant again."""
-        return Grant(**self.model_dump(exclude={"opened_at", "ended_at"}))
+        values = dict(self)
+        del values["opened_at"], values["ended_at"]
+        return Grant(**values)
 
-    def held(self, role: str, address: Address, at: datetime) -> bool:
-        """Whether it let that address in as that role at that time."""
+    def held(self, address: Address, at: datetime) -> bool:
+        """Whether it let that address in at that time."""
         return (
-            self.role == role
-            and self.opened_at <= at + SLACK
+            self.opened_at <= at + SLACK
             and (self.ended_at is None or at <= self.ended_at + SLACK)
-            and any(address in network for network in map(ip_network, self.cidrs))
+            and self.grant().covers(address)
         )
 
 
-class LoginRecord(BaseModel):
+class LoginRecord(_Stored):
     """A one-time login and the approval it belongs to."""
-
-    model_config = ConfigDict(frozen=True)
 
     approval: str
     tenant: str
     requested_by: str
     approved_by: str = ""
     ended_at: datetime | None = None
+
+
+class Opened(_Stored):
+    """A grant is open, or open on other terms than before."""
+
+    kind: Literal["opened"] = "opened"
+    grant: GrantRecord
+    at: datetime
+
+
+class Ended(_Stored):
+    """A grant is open no more. ``final``: the rule never opens again."""
+
+    kind: Literal["ended"] = "ended"
+    uid: str
+    at: datetime
+    final: bool
+
+
+class Closed(_Stored):
+    """A rule that was not open here has ended and never opens."""
+
+    kind: Literal["closed"] = "closed"
+    uid: str
+
+
+class Forgotten(_Stored):
+    """An ended rule's object is gone, and so it cannot open again."""
+
+    kind: Literal["forgotten"] = "forgotten"
+    uid: str
+
+
+class ServerSeen(_Stored):
+    """What the PostgresServer says that matters here."""
+
+    kind: Literal["server"] = "server"
+    database: str
+    trusted: tuple[str, ...]
+
+
+class LoginSeen(_Stored):
+    """Whom a one-time login stands for; ``login.ended_at`` once its approval is gone."""
+
+    kind: Literal["login"] = "login"
+    name: str
+    login: LoginRecord
+
+
+Change = Opened | Ended | Closed | Forgotten | ServerSeen | LoginSeen
+AnyChange = Annotated[Change, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -81,16 +128,90 @@ class Identity:
     ground: str = ""
 
 
-class AgentState(BaseModel):
-    """The whole file. ``closed`` holds uids of rules that ended and whose objects may still exist."""
+class Snapshot(_Stored):
+    """A whole state as it is kept on disk. ``epoch`` names the journal of changes that goes on from it."""
 
     server: str
+    epoch: str = ""
     trusted: tuple[str, ...] = ()
     database: str = "postgres"
     grants: tuple[GrantRecord, ...] = ()
     ended: tuple[GrantRecord, ...] = ()
     closed: frozenset[str] = frozenset()
     logins: dict[str, LoginRecord] = {}
+
+
+@dataclass
+class AgentState:
+    """What is in force. ``closed`` holds uids of rules that ended and whose objects may still exist."""
+
+    server: str
+    trusted: tuple[str, ...] = ()
+    database: str = "postgres"
+    grants: dict[str, GrantRecord] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    logins: dict[str, LoginRecord] = field(default_factory=dict)
+    _of_tenant: dict[str, set[str]] = field(default_factory=dict)
+    _of_role: dict[str, set[str]] = field(default_factory=dict)
+    _ended: dict[str, list[GrantRecord]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "AgentState":
+        """From what was kept."""
+        state = cls(snapshot.server, snapshot.trusted, snapshot.database, logins=dict(snapshot.logins))
+        state.closed = set(snapshot.closed)
+        for grant in snapshot.grants:
+            state._open(grant)
+        for grant in snapshot.ended:
+            state._ended.setdefault(grant.role, []).append(grant)
+        return state
+
+    def snapshot(self, epoch: str, now: datetime) -> Snapshot:
+        """As it is kept, without what ended too long ago to matter."""
+        since = now - HISTORY
+        for role, grants in list(self._ended.items()):
+            self._ended[role] = [g for g in grants if g.ended_at is None or g.ended_at > since]
+            if not self._ended[role]:
+                del self._ended[role]
+        self.logins = {n: login for n, login in self.logins.items() if not login.ended_at or login.ended_at > since}
+        return Snapshot(
+            server=self.server,
+            epoch=epoch,
+            trusted=self.trusted,
+            database=self.database,
+            grants=tuple(self.grants.values()),
+            ended=tuple(self.ended),
+            closed=frozenset(self.closed),
+            logins=self.logins,
+        )
+
+    @property
+    def ended(self) -> Iterator[GrantRecord]:
+        """Grants that were open until lately."""
+        return (grant for grants in self._ended.values() for grant in grants)
+
+    def apply(self, change: Change) -> None:
+        """Take over a change."""
+        match change:
+            case Opened(grant=grant, at=at):
+                self._end(grant.uid, at, unless=grant)
+                self._open(grant)
+            case Ended(uid=uid, at=at, final=final):
+                self._end(uid, at)
+                if final:
+                    self.closed.add(uid)
+            case Closed(uid=uid):
+                self.closed.add(uid)
+            case Forgotten(uid=uid):
+                self.closed.discard(uid)
+            case ServerSeen(database=database, trusted=trusted):
+                self.database, self.trusted = database, trusted
+            case LoginSeen(name=name, login=login):
+                self.logins[name] = login
+
+    def of_tenant(self, tenant: str) -> set[str]:
+        """uids of the open grants of a Tenant (namespace/name)."""
+        return set(self._of_tenant.get(tenant, ()))
 
     def person(self, role: str, address: Address | None, at: datetime) -> Identity:
         """Who was behind a login role and an address at a time; all fields empty where it is unknown.
@@ -102,87 +223,34 @@ class AgentState(BaseModel):
             return Identity(login.tenant, login.requested_by, login.approval)
         if address is None:
             return Identity()
-        found = [g for g in (*self.grants, *self.ended) if g.held(role, address, at)]
+        candidates = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
+        found = [g for g in candidates if g.held(address, at)]
         return Identity(
             tenant=", ".join(sorted({g.tenant for g in found})),
             person=", ".join(sorted({g.requested_by for g in found})),
             ground=", ".join(sorted({g.rule for g in found})),
         )
 
+    def _open(self, grant: GrantRecord) -> None:
+        self.grants[grant.uid] = grant
+        self._of_tenant.setdefault(grant.tenant, set()).add(grant.uid)
+        self._of_role.setdefault(grant.role, set()).add(grant.uid)
 
-def expire(state: AgentState, now: datetime) -> AgentState:
-    """The state without the grants whose deadline has come: all that can be decided without the API server."""
-    due = {g.uid for g in state.grants if g.deadline <= now}
-    if not due:
-        return state
-    kept = tuple(g for g in state.grants if g.uid not in due)
-    return state.model_copy(update={"grants": kept, "ended": _ended(state, kept, now), "closed": state.closed | due})
-
-
-def advance(
-    state: AgentState,
-    *,
-    rules: Iterable[AccessRule],
-    tenants: Mapping[tuple[str, str], Tenant],
-    server: PostgresServer | None,
-    approvals: Iterable[DDLApproval],
-    now: datetime,
-) -> AgentState:
-    """The next state, from the objects as last seen. A rule that closed once stays closed while its object exists."""
-    since = {g.uid: g.opened_at for g in state.grants}
-    grants: list[GrantRecord] = []
-    closed: set[str] = set()
-    for rule in rules:
-        tenant = tenants.get((rule.metadata.namespace, rule.spec.tenant_ref.name))
-        if tenant is not None and tenant.spec.server_ref.name != state.server:
-            # A Tenant that was created again elsewhere may come back.
-            closed |= {rule.metadata.uid} & state.closed
-            continue
-        verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in state.closed)
-        if verdict.grant is not None:
-            grants.append(GrantRecord.of(verdict.grant, since.get(verdict.grant.uid, now)))
-        elif verdict.closed:
-            closed.add(rule.metadata.uid)
-    opened = tuple(sorted(grants, key=lambda g: g.rule))
-    return AgentState(
-        server=state.server,
-        database=server.spec.database if server else state.database,
-        trusted=tuple(sorted(server.spec.trusted_cidrs)) if server else state.trusted,
-        grants=opened,
-        ended=_ended(state, opened, now),
-        closed=frozenset(closed),
-        logins=_ended_logins(state, now) | _logins(approvals, tenants, state.server),
-    )
+    def _end(self, uid: str, at: datetime, *, unless: GrantRecord | None = None) -> None:
+        grant = self.grants.pop(uid, None)
+        if grant is None:
+            return
+        for index, key in ((self._of_tenant, grant.tenant), (self._of_role, grant.role)):
+            index[key].discard(uid)
+            if not index[key]:
+                del index[key]
+        # A grant that goes on for the same addresses needs no record of its earlier deadline.
+        if unless is None or (unless.role, unless.cidrs) != (grant.role, grant.cidrs):
+            self._ended.setdefault(grant.role, []).append(grant.model_copy(update={"ended_at": at}))
 
 
-def _ended(state: AgentState, kept: tuple[GrantRecord, ...], now: datetime) -> tuple[GrantRecord, ...]:
-    gone = [g.model_copy(update={"ended_at": now}) for g in state.grants if g not in kept]
-    if not gone:
-        return state.ended
-    return (*(g for g in state.ended if g.ended_at is None or g.ended_at > now - HISTORY), *gone)
-
-
-def _ended_logins(state: AgentState, now: datetime) -> dict[str, LoginRecord]:
-    # Of approvals that are gone, as far as they are not still there: lines of theirs may be shipped later.
-    kept = {
-        name: login if login.ended_at else login.model_copy(update={"ended_at": now})
-        for name, login in state.logins.items()
-    }
-    return {name: login for name, login in kept.items() if login.ended_at and login.ended_at > now - HISTORY}
-
-
-def _logins(
-    approvals: Iterable[DDLApproval], tenants: Mapping[tuple[str, str], Tenant], server: str
-) -> dict[str, LoginRecord]:
-    # Known from the moment the approval exists, long before its login does, so no record comes too early.
-    found = {}
-    for approval in approvals:
-        tenant = tenants.get((approval.metadata.namespace, approval.spec.tenant_ref.name))
-        if tenant is not None and tenant.spec.server_ref.name == server:
-            found[login_name(approval.metadata.uid)] = LoginRecord(
-                approval=approval.display,
-                tenant=tenant.display,
-                requested_by=approval.spec.requested_by,
-                approved_by=approval.spec.decision.by if approval.spec.decision else "",
-            )
-    return found
+def applied(state: AgentState, changes: Iterable[Change]) -> AgentState:
+    """The state after the changes; the same object."""
+    for change in changes:
+        state.apply(change)
+    return state

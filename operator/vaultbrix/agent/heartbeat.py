@@ -1,0 +1,121 @@
+"""The agent's sign of life, and what it says of itself in ``status.agents`` of the PostgresServer."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from vaultbrix.adapters.kube import EVENTS, Conflict, Kube, NotFound, resource_type
+from vaultbrix.adapters.lease import LEASES
+from vaultbrix.api.postgresserver import PostgresServer, ServerAgent
+from vaultbrix.domain.clock import clock_skew_seconds
+from vaultbrix.runtime.errors import Expected
+
+log = structlog.get_logger(__name__)
+
+BEAT_SECONDS = 10
+LEASE_SECONDS = 40
+# status.agents[].sources is a sample: enough to see whether addresses are preserved.
+MOST_SOURCES = 8
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Who this agent is: of which PostgresServer, in which namespace its Lease is, and its kernel backend."""
+
+    agent: str
+    server: str
+    namespace: str
+    firewall: Callable[[], str]
+
+
+class Heartbeat:
+    """Renews the Lease, and writes the agent's entry when something in it changed."""
+
+    def __init__(self, kube: Kube, about: Whereabouts) -> None:
+        self._kube = kube
+        self._about = about
+        self._written: ServerAgent | None = None
+        self._sources: list[str] = []
+        self.error = ""
+
+    @property
+    def skew(self) -> int:
+        """Seconds by which the clocks differ, 0 where that may be the network's doing."""
+        return clock_skew_seconds(self._kube.clock_skew)
+
+    def saw(self, addresses: Iterable[str]) -> None:
+        """Connections came from these addresses."""
+        for address in addresses:
+            if len(self._sources) < MOST_SOURCES and address not in self._sources:
+                self._sources.append(address)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._renew()
+                await self._tell()
+            except (NotFound, Conflict):
+                # The PostgresServer may come later.
+                self._written = None
+            except Expected as error:
+                log.warning("heartbeat", message=error.message)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def warn(self, server: PostgresServer | None, reason: str, message: str) -> None:
+        """A warning event about the PostgresServer; best effort, the log has it too."""
+        if server is None:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        event: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            # Events of objects without a namespace live in this one (Kubernetes API, core/v1 Event).
+            "metadata": {"generateName": f"{server.metadata.name}-", "namespace": "default"},
+            "type": "Warning",
+            "reason": reason,
+            "message": f"{self._about.agent}: {message}"[:1024],
+            "involvedObject": {
+                "apiVersion": resource_type(PostgresServer).api_version,
+                "kind": "PostgresServer",
+                "name": server.metadata.name,
+                "uid": server.metadata.uid,
+            },
+            "source": {"component": "vaultbrix-agent", "host": self._about.agent},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._kube.create(EVENTS, "default", event)
+        except (Expected, Conflict, NotFound) as error:
+            log.warning("event not written", message=str(error))
+
+    async def _renew(self) -> None:
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        body = {
+            "metadata": {"namespace": self._about.namespace, "name": f"{self._about.server}-{self._about.agent}"},
+            "spec": {"holderIdentity": self._about.agent, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+        }
+        await self._kube.apply(LEASES, body)
+
+    async def _tell(self) -> None:
+        now = datetime.now(UTC)
+        entry = ServerAgent(
+            name=self._about.agent,
+            namespace=self._about.namespace,
+            firewall=self._about.firewall(),
+            clock_skew_seconds=self.skew,
+            sources=self._sources,
+            error=self.error[:1024],
+            at=now,
+        )
+        if self._written is not None and self._written.model_copy(update={"at": now}) == entry:
+            return
+        body = {"metadata": {"name": self._about.server}, "status": {"agents": [entry.dump()]}}
+        await self._kube.apply(resource_type(PostgresServer), body, subresource="status")
+        self._written = entry

@@ -1,0 +1,100 @@
+"""What an agent changes in its state, decided from the objects as last seen; each answer costs one Tenant's rules."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.domain.access import decide_all
+from vaultbrix.domain.approval import login_name
+from vaultbrix.domain.grants import (
+    AgentState,
+    Change,
+    Closed,
+    Ended,
+    Forgotten,
+    GrantRecord,
+    LoginRecord,
+    LoginSeen,
+    Opened,
+    ServerSeen,
+)
+
+
+def due(state: AgentState, uids: Iterable[str], now: datetime) -> list[Change]:
+    """End those of these grants whose deadline has come: all that can be decided without the API server."""
+    grants = [state.grants[uid] for uid in uids if uid in state.grants]
+    return [Ended(uid=grant.uid, at=now, final=True) for grant in grants if grant.deadline <= now]
+
+
+def of_tenant(
+    state: AgentState,
+    key: tuple[str, str],
+    rules: Sequence[AccessRule],
+    tenant: Tenant | None,
+    server: PostgresServer | None,
+    now: datetime,
+) -> tuple[list[Change], datetime | None]:
+    """Changes for all rules that name the Tenant of this (namespace, name), and when the next of them opens.
+
+    ``server`` is the agent's own, None while its object does not exist. A rule that closed once stays closed.
+    """
+    live = {rule.metadata.uid for rule in rules}
+    changes: list[Change] = [
+        Ended(uid=uid, at=now, final=False) for uid in sorted(state.of_tenant("/".join(key)) - live)
+    ]
+    if tenant is not None and tenant.spec.server_ref.name != state.server:
+        return [*changes, *(Ended(uid=uid, at=now, final=False) for uid in sorted(live & state.grants.keys()))], None
+    opening: list[datetime] = []
+    for uid, verdict in decide_all(rules, tenant, server, now, closed=state.closed).items():
+        held = state.grants.get(uid)
+        if verdict.grant is not None:
+            record = GrantRecord.of(verdict.grant, held.opened_at if held else now)
+            if record != held:
+                changes.append(Opened(grant=record, at=now))
+        elif held is not None:
+            changes.append(Ended(uid=uid, at=now, final=verdict.closed))
+        elif verdict.closed and uid not in state.closed:
+            changes.append(Closed(uid=uid))
+        if verdict.opens_at is not None:
+            opening.append(verdict.opens_at)
+    return changes, min(opening, default=None)
+
+
+def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
+    """What the agent's PostgresServer says now; without its object, what it said last."""
+    if server is None:
+        return []
+    seen = ServerSeen(database=server.spec.database, trusted=tuple(sorted(server.spec.trusted_cidrs)))
+    return [seen] if (seen.database, seen.trusted) != (state.database, state.trusted) else []
+
+
+def of_gone(state: AgentState, uids: Iterable[str]) -> list[Change]:
+    """Forget ended rules whose objects are gone."""
+    return [Forgotten(uid=uid) for uid in sorted(set(uids) & state.closed)]
+
+
+def of_approval(
+    state: AgentState, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
+) -> list[Change]:
+    """Whom an approval's one-time login stands for.
+
+    Known from the moment the approval exists, long before its login does, so that no record comes too early.
+    """
+    name = login_name(approval.metadata.uid)
+    known = state.logins.get(name)
+    if gone:
+        if known is None or known.ended_at is not None:
+            return []
+        return [LoginSeen(name=name, login=known.model_copy(update={"ended_at": now}))]
+    if tenant is None or tenant.spec.server_ref.name != state.server:
+        return []
+    login = LoginRecord(
+        approval=approval.display,
+        tenant=tenant.display,
+        requested_by=approval.spec.requested_by,
+        approved_by=approval.spec.decision.by if approval.spec.decision else "",
+    )
+    return [LoginSeen(name=name, login=login)] if login != known else []
