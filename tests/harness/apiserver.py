@@ -23,9 +23,10 @@ class ApiServer:
         directory.mkdir()
         self._kubectl = str(binaries() / "kubectl")
         self.kubeconfig = directory / "kubeconfig"
-        self._token = secrets.token_urlsafe(24)
+        self.authority = directory / "certificates/apiserver.crt"
+        self.token = secrets.token_urlsafe(24)
         tokens = directory / "tokens.csv"
-        tokens.write_text(f"{self._token},test,test,system:masters\n")
+        tokens.write_text(f"{self.token},test,test,system:masters\n")
         key = directory / "service-account.key"
         run("openssl", "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", key)
         etcd = f"http://127.0.0.1:{ETCD_PORT}"
@@ -72,18 +73,17 @@ class ApiServer:
     def resume(self) -> None:
         """Start the API server alone and wait until it answers."""
         self._server.start()
-        authority = self._directory / "certificates/apiserver.crt"
-        wait_for("the API server has a certificate", authority.exists, tell=self._server.text)
+        wait_for("the API server has a certificate", self.authority.exists, tell=self._server.text)
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
                 {
                     "name": "test",
-                    "cluster": {"server": f"https://{MACHINE}:{PORT}", "certificate-authority": str(authority)},
+                    "cluster": {"server": f"https://{MACHINE}:{PORT}", "certificate-authority": str(self.authority)},
                 }
             ],
-            "users": [{"name": "test", "user": {"token": self._token}}],
+            "users": [{"name": "test", "user": {"token": self.token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "current-context": "test",
         }
@@ -119,9 +119,9 @@ class ApiServer:
             f"https://{MACHINE}:{PORT}{path}",
             method=method,
             data=json.dumps(body).encode() if body else None,
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
-        context = ssl.create_default_context(cafile=str(self._directory / "certificates/apiserver.crt"))
+        context = ssl.create_default_context(cafile=str(self.authority))
         with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
             found: Object = json.load(answer)
         return found

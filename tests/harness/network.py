@@ -66,6 +66,11 @@ class Network:
             self._in_server("ip", "route", "add", f"{address}/128", "via", far)
         return address
 
+    def gateway(self, address: str) -> str:
+        """The address of a client's link, through which the server reaches what else the client has."""
+        found = run(*self.inside("server", ["ip", "route", "get", address])).stdout.split()
+        return found[found.index("via") + 1]
+
     def close(self) -> None:
         """Delete the namespaces, and with them all links; processes in them were ended by their owners."""
         # The link first: the kernel cleans up a namespace later, and two links with one address would compete.

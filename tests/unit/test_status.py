@@ -5,7 +5,7 @@ from tests.unit.builders import HOUR, NOW, named, rule, true
 
 from vaultbrix.api.accessrule import AccessRuleStatus
 from vaultbrix.api.conditions import ConditionType, Reason
-from vaultbrix.controllers.status import Conditions, differs
+from vaultbrix.controllers.status import Conditions, changed_by_us_alone, differs
 
 AGENT = {"name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z"}
 
@@ -85,3 +85,21 @@ def test_each_type_is_there_once_however_often_it_is_set() -> None:
     built.set(ConditionType.READY, False, Reason.WAITING, "")
     built.set(ConditionType.READY, True, Reason.READY, "")
     assert [(c.type, c.status) for c in built.all()] == [("Ready", "True")]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "fields", "alone"),
+    [
+        ({}, {}, True),
+        ({}, {"phase": "Expired", "conditions": true("Ready")}, True),
+        ({"generation": 2}, {}, False),
+        ({"deletionTimestamp": "2026-12-01T12:00:00Z"}, {}, False),
+        ({}, {"agents": [AGENT]}, False),
+        ({}, {"conditions": true("Ready", "Enforced")}, False),
+    ],
+)
+def test_what_came_in_while_we_wrote_is_not_taken_for_known(
+    metadata: dict[str, Any], fields: dict[str, Any], alone: bool
+) -> None:
+    after = rule(metadata={"resourceVersion": "2", **metadata}, status=fields)
+    assert changed_by_us_alone(rule(), after, status(conditions=true("Ready"))) is alone

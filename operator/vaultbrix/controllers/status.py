@@ -70,8 +70,25 @@ async def write_status(kube: Kube, store: Store[R], resource: R, wanted: ApiMode
     except (NotFound, Conflict):
         return resource
     fresh = type(resource).parse(answer)
-    store.refresh(fresh)
+    if changed_by_us_alone(resource, fresh, wanted):
+        store.refresh(fresh)
     return fresh
+
+
+def changed_by_us_alone(before: Resource, after: Resource, wanted: ApiModel) -> bool:
+    """Whether an object that was just written holds nothing of others that was not there when it was decided on.
+
+    If it does, the events of the watch must find it new, since they are what brings the object back to work.
+    """
+    ours = {c.type for c in getattr(wanted, "conditions", [])}
+
+    def foreign(resource: Resource) -> tuple[Any, ...]:
+        status: Any = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
+        meta = resource.metadata
+        kept = [c for c in status.conditions if c.type not in ours]
+        return (meta.uid, meta.generation, meta.deletion_timestamp, getattr(status, "agents", []), kept)
+
+    return foreign(before) == foreign(after)
 
 
 async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: bool) -> R:
