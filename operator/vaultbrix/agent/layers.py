@@ -1,6 +1,8 @@
 """All layers in the order that never leaves an ended rule open.
 
-To open: kernel set → pg_hba.conf → reload → probe. To close: pg_hba.conf → reload → kernel set → sessions → probe.
+pg_hba.conf → reload → kernel set → sessions → probe. The kernel comes after pg_hba.conf to open as well as to close:
+until PostgreSQL was told, an address gets a reset and tries again at once, rather than a handshake that ends in a
+refusal; and an address that the kernel lets through has had its deadline there since its first packet.
 Each layer is tried even if the one before failed, so that one broken layer never keeps a rule open.
 """
 
@@ -61,8 +63,8 @@ class Layers:
         """Make all layers hold exactly the grants of the state."""
         self.errors = {}
         await self._try("kernel", lambda: self.kernel.trust(state.trusted))
-        await self._try("kernel", self.kernel.open)
         await self._try("hba", lambda: self.hba.write(state.database, state.trusted))
+        await self._try("kernel", self.kernel.open)
         await self._try("kernel", self.kernel.close)
         await self._try("sessions", self._end_sessions)
         if "hba" not in self.errors:
