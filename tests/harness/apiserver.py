@@ -9,11 +9,11 @@ from typing import Any
 
 from tests.harness.network import MACHINE
 from tests.harness.processes import Process
-from tests.harness.shell import TOP, binaries, run, wait_for
+from tests.harness.shell import SLOT, TOP, binaries, run, wait_for
 
 Object = dict[str, Any]
 
-PORT, ETCD_PORT, PEER_PORT = 16443, 12379, 12380
+PORT, ETCD_PORT, PEER_PORT = 16443, 12379 + 10 * SLOT, 12380 + 10 * SLOT
 
 
 class ApiServer:

@@ -9,9 +9,9 @@ import os
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from tests.harness.shell import run
+from tests.harness.shell import SLOT, run
 
-MACHINE, SERVER = "172.31.250.1", "172.31.250.2"
+MACHINE, SERVER = f"172.31.250.{4 * SLOT + 1}", f"172.31.250.{4 * SLOT + 2}"
 SERVER6 = "fd00:250:ffff::1"
 
 

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 TOP = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 30.0
+# Runs beside each other need different ones: it sets their addresses and ports apart.
+SLOT = int(os.environ.get("VAULTBRIX_TEST_SLOT", "0"))
 
 
 def run(

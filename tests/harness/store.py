@@ -8,11 +8,12 @@ from typing import Any, LiteralString
 
 import psycopg
 from tests.harness.postgres import Postgres
+from tests.harness.shell import SLOT
 
 from vaultbrix.audit import store
 from vaultbrix.domain import scram
 
-PORT = 15432
+PORT = 15432 + SLOT
 DATABASE = "audit"
 
 

@@ -12,7 +12,7 @@ from tests.harness.apiserver import ApiServer, Object
 from tests.harness.network import MACHINE, SERVER, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import run
+from tests.harness.shell import SLOT, run
 from tests.harness.store import Store
 
 SYSTEM = "vaultbrix-test"
@@ -37,7 +37,7 @@ class World:
         self.store = Store(self.directory / "store")
         environment = {"KUBECONFIG": str(self.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
         self.operator = Process(
-            [*VAULTBRIX, "operator", "--identity=test", "--probe-port=18080"],
+            [*VAULTBRIX, "operator", "--identity=test", f"--probe-port={18080 + 10 * SLOT}"],
             self.directory / "operator.log",
             env=environment,
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import run, wait_for
+from tests.harness.shell import SLOT, run, wait_for
 from tests.harness.world import SYSTEM, World
 
 from vaultbrix.domain import scram
@@ -23,7 +23,7 @@ ROUNDS = pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.m
 def second_operator(world: World) -> Iterator[Process]:
     environment = {"KUBECONFIG": str(world.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
     process = Process(
-        [*VAULTBRIX, "operator", "--identity=second", "--probe-port=18082"],
+        [*VAULTBRIX, "operator", "--identity=second", f"--probe-port={18082 + 10 * SLOT}"],
         world.directory / "second.log",
         env=environment,
     )

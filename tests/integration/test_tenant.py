@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator
 
 import pytest
+from tests.harness.network import MACHINE
 from tests.harness.shell import wait_for
 from tests.harness.world import ADMIN_PASSWORD, SERVER_NAME, World, secret, server, tenant
 
@@ -187,7 +188,7 @@ def test_a_wrong_admin_password_is_told_without_the_password(world: World, wrong
 def test_postgresql_that_is_down_is_told_and_others_are_unharmed(world: World) -> None:
     team = world.team()
     good = world.tenant(team)
-    world.api.apply(server("down", host="172.31.250.1", port=9))
+    world.api.apply(server("down", host=MACHINE, port=9))
     try:
         bad = world.tenant(team, wait=False, serverRef={"name": "down"})
         told = world.api.await_condition("pgs", "down", "", status="False", reason="Unreachable")

@@ -1,0 +1,65 @@
+"""``vaultbrix`` that kills itself right after a side effect: ``python dying.py FILE COMMAND…``.
+
+The side effect is the one that FILE names at that moment; while there is no such file nothing is special. SIGKILL leaves no chance to
+clean up, as with a power cut of this process alone.
+"""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vaultbrix.adapters.firewall import Firewall
+from vaultbrix.adapters.grantsfile import GrantsFile
+from vaultbrix.adapters.hba import HbaFile
+from vaultbrix.adapters.kube import Kube
+from vaultbrix.adapters.sessions import SessionControl
+from vaultbrix.cli.main import app
+
+STEPS: dict[str, tuple[type, str]] = {
+    "remembered": (GrantsFile, "append"),
+    "pg_hba.conf written": (HbaFile, "write"),
+    "PostgreSQL told to reload": (SessionControl, "reload"),
+    "let in by the kernel": (Firewall, "allow"),
+    "shut out by the kernel": (Firewall, "deny"),
+    "sessions ended": (SessionControl, "terminate"),
+    "load confirmed": (SessionControl, "asks_for_password"),
+    "reported": (Kube, "apply"),
+}
+
+
+def die_after(file: Path, step: str, owner: type, name: str) -> None:
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def die_if_asked() -> None:
+        if file.exists() and file.read_text() == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if name in ("append", "write", "allow", "deny"):
+
+        @functools.wraps(original)
+        def replaced(*arguments: Any, **named: Any) -> Any:
+            answer = original(*arguments, **named)
+            die_if_asked()
+            return answer
+
+        setattr(owner, name, replaced)
+        return
+
+    @functools.wraps(original)
+    async def replaced_later(*arguments: Any, **named: Any) -> Any:
+        answer = await original(*arguments, **named)
+        die_if_asked()
+        return answer
+
+    setattr(owner, name, replaced_later)
+
+
+if __name__ == "__main__":
+    asked = Path(sys.argv.pop(1))
+    for step_, (owner_, name_) in STEPS.items():
+        die_after(asked, step_, owner_, name_)
+    app()
