@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultbrix.adapters.firewall import Firewall
+from vaultbrix.adapters.firewall import Chosen
 from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.kube import Kube
 from vaultbrix.adapters.postgres import Target
@@ -21,6 +21,7 @@ class Options:
     server: str
     name: str
     port: int
+    firewall: str
     hba_file: Path
     state_file: Path
     socket_directory: Path
@@ -33,7 +34,7 @@ async def main(options: Options) -> None:
     # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
     kube = Kube("vaultbrix-agent")
     layers = Layers(
-        Firewall(options.port),
+        Chosen(options.port, options.firewall),
         HbaFile(options.hba_file),
         SessionControl(
             Target(
