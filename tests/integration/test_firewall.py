@@ -142,6 +142,17 @@ def test_refused_addresses_are_remembered(firewall: Guarded) -> None:
     assert set(firewall.refused()) == {"203.0.113.8", "2001:db8::8"}
 
 
+def test_so_many_refused_addresses_are_remembered_and_all_are_refused(firewall: Guarded) -> None:
+    client = firewall.pair.client
+    client.run("ip", "route", "add", "local", "10.9.0.0/16", "dev", "lo")
+    for number in range(1_200):
+        with pytest.raises(ConnectionRefusedError):
+            source = f"10.9.{number >> 8}.{number & 255}"
+            client.do(socket.create_connection, (SERVER4, PORT), 30, (source, 0))
+    assert 900 < len(firewall.refused()) <= 1024
+    assert firewall.ensure() is False
+
+
 def test_a_firewall_that_stands_is_left_alone(firewall: Guarded) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "2001:db8::/64": LONG})
     assert firewall.ensure() is False

@@ -77,13 +77,14 @@ def exchange(protocol: int, requests: Sequence[Request]) -> list[Answer]:
         kernel.settimeout(_PATIENCE_SECONDS)
         kernel.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         kernel.bind((0, 0))
-        for window in _windows(requests):
+        for window in windows(requests):
             kernel.sendto(b"".join(_message(requests[number], number) for number in window), (0, 0))
             _receive(kernel, answers, set(window))
     return answers
 
 
-def _windows(requests: Sequence[Request]) -> Iterator[range]:
+def windows(requests: Sequence[Request]) -> Iterator[range]:
+    """Which requests go together, so that their answers fit what the kernel keeps for us."""
     start, size = 0, 0
     for number, request in enumerate(requests):
         size += _HEADER.size + len(request.payload)
