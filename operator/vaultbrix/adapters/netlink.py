@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 
+# Do something and say how it went; answer with one message, or an error; answer with any number of messages.
 REQUEST = NLM_F_REQUEST | NLM_F_ACK
+QUESTION = NLM_F_REQUEST
 DUMP = NLM_F_REQUEST | NLM_F_DUMP
 
 # The value is further attributes (NLA_F_NESTED); the value is in network order (NLA_F_NET_BYTEORDER).
@@ -34,7 +36,7 @@ _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 
 @dataclass(frozen=True)
 class Request:
-    """One message to the kernel; ``flags`` are REQUEST or DUMP, with others added."""
+    """One message to the kernel; ``flags`` are REQUEST, QUESTION or DUMP."""
 
     type: int
     payload: bytes
@@ -79,7 +81,7 @@ def exchange(protocol: int, requests: Sequence[Request]) -> list[Answer]:
         kernel.bind((0, 0))
         for window in windows(requests):
             kernel.sendto(b"".join(_message(requests[number], number) for number in window), (0, 0))
-            _receive(kernel, answers, set(window))
+            _receive(kernel, answers, {number: requests[number].flags for number in window})
     return answers
 
 
@@ -101,7 +103,7 @@ def _message(request: Request, number: int) -> bytes:
     return _HEADER.pack(length, request.type, request.flags, number, 0) + request.payload + padding
 
 
-def _receive(kernel: socket.socket, answers: list[Answer], waiting: set[int]) -> None:
+def _receive(kernel: socket.socket, answers: list[Answer], waiting: dict[int, int]) -> None:
     while waiting:
         data = kernel.recv(_RECEIVE_BYTES)
         position = 0
@@ -113,6 +115,8 @@ def _receive(kernel: socket.socket, answers: list[Answer], waiting: set[int]) ->
                 continue
             if type_ in (NLMSG_ERROR, NLMSG_DONE):
                 answers[number].error = -_ERRNO.unpack_from(payload)[0] if len(payload) >= 4 else 0
-                waiting.discard(number)
+                del waiting[number]
             else:
                 answers[number].payloads.append(payload)
+                if waiting[number] == QUESTION:
+                    del waiting[number]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pyroute2.netlink import NETLINK_NETFILTER
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES
 
-from vaultbrix.adapters.netlink import Request, attribute, attributes, exchange, nested
+from vaultbrix.adapters.netlink import QUESTION, Request, attribute, attributes, exchange, nested
 
 _GETSETELEM, _GETGEN = 13, 16
 _GEN_ID = 1
@@ -50,4 +50,4 @@ def present(table: str, asked: Iterable[tuple[str, bytes]]) -> list[bool]:
 
 
 def _request(command: int, family: int, *packed: bytes) -> Request:
-    return Request(NFNL_SUBSYS_NFTABLES << 8 | command, bytes((family, 0, 0, 0)) + b"".join(packed))
+    return Request(NFNL_SUBSYS_NFTABLES << 8 | command, bytes((family, 0, 0, 0)) + b"".join(packed), QUESTION)
