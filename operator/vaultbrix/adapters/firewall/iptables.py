@@ -16,6 +16,7 @@ byte of its open connections passes, with every process of ours dead. Nothing el
 import errno
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -279,7 +280,8 @@ def _translated() -> Iterator[None]:
         raise _failed(error.strerror or str(error)) from None
     # ValueError: python-iptables, of a set that is not there.
     except (iptc.IPTCError, iptc.XTablesError, NetlinkError, ipset.IpsetError, ValueError) as error:
-        raise _failed(str(error)) from None
+        # python-iptables shows what the kernel said as bytes.
+        raise _failed(re.sub(r"b'([^']*)'", r"\1", str(error))) from None
 
 
 def _failed(said: str) -> Transient:
