@@ -21,7 +21,7 @@ RUN python3 -m pip install --no-deps --no-compile --target /opt/vaultbrix/lib/py
     && chmod 0755 /opt/vaultbrix/bin/vaultbrix
 
 FROM ${BASE} AS vaultbrix
-RUN apt-get update && apt-get install -y --no-install-recommends python3 libxtables12 libip4tc2 libip6tc2 iptables ca-certificates \
+RUN apt-get update && apt-get install -y --no-install-recommends python3 libxtables12 libip4tc2 libip6tc2 iptables nftables ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && echo "vaultbrix:x:65532:65532::/nonexistent:/usr/sbin/nologin" >> /etc/passwd \
     && echo "vaultbrix:x:65532:" >> /etc/group

@@ -8,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What tests and demo need of Debian beside hack/cluster's own list.
-PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 gcc libc6-dev make
+PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables gcc libc6-dev make
 
 .PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench soak cluster-up cluster-down
 
@@ -39,7 +39,7 @@ lint: setup ## ruff, mypy, import layers
 test-unit: setup ## decisions, rendering, parsers: seconds
 	$(RUN)/pytest tests/unit
 
-test-integration: setup ## real API server, PostgreSQL with pgaudit, ipset and iptables in network namespaces
+test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
 	hack/cluster/build.sh
 	$(RUN)/pytest tests/integration
 

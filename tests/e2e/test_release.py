@@ -19,6 +19,7 @@ def test_a_typo_in_the_values_is_refused_with_its_name(cluster: Cluster) -> None
         ("operator.replicas=0", "replicas"),
         ("postgresql.storage.size=ten", "size"),
         ("rbac.tenantNamespaces={Team}", "tenantNamespaces"),
+        ("postgresql.agent.firewall=pf", "firewall"),
     ):
         done = run("helm", "template", "x", chart, "--set", value, check=False)
         assert done.returncode != 0

@@ -1,7 +1,7 @@
 """``vaultbrix`` that kills itself right after a side effect: ``python dying.py FILE COMMAND…``.
 
-The side effect is the one that FILE names at that moment; while there is no such file nothing is special. SIGKILL leaves no chance to
-clean up, as with a power cut of this process alone.
+The side effect is the one that FILE names at that moment; while there is no such file nothing is special. SIGKILL
+leaves no chance to clean up, as a power cut of this process alone.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vaultbrix.adapters.firewall import Firewall
+from vaultbrix.adapters.firewall import Chosen
 from vaultbrix.adapters.grantsfile import GrantsFile
 from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.kube import Kube
@@ -23,8 +23,8 @@ STEPS: dict[str, tuple[type, str]] = {
     "remembered": (GrantsFile, "append"),
     "pg_hba.conf written": (HbaFile, "write"),
     "PostgreSQL told to reload": (SessionControl, "reload"),
-    "let in by the kernel": (Firewall, "allow"),
-    "shut out by the kernel": (Firewall, "deny"),
+    "let in by the kernel": (Chosen, "allow"),
+    "shut out by the kernel": (Chosen, "deny"),
     "sessions ended": (SessionControl, "terminate"),
     "load confirmed": (SessionControl, "asks_for_password"),
     "reported": (Kube, "apply"),

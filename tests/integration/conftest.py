@@ -1,9 +1,14 @@
-"""One world for all tests: every part is real and runs as a process of its own."""
+"""One world for all tests: every part is real and runs as a process of its own. Tests of the kernel need none."""
 
 from collections.abc import Iterator
 
 import pytest
+from tests.harness.namespaces import Pair
 from tests.harness.world import World
+from tests.integration.guarded import Guarded
+
+from vaultbrix.adapters.firewall.iptables import Iptables
+from vaultbrix.adapters.firewall.nftables import Nftables
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,20 @@ def world(running: World) -> World:
     """The world with everything up, whatever the test before has ended."""
     running.heal()
     return running
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two hosts of a test's own."""
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[Iptables, Nftables], ids=["iptables", "nftables"])
+def firewall(request: pytest.FixtureRequest, pair: Pair) -> Iterator[Guarded]:
+    """A server that is closed by default, by each of the kernel's interfaces."""
+    guarded = Guarded(pair, request.param(5433))
+    guarded.ensure()
+    yield guarded
+    guarded.listener.close()

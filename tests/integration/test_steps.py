@@ -12,13 +12,9 @@ from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
 from tests.harness.world import PORT, World, in_seconds, rule
 
-OPENING = [
-    "remembered", "pg_hba.conf written", "PostgreSQL told to reload", "let in by the kernel", "load confirmed", "reported",
-]  # fmt: skip
-CLOSING = [
-    "remembered", "pg_hba.conf written", "PostgreSQL told to reload", "shut out by the kernel", "sessions ended",
-    "load confirmed", "reported",
-]  # fmt: skip
+BEGINNING = ["remembered", "pg_hba.conf written", "PostgreSQL told to reload"]
+OPENING = [*BEGINNING, "let in by the kernel", "load confirmed", "reported"]
+CLOSING = [*BEGINNING, "shut out by the kernel", "sessions ended", "load confirmed", "reported"]
 BYSTANDER, GUEST = "203.0.113.60", "203.0.113.61"
 
 
@@ -53,8 +49,10 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def mortal(world: World) -> Iterator[tuple[World, Path]]:
+def mortal(running: World) -> Iterator[tuple[World, Path]]:
     """The world with an agent that dies when a file says so."""
+    world = running
+    world.heal()
     trap = world.directory / "trap"
     command = list(world.agent.command)
     at = command.index("agent")

@@ -273,6 +273,7 @@ class Enforcer:
         }
         self._sessions = counts
         self._heartbeat.saw(str(s.address) for s in self._layers.sessions.seen if s.address is not None)
+        self._heartbeat.saw(await self._layers.kernel.refused())
         self._wake.set()
 
     async def _check_kernel(self) -> None:

@@ -80,6 +80,13 @@ class KernelLayer:
         }
         self.dirty |= (set(present) | set(self._desired.cidrs())) - self._held.keys()
 
+    async def refused(self) -> list[str]:
+        """Addresses that were refused lately; none while that cannot be told."""
+        try:
+            return await asyncio.to_thread(self._firewall.refused)
+        except Expected:
+            return []
+
     def touch(self, cidrs: Iterable[str]) -> None:
         """Have these looked at with the next call."""
         self.dirty.update(cidrs)

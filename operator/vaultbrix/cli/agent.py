@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultbrix.adapters.firewall import Firewall
+from vaultbrix.adapters.firewall import Chosen
 from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.kube import Kube
 from vaultbrix.adapters.postgres import Target
@@ -23,6 +23,7 @@ class Options:
     name: str
     namespace: str
     port: int
+    firewall: str
     hba_file: Path
     state_file: Path
     socket_directory: Path
@@ -34,7 +35,7 @@ async def main(options: Options) -> None:
     """Until cancelled; the rules stay in force."""
     # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
     kube = Kube("vaultbrix-agent")
-    firewall = Firewall(options.port)
+    firewall = Chosen(options.port, options.firewall)
     layers = Layers(
         firewall,
         HbaFile(options.hba_file),

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -45,6 +45,10 @@ def agent(
     name: Annotated[str, typer.Option(envvar="POD_NAME", help="This agent's name in status.agents.")] = "",
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Where its Lease is.")] = "vaultbrix-system",
     port: Annotated[int, typer.Option(help="Port of PostgreSQL.")] = 5433,
+    firewall: Annotated[
+        Literal["auto", "iptables", "nftables"],
+        typer.Option(help="The kernel's interface: iptables (legacy) where it works, else nftables; or one of them."),
+    ] = "auto",
     database: Annotated[str, typer.Option(help="Database to connect to.")] = "postgres",
     probe_port: ProbePort = 8081,
 ) -> None:
@@ -56,6 +60,7 @@ def agent(
         name=(name or socket.gethostname()).lower(),
         namespace=namespace,
         port=port,
+        firewall=firewall,
         hba_file=hba_file,
         state_file=state_file,
         socket_directory=socket_directory,
