@@ -19,7 +19,7 @@ class Process:
     def __init__(self, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.command = list(command)
         self.log = log
-        self._env = {**os.environ, "PYTHONPATH": str(TOP / "operator"), **(env or {})}
+        self.env = {**os.environ, "PYTHONPATH": str(TOP / "operator"), **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -27,7 +27,7 @@ class Process:
         assert not self.running, "it runs already"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._env
+                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self.env
             )
 
     @property

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.harness import dying
-from tests.harness.network import SERVER
 from tests.harness.processes import Process
-from tests.harness.shell import run, wait_for
-from tests.harness.world import PORT, World, in_seconds, rule
+from tests.harness.shell import wait_for
+from tests.harness.world import World, in_seconds, rule
+from tests.integration.access import held, reset
 
 BEGINNING = ["remembered", "pg_hba.conf written", "PostgreSQL told to reload"]
 OPENING = [*BEGINNING, "let in by the kernel", "load confirmed", "reported"]
@@ -28,13 +28,6 @@ class Scene:
     guest: str
     session: Process
     trap: Path
-
-    def reset(self, address: str) -> bool:
-        """Whether a new connection is answered with a TCP reset."""
-        self.world.network.client(address)
-        probe = f"exec 3<>/dev/tcp/{SERVER}/{PORT}"
-        command = self.world.network.inside(address, ["timeout", "3", "bash", "-c", probe])
-        return "Connection refused" in run(*command, check=False).stderr
 
     def dies(self, step: str, action: Callable[[], object]) -> None:
         """Have the agent die after that step of what the action brings about, and start it again."""
@@ -73,17 +66,9 @@ def scene(mortal: tuple[World, Path]) -> Iterator[Scene]:
     bystander, guest = world.tenant(team), world.tenant(team)
     name = world.rule(team, bystander, f"{BYSTANDER}/32")
     world.api.await_condition("accessrule", name, team)
-    session = world.psql(BYSTANDER, team, bystander, "SELECT pg_sleep(3600)").hold(world.directory / "bystander.log")
-    wait_for("the bystander's session is open", lambda: sleepers(world, BYSTANDER) == 1, tell=session.text)
+    session = held(world, BYSTANDER, team, bystander, "bystander")
     yield Scene(world, team, bystander, guest, session, trap)
     session.kill()
-
-
-def sleepers(world: World, address: str) -> int:
-    ((count,),) = world.postgres.query(
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND client_addr = %s", [address]
-    )
-    return int(count)
 
 
 @pytest.mark.parametrize("step", OPENING)
@@ -93,7 +78,7 @@ def test_an_agent_that_dies_while_it_opens_goes_on_where_it_was(scene: Scene, st
     world.api.await_condition("accessrule", "guest", scene.team)
     assert world.psql(GUEST, scene.team, scene.guest, "SELECT 1").works()
     world.api.delete("accessrule", "guest", scene.team)
-    wait_for("the guest is out", lambda: scene.reset(GUEST))
+    wait_for("the guest is out", lambda: reset(world, GUEST))
 
 
 @pytest.mark.parametrize("step", CLOSING)
@@ -104,14 +89,13 @@ def test_an_agent_that_dies_while_it_closes_leaves_nothing_open(scene: Scene, st
     terms = {"expiresAt": in_seconds(8)} if end == "expired" else {"ttl": "1h"}
     world.rule(team, scene.guest, f"{GUEST}/32", name=name, **terms)
     world.api.await_condition("accessrule", name, team)
-    guest = world.psql(GUEST, team, scene.guest, "SELECT pg_sleep(3600)").hold(world.directory / f"{name}.log")
-    wait_for("the guest's session is open", lambda: sleepers(world, GUEST) == 1, tell=guest.text)
+    guest = held(world, GUEST, team, scene.guest, name)
     if end == "revoked":
         scene.dies(step, lambda: world.api.apply(rule(team, name, scene.guest, f"{GUEST}/32", revoked=True, **terms)))
     else:
         scene.dies(step, lambda: None)
     wait_for("the guest's session has ended", lambda: not guest.running, tell=world.agent.text)
-    wait_for("the guest is out", lambda: scene.reset(GUEST))
+    wait_for("the guest is out", lambda: reset(world, GUEST))
     told = world.api.await_condition("accessrule", name, team, type_="Enforced", status="False")
     assert told["reason"] == "Closed"
     assert f'"tenant_{scene.guest.replace("-", "_")}"' not in world.postgres.hba_file.read_text()

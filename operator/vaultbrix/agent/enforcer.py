@@ -48,9 +48,8 @@ class Identity:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Why a rule that should open does not, and whose Tenant's rules to decide again once it may."""
+    """Why a rule that should open does not."""
 
-    tenant: TenantKey
     layer: str
     message: str
 
@@ -70,7 +69,7 @@ class Enforcer:
         self._file = GrantsFile(identity.state_file)
         self._state = AgentState(identity.server)
         self._unsaved: list[Change] = []
-        self._held_back: dict[str, HeldBack] = {}
+        self._held_back: dict[TenantKey, dict[str, HeldBack]] = {}
         self._deadlines: Deadlines[str] = Deadlines()
         self._openings: Deadlines[TenantKey] = Deadlines()
         self._due: set[str] = set()
@@ -154,6 +153,7 @@ class Enforcer:
         changes += of_server(self._state, server)
         decided = {change.uid for change in changes if isinstance(change, Ended)}
         for key in sorted(touched.tenants):
+            self._held_back.pop(key, None)
             tenant = self._watched.tenants.get(*key)
             found, opens_at = of_tenant(self._state, key, self._watched.rules.of(key), tenant, server, now)
             changes += [c for c in found if not (isinstance(c, Ended) and c.uid in decided)]
@@ -179,7 +179,6 @@ class Enforcer:
 
     def _hold_back(self, changes: list[Change]) -> list[Change]:
         """Without what must not open while this machine's clock is wrong."""
-        self._held_back.clear()
         skew = self._heartbeat.skew
         if not skew:
             return changes
@@ -193,7 +192,7 @@ class Enforcer:
 
     def _hold(self, change: Opened, layer: str, message: str) -> None:
         namespace, _, name = change.grant.tenant.partition("/")
-        self._held_back[change.grant.uid] = HeldBack((namespace, name), layer, message)
+        self._held_back.setdefault((namespace, name), {})[change.grant.uid] = HeldBack(layer, message)
 
     def _remember(self, changes: list[Change], now: datetime) -> list[Change]:
         """Write the changes before they are applied. What cannot be remembered is not opened, but closed it is."""
@@ -265,8 +264,8 @@ class Enforcer:
 
     async def _check_sessions(self) -> None:
         self._layers.recheck()
-        for held in self._held_back.values():
-            self._watched.touch(held.tenant)
+        for tenant in self._held_back:
+            self._watched.touch(tenant)
         counts = self._layers.desired.count(self._layers.sessions.seen)
         self._tell |= {
             uid for uid in counts.keys() | self._sessions.keys() if counts.get(uid) != self._sessions.get(uid)
@@ -285,14 +284,14 @@ class Enforcer:
         uids = {uid for change in decided if (uid := _uid(change))} | self._tell | set(self._layers.closing())
         self._tell = set()
         for uid in uids:
-            held = self._held_back.get(uid)
+            rule = self._watched.rules.by_uid(uid)
+            if rule is None:
+                continue
+            held = self._held_back.get(tenant_of(rule), {}).get(uid)
             errors = {held.layer: held.message} if held else self._layers.trouble(uid)
             if errors:
                 # Until it is well.
                 self._tell.add(uid)
-            rule = self._watched.rules.by_uid(uid)
-            if rule is None:
-                continue
             facts = Facts(
                 self._layers.desired.get(uid), errors, self._sessions.get(uid, 0), self._layers.terminated(uid)
             )
