@@ -11,6 +11,7 @@ from vaultbrix.adapters.postgres import Target
 from vaultbrix.adapters.sessions import SessionControl
 from vaultbrix.agent.enforcer import Enforcer, Identity
 from vaultbrix.agent.layers import Layers
+from vaultbrix.edge.echo import echo
 from vaultbrix.edge.probes import probes
 
 
@@ -26,6 +27,7 @@ class Options:
     socket_directory: Path
     database: str
     probe_port: int
+    echo_port: int = 0
 
 
 async def main(options: Options) -> None:
@@ -50,7 +52,7 @@ async def main(options: Options) -> None:
     enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, closed)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
-        async with probes(options.probe_port, closed.is_set):
+        async with probes(options.probe_port, closed.is_set), echo(options.echo_port):
             await enforcer.run()
     finally:
         await kube.close()
