@@ -103,7 +103,12 @@ class Kube:
     async def _api(self) -> client.ApiClient:
         async with self._loading:
             if self._loaded is None:
-                self._loaded = client.ApiClient(await _configuration(self._context))
+                configuration = await _configuration(self._context)
+                try:
+                    self._loaded = client.ApiClient(configuration)
+                except (OSError, ValueError) as error:
+                    # Certificates are read here.
+                    raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: {error}") from None
             return self._loaded
 
     async def address(self) -> str:

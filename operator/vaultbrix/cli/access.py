@@ -10,10 +10,12 @@ from vaultbrix.cli.output import Format
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", metavar="NAMESPACE", help="Default: that of the kubeconfig's context.")
 ]
-Context = Annotated[str, typer.Option(metavar="NAME", help="Context of the kubeconfig. Default: the current one.")]
+Context = Annotated[
+    str, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current one.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the agents have done it.")]
 Timeout = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait at most.")]
-TenantName = Annotated[str, typer.Argument(help="Name of the Tenant.")]
+TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Name of the Tenant.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
 
 
@@ -27,7 +29,7 @@ class Login(StrEnum):
 def allow(
     tenant: TenantName,
     cidr: Annotated[
-        list[str], typer.Option(metavar="CIDR", help="Address or network; me: your own. Repeat it for more.")
+        list[str], typer.Option("--cidr", metavar="CIDR", help="Address or network; me: your own. Repeat it for more.")
     ],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")],
     lasting: Annotated[
@@ -41,7 +43,7 @@ def allow(
     ] = None,
     login: Annotated[Login, typer.Option(help="The tenant's login, or one of the rule's own.")] = Login.TENANT,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the AccessRule. Default: made from the tenant's.")
+        str, typer.Option("--name", metavar="NAME", help="Name of the AccessRule. Default: made from the tenant's.")
     ] = "",
     requested_by: Annotated[str, typer.Option(metavar="PERSON", help="Who will use it. Default: you.")] = "",
     namespace: Namespace = "",
@@ -122,7 +124,7 @@ def extend(
 def rules(
     namespace: Namespace = "",
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
-    tenant: Annotated[str, typer.Option(metavar="NAME", help="Of this Tenant only.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="Of this Tenant only.")] = "",
     ended: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show changes as they come.")] = False,
     output: Output = Format.TABLE,
@@ -139,7 +141,7 @@ def rules(
 
 def explain(
     ip: Annotated[str, typer.Option(metavar="ADDRESS", help="The address; me: your own.")],
-    tenant: Annotated[str, typer.Option(metavar="NAME", help="Name of the Tenant.")],
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="Name of the Tenant.")],
     namespace: Namespace = "",
     context: Context = "",
 ) -> None:
