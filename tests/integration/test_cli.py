@@ -5,14 +5,13 @@ import json
 import re
 import signal
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from tests.harness.network import MACHINE, SERVER, SERVER6
+from tests.harness.network import SERVER
 from tests.harness.processes import Process
-from tests.harness.shell import run, wait_for
-from tests.harness.world import ECHO_PORT, EVE, PORT, World, approval, in_seconds, rule, server, tenant
+from tests.harness.shell import wait_for
+from tests.harness.world import EVE, PORT, World, approval, in_seconds, rule, tenant
 from tests.integration.commands import READ, Person, may
 
 
@@ -63,8 +62,8 @@ def test_a_person_opens_extends_understands_and_ends_access(world: World) -> Non
 
     said = jane.succeeds("explain", "--ip", "203.0.113.60", "--tenant", name)
     assert said.startswith(f"yes: 203.0.113.60 may log in as {role}")
-    for told in ("kernel        yes: agent-1", "pg_hba        yes: agent-1", "network policy", "test: CHG-1"):
-        assert told in said
+    for told in ("kernel +yes: agent-1", "pg_hba +yes: agent-1", "network policy +yes:", "requested by +test: CHG-1"):
+        assert re.search(told, said)
     done = jane.types("explain", "--ip", EVE, "--tenant", name)
     assert done.returncode == 1
     assert "no rule of the tenant covers that address" in done.stdout
@@ -348,52 +347,6 @@ def test_a_watch_shows_changes_as_they_come_and_ends_when_asked(world: World) ->
     world.api.delete("accessrule", "first", team)
     watching.stop(signal.SIGINT)
     assert "Traceback" not in watching.text()
-
-
-def heard(world: World, client: str, host: str) -> str:
-    """What the echo tells a client."""
-    world.network.client(client)
-    listen = f"exec 3<>/dev/tcp/{host}/{ECHO_PORT}; cat <&3"
-    return run(*world.network.inside(client, ["timeout", "5", "bash", "-c", listen]), check=False).stdout
-
-
-def test_the_echo_tells_everybody_their_own_address_as_the_server_sees_it(world: World) -> None:
-    wait_for("it answers", lambda: heard(world, EVE, SERVER))
-    assert heard(world, EVE, SERVER) == f"{EVE}\n"
-    assert heard(world, "2001:db8::9", SERVER6) == "2001:db8::9\n"
-
-
-def test_callers_that_stay_or_talk_keep_nobody_from_the_echo(world: World) -> None:
-    wait_for("it answers", lambda: heard(world, EVE, SERVER))
-    crowd = (
-        f"for i in $(seq 60); do exec {{fd}}<>/dev/tcp/{SERVER}/{ECHO_PORT}; printf 'GET /%s' $i >&$fd; done; sleep 60"
-    )
-    world.network.client("198.51.100.10")
-    pushing = Process(world.network.inside("198.51.100.10", ["bash", "-c", crowd]), world.directory / "crowd.log")
-    pushing.start()
-    try:
-        wait_for("others are answered", lambda: heard(world, EVE, SERVER) == f"{EVE}\n")
-    finally:
-        pushing.kill()
-    assert world.agent.running
-
-
-def test_me_is_the_address_that_the_server_sees(world: World) -> None:
-    team = world.team()
-    name = world.tenant(team)
-    jane = Person.admin(world, team)
-    wait_for("it answers", lambda: heard(world, EVE, SERVER))
-    jane.succeeds("allow", name, "--cidr", "me", "--for", "1h", "--reason", "CHG-1")
-    assert only(world, team)["spec"]["cidrs"] == [f"{MACHINE}/32"]
-    assert f"yes: {ip_address(MACHINE)} may log in" in jane.succeeds("explain", "--ip", "me", "--tenant", name)
-    world.api.apply(server(publicEndpoint={"host": SERVER, "port": PORT, "echoPort": None}))
-    try:
-        for command in (["allow", name, "--cidr", "me", "--for", "1h", "--reason", "x"],
-                        ["explain", "--ip", "me", "--tenant", name]):  # fmt: skip
-            said = jane.fails(*command)
-            assert "spec.publicEndpoint.echoPort" in said
-    finally:
-        world.api.apply(server())
 
 
 def test_a_rule_written_by_hand_is_extended_in_the_form_that_it_has(world: World) -> None:

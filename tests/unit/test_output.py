@@ -1,4 +1,6 @@
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 import yaml
@@ -15,9 +17,18 @@ def test_no_character_that_a_terminal_obeys_is_left(text: str) -> None:
     assert all(c.isprintable() for c in plain(text))
 
 
+@given(st.text())
+def test_a_line_stays_one_line(text: str) -> None:
+    with redirect_stdout(StringIO()) as out:
+        say(text)
+    assert all(c.isprintable() for c in out.getvalue()[:-1])
+    assert out.getvalue()[-1] == "\n"
+
+
 def test_what_is_left_is_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plain(EVIL) == "\ufffd[31m[bold red]a[/]\ufffd\ufffd2J\ufffd :smile: b\ufffd"
     say(f"  {EVIL}")
-    assert capsys.readouterr().out == "  \ufffd[31m[bold red]a[/]\ufffd\ufffd2J\ufffd :smile: b\ufffd\n"
+    assert capsys.readouterr().out == "  \ufffd[31m[bold red]a[/]\ufffd\ufffd2J\ufffd :smile:    b\ufffd\n"
 
 
 def test_a_table_holds_text_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

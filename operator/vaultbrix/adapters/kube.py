@@ -293,7 +293,7 @@ async def _error(response: aiohttp.ClientResponse, what: str) -> Exception:
     if response.status == 401:
         text = f"the API server does not accept the credentials ({message}); log in again"
     errors: dict[int, Exception] = {
-        401: Blocked(Reason.FORBIDDEN, text),
+        401: Blocked(Reason.AUTHENTICATION_FAILED, text),
         403: Blocked(Reason.FORBIDDEN, text),
         404: NotFound(text),
         409: Conflict(text),

@@ -183,11 +183,15 @@ def _tell(finding: domain.Finding, now: datetime) -> None:
     say()
     covers = "covers it" if finding.covers else "does not cover it"
     say(f"rule {rule.metadata.name}: {covers} ({', '.join(rule.spec.cidrs)}); {finding.phase}, {countdown(rule, now)}")
-    say(f"  until         {rfc3339(deadline_of(rule))}")
-    say(f"  requested by  {rule.spec.requested_by}: {short(rule.spec.reason, 200)}")
+    _field("until", rfc3339(deadline_of(rule)))
+    _field("requested by", f"{rule.spec.requested_by}: {short(rule.spec.reason, 200)}")
     for layer in finding.layers:
-        say(f"  {layer.name:13} {'yes' if layer.passes else 'NO'}: {layer.message}")
+        _field(layer.name, f"{'yes' if layer.passes else 'NO'}: {layer.message}")
     if finding.layers:
-        say(f"  sessions      {sessions_open(rule)} open under this rule")
+        _field("sessions", f"{sessions_open(rule)} open under this rule")
     elif finding.covers:
-        say(f"  why           {finding.message}")
+        _field("why", finding.message)
+
+
+def _field(name: str, text: str) -> None:
+    say(f"  {name:16}{text}")

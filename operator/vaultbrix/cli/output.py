@@ -35,15 +35,19 @@ def short(text: object, most: int = 60) -> str:
     return whole if len(whole) <= most else f"{whole[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
+def _line(text: str) -> str:
+    """As plain, but columns stay where they are."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def say(text: str = "") -> None:
-    """A line on standard output. Keeps leading blanks, which are ours."""
-    indent = len(text) - len(text.lstrip(" "))
-    typer.echo(" " * indent + plain(text))
+    """A line on standard output."""
+    typer.echo(_line(text))
 
 
 def warn(text: str) -> None:
     """A line on standard error."""
-    typer.echo(plain(text), err=True)
+    typer.echo(_line(text), err=True)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
