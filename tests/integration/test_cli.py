@@ -187,6 +187,9 @@ def test_a_rule_that_is_not_in_force_says_which_layer_lacks(world: World) -> Non
     assert done.returncode == 1
     assert "kernel" in done.stdout
     assert "early" in jane.succeeds("status", "-n", team)
+    world.rule(team, name, "203.0.113.59/32", name="left")
+    wait_for("it is open", lambda: world.api.get("accessrule", "left", team)["status"].get("openedAt"))
+    assert "not reported closed after 2s" in jane.fails("revoke", "left", "--timeout", "2s")
     world.agent.start()
     world.api.await_condition("accessrule", "early", team)
     assert jane.types("explain", "--ip", "203.0.113.63", "--tenant", name).returncode == 0

@@ -55,6 +55,11 @@ def test_a_rule_is_closed_when_nothing_of_it_is_left_with_any_agent(phase: str, 
     assert closed(rule(revoked=True, status={"phase": phase, "agents": agents})) is done
 
 
+def test_a_rule_that_was_open_is_not_closed_before_an_agent_says_so() -> None:
+    assert not closed(rule(revoked=True, status={"phase": "Revoked", "openedAt": rfc3339(NOW)}))
+    assert closed(rule(revoked=True, status={"phase": "Revoked", "openedAt": rfc3339(NOW), "agents": [GONE]}))
+
+
 def test_sessions_are_counted_over_all_agents() -> None:
     agents = [
         {**GONE, "openSessions": 1, "terminatedSessions": 2},

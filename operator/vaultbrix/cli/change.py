@@ -52,7 +52,7 @@ async def _ended(user: User, rule: AccessRule, patience: float, timeout: str) ->
         if left or agent.error or agent.generation < rule.metadata.generation:
             warn(f"  {agent.name}: {agent.error or 'has not reported'} (still open: {', '.join(left) or 'nothing'})")
     if not agents:
-        warn("  no agent and no operator has reported on it yet; are they running?")
+        warn("  no agent has reported on it: they are away, or never had it in force")
     warn(f"it ends at {rfc3339(deadline_of(rule))} at the latest, whatever runs or does not")
     return 1
 

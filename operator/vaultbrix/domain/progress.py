@@ -35,8 +35,13 @@ def opening(rule: AccessRule, now: datetime) -> Progress:
 
 
 def closed(rule: AccessRule) -> bool:
-    """Whether the rule has ended, and every agent that once opened it says that nothing of it is left."""
+    """Whether the rule has ended, and every agent that once opened it says that nothing of it is left.
+
+    One that was open and that no agent has reported on may be in force somewhere, for all that is known.
+    """
     if rule.status.phase not in (AccessPhase.EXPIRED, AccessPhase.REVOKED):
+        return False
+    if rule.status.opened_at is not None and not rule.status.agents:
         return False
     return all(
         a.generation >= rule.metadata.generation and a.sessions and not (a.hba or a.kernel or a.error)
