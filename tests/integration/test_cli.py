@@ -348,6 +348,7 @@ def test_a_watch_shows_changes_as_they_come_and_ends_when_asked(world: World) ->
     world.rule(team, name, "203.0.113.73/32", name="second")
     wait_for("it shows what comes", lambda: re.search(r"second .*Open .*True", watching.text()))
     world.api.delete("accessrule", "first", team)
+    wait_for("it shows what goes", lambda: re.search(r"first .*Deleted", watching.text()))
     watching.stop(signal.SIGINT)
     assert "Traceback" not in watching.text()
 

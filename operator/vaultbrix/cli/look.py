@@ -83,17 +83,17 @@ def _table(found: Iterable[AccessRule], wanted: Listing, now: datetime) -> "Tabl
     return table(headers, [_row(rule, now, everywhere=wanted.everywhere) for rule in ordered])
 
 
-def _row(rule: AccessRule, now: datetime, *, everywhere: bool) -> list[object]:
+def _row(rule: AccessRule, now: datetime, *, everywhere: bool, deleted: bool = False) -> list[object]:
     ready = next((c for c in rule.status.conditions if c.type == ConditionType.READY), None)
     return [
         *([rule.metadata.namespace] if everywhere else []),
         rule.metadata.name,
         rule.spec.tenant_ref.name,
         ", ".join(rule.spec.cidrs),
-        rule.status.phase or "",
-        countdown(rule, now),
+        "Deleted" if deleted else rule.status.phase or "",
+        "" if deleted else countdown(rule, now),
         sessions_open(rule),
-        "Waiting" if ready is None else "True" if ready.status == "True" else ready.reason,
+        "" if deleted else "Waiting" if ready is None else "True" if ready.status == "True" else ready.reason,
         rule.spec.requested_by,
         short(rule.spec.reason),
     ]
@@ -131,16 +131,17 @@ async def _follow(
         if event["type"] == "BOOKMARK":
             continue
         for rule in user.read(AccessRule, [event["object"]]):
-            if event["type"] == "DELETED":
+            deleted = event["type"] == "DELETED"
+            if deleted:
                 held.pop(rule.metadata.uid, None)
             else:
                 held[rule.metadata.uid] = rule
-            now = datetime.now(UTC)
             # A line of its own for the end too, which the table would just leave out.
             if not live and wanted.tenant in ("", rule.spec.tenant_ref.name):
-                row = table(("",) * len(HEADERS), [_row(rule, now, everywhere=wanted.everywhere)])
-                row.show_header = False
-                show(row)
+                row = _row(rule, datetime.now(UTC), everywhere=wanted.everywhere, deleted=deleted)
+                line = table(("",) * len(row), [row])
+                line.show_header = False
+                show(line)
 
 
 def _screen(current: Callable[[], "Table"]) -> "Live":
