@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import signal
 from datetime import datetime, timedelta
 from typing import Any
@@ -350,6 +351,23 @@ def test_a_watch_shows_changes_as_they_come_and_ends_when_asked(world: World) ->
     world.api.delete("accessrule", "first", team)
     wait_for("it shows what goes", lambda: re.search(r"first .*Deleted", watching.text()))
     watching.stop(signal.SIGINT)
+    assert "Traceback" not in watching.text()
+
+
+def test_on_a_terminal_the_table_stays_current(world: World) -> None:
+    team = world.team()
+    name = world.tenant(team)
+    world.rule(team, name, "203.0.113.75/32", name="first")
+    jane = Person.admin(world, team)
+    terminal = ["script", "--quiet", "--flush", "--return", "--command", shlex.join(jane.command("rules", "-w"))]
+    watching = Process([*terminal, "/dev/null"], world.directory / "terminal.log", env=jane.environment)
+    watching.start()
+    try:
+        wait_for("it shows what is there", lambda: "first" in watching.text())
+        world.rule(team, name, "203.0.113.76/32", name="second")
+        wait_for("it shows what comes", lambda: "second" in watching.text())
+    finally:
+        watching.stop()
     assert "Traceback" not in watching.text()
 
 
