@@ -17,6 +17,7 @@ from tests.harness.store import Store
 
 SYSTEM = "vaultbrix-test"
 SERVER_NAME = "main"
+ECHO_PORT = 5434
 ADMIN_PASSWORD = "the-admin's-password"
 JANE, EVE = "203.0.113.7", "198.51.100.9"
 
@@ -53,6 +54,7 @@ class World:
                     f"--state-file={self.grants}",
                     f"--socket-directory={self.postgres.socket}",
                     f"--port={PORT}",
+                    f"--echo-port={ECHO_PORT}",
                 ],
             ),
             self.directory / "agent.log",
@@ -190,6 +192,7 @@ def server(name: str = SERVER_NAME, **spec: Any) -> Object:
     """A PostgresServer that leads to the PostgreSQL of the tests."""
     return _ours("PostgresServer", name, "", spec={
         "host": SERVER,
+        "publicEndpoint": {"host": SERVER, "port": PORT, "echoPort": ECHO_PORT},
         "tls": {"mode": "verify-ca", "caSecretRef": {"name": "pg-ca", "namespace": SYSTEM}},
         "adminSecretRef": {"name": "pg-admin", "namespace": SYSTEM},
         "namespace": SYSTEM,

@@ -86,6 +86,13 @@ class TestNetworkPolicy:
         assert found["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
         assert "annotations" not in found["metadata"]
 
+    @pytest.mark.parametrize("trusted", [["10.0.0.0/16"], []])
+    def test_the_echo_is_open_to_everybody_and_opens_nothing_else(self, trusted: list[str]) -> None:
+        values: dict[str, Any] = {"server": "main", "namespace": "db", "pod_selector": {"app": "pg"}, "port": 5433}
+        without = base_network_policy(**values, trusted=trusted)["spec"]["ingress"]
+        found = base_network_policy(**values, trusted=trusted, echo_port=5434)["spec"]["ingress"]
+        assert found == [*without, {"ports": [{"port": 5434, "protocol": "TCP"}]}]
+
     def test_all_policies_of_a_server_are_found_by_its_label(self) -> None:
         base = base_network_policy(server="main", namespace="db", pod_selector={}, port=1, trusted=[])
         expected = {"app.kubernetes.io/managed-by": "vaultbrix", "vaultbrix.com/server": "main"}

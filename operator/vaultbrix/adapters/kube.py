@@ -5,14 +5,17 @@ Writes are server-side apply wherever an object is owned in part, so that every 
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 
 from vaultbrix.api.conditions import Reason
@@ -50,6 +53,7 @@ PODS = ResourceType("v1", "pods", "Pod")
 EVENTS = ResourceType("v1", "events", "Event")
 JOBS = ResourceType("batch/v1", "jobs", "Job")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+SELF_SUBJECT_REVIEWS = ResourceType("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
 OURS = {
     model: ResourceType(f"{GROUP}/{VERSION}", model.crd.plural, model.crd.kind, model.crd.namespaced)  # type: ignore[attr-defined]
     for model in KINDS
@@ -76,12 +80,13 @@ class Gone(Exception):
 class Kube:
     """A connection to one API server, acting as one field manager."""
 
-    def __init__(self, field_manager: str) -> None:
-        """In a Pod by its service account, elsewhere by $KUBECONFIG; read when it is first needed.
+    def __init__(self, field_manager: str, *, context: str = "") -> None:
+        """By $KUBECONFIG or a named context of it, else in a Pod by its service account; read when first needed.
 
         Until one can be read, every call raises Blocked.
         """
         self._manager = field_manager
+        self._context = context
         self._loaded: client.ApiClient | None = None
         self._loading = asyncio.Lock()
         self.clock_skew = timedelta(0)
@@ -102,8 +107,23 @@ class Kube:
     async def _api(self) -> client.ApiClient:
         async with self._loading:
             if self._loaded is None:
-                self._loaded = client.ApiClient(await _configuration())
+                configuration = await _configuration(self._context)
+                try:
+                    self._loaded = client.ApiClient(configuration)
+                except (OSError, ValueError) as error:
+                    # Certificates are read here.
+                    raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: {error}") from None
             return self._loaded
+
+    async def address(self) -> str:
+        """The API server's URL."""
+        return str((await self._api()).configuration.host)
+
+    async def whoami(self) -> str:
+        """The name that the API server knows the caller by (SelfSubjectReview)."""
+        body = {"apiVersion": SELF_SUBJECT_REVIEWS.api_version, "kind": SELF_SUBJECT_REVIEWS.kind}
+        answer = await self.create(SELF_SUBJECT_REVIEWS, "", body)
+        return str(answer.get("status", {}).get("userInfo", {}).get("username", ""))
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
         """Read an object. Raises NotFound."""
@@ -113,9 +133,9 @@ class Kube:
         """Read a collection as the API's List object."""
         return await self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else {})
 
-    async def create(self, kind: ResourceType, namespace: str, body: Object) -> Object:
-        """Create an object. Raises Conflict when it exists."""
-        return await self._call("POST", kind.path(namespace), {"fieldManager": self._manager}, body)
+    async def create(self, kind: ResourceType, namespace: str, body: Object, *, dry_run: bool = False) -> Object:
+        """Create an object; with ``dry_run`` only have it checked and completed. Raises Conflict when it exists."""
+        return await self._call("POST", kind.path(namespace), self._query(dry_run=dry_run), body)
 
     async def replace(self, kind: ResourceType, namespace: str, name: str, body: Object) -> Object:
         """Replace an object that was read. Raises Conflict when it was changed since, NotFound when it is gone."""
@@ -138,6 +158,9 @@ class Kube:
             body,
             content_type="application/merge-patch+json",
         )
+
+    def _query(self, *, dry_run: bool) -> dict[str, str]:
+        return {"fieldManager": self._manager, **({"dryRun": "All"} if dry_run else {})}
 
     async def delete(self, kind: ResourceType, namespace: str, name: str) -> None:
         """Delete an object and what it owns; one that is gone is fine."""
@@ -223,16 +246,46 @@ class Kube:
             self.clock_skew = sent + (received - sent) / 2 - there
 
 
-async def _configuration() -> client.Configuration:
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+# What reading a kubeconfig may raise that is not as it should be: the library does not check its shape.
+_BAD_CONFIGURATION = (
+    config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError
+)  # fmt: skip
+
+
+async def _configuration(context: str) -> client.Configuration:
     configuration = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=configuration)
-    except config.ConfigException:
+    if _in_pod(context):
         try:
-            await config.load_kube_config(client_configuration=configuration)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            pass
+        else:
+            return configuration
+    try:
+        await config.load_kube_config(context=context or None, client_configuration=configuration)
+    except _BAD_CONFIGURATION as error:
+        raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
     return configuration
+
+
+def _in_pod(context: str) -> bool:
+    """Whether the service account may be used: a kubeconfig that somebody names goes first, as with kubectl."""
+    return not context and not os.environ.get("KUBECONFIG")
+
+
+def default_namespace(context: str) -> str:
+    """The namespace of the context in use, or of the Pod. Raises Blocked for a kubeconfig that cannot be read."""
+    mounted = SERVICE_ACCOUNT / "namespace"
+    try:
+        if _in_pod(context) and mounted.exists():
+            return mounted.read_text().strip()
+        contexts, active = config.list_kube_config_contexts()
+        chosen = next((c for c in contexts if c["name"] == context), active) if context else active
+        return str(chosen["context"].get("namespace") or "default")
+    except _BAD_CONFIGURATION as error:
+        raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -251,9 +304,12 @@ async def _error(response: aiohttp.ClientResponse, what: str) -> Exception:
         message = str((await response.json(content_type=None))["message"])
     except (aiohttp.ClientError, ValueError, KeyError, TypeError):
         message = response.reason or ""
-    text = f"{what}: {response.status} {message}"
+    # A refusal by the API server says itself who may not do what, and where.
+    text = message if response.status == 403 else f"{what}: {response.status} {message}"
+    if response.status == 401:
+        text = f"the API server does not accept the credentials ({message}); log in again"
     errors: dict[int, Exception] = {
-        401: Blocked(Reason.FORBIDDEN, text),
+        401: Blocked(Reason.AUTHENTICATION_FAILED, text),
         403: Blocked(Reason.FORBIDDEN, text),
         404: NotFound(text),
         409: Conflict(text),

@@ -12,6 +12,7 @@ from vaultbrix.adapters.sessions import SessionControl
 from vaultbrix.agent.enforcer import Enforcer, Identity
 from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
 from vaultbrix.agent.layers import Layers
+from vaultbrix.edge.echo import echo
 from vaultbrix.edge.probes import probes
 
 
@@ -29,6 +30,7 @@ class Options:
     socket_directory: Path
     database: str
     probe_port: int
+    echo_port: int = 0
 
 
 async def main(options: Options) -> None:
@@ -57,7 +59,7 @@ async def main(options: Options) -> None:
     enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, heartbeat, closed)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
-        async with probes(options.probe_port, closed.is_set):
+        async with probes(options.probe_port, closed.is_set), echo(options.echo_port):
             await enforcer.run()
     finally:
         await kube.close()

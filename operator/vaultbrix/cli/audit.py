@@ -5,20 +5,16 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import psycopg
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from vaultbrix.adapters.postgres import Target
-from vaultbrix.audit.query import Filter, statements
-from vaultbrix.audit.shipper import Shipper, Source
-from vaultbrix.cli.process import run
+from vaultbrix.cli.output import plain
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+if TYPE_CHECKING:
+    from vaultbrix.adapters.postgres import Target
+
+app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,9 @@ class _Store:
 
     directory: Path
 
-    def target(self) -> Target:
+    def target(self) -> "Target":
+        from vaultbrix.adapters.postgres import Target  # noqa: PLC0415
+
         def value(key: str) -> str:
             return (self.directory / key).read_text()
 
@@ -50,6 +48,9 @@ def ship(
     store: Annotated[Path, typer.Option(help="Directory with host, port, dbname, username, password, ca.crt.")],
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
+    from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
+    from vaultbrix.cli.process import run  # noqa: PLC0415
+
     shipper = Shipper(Source(server, log_directory, grants), _Store(store).target())
     run(shipper.run())
 
@@ -66,6 +67,10 @@ def query(
     output: Annotated[str, typer.Option(help="table or json (one object a line).")] = "table",
 ) -> None:
     """Print statements from the audit store. Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ..."""
+    import psycopg  # noqa: PLC0415
+
+    from vaultbrix.audit.query import Filter, statements  # noqa: PLC0415
+
     wanted = Filter(tenant, person, address, since, until, everybody, limit)
     try:
         with psycopg.connect(dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-audit") as link:
@@ -82,6 +87,10 @@ def query(
 
 
 def _print(rows: Any) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("TIME (UTC)", "TENANT", "PERSON", "ADDRESS", "STATEMENT", "MS", "OUTCOME"):
         table.add_column(name, overflow="fold", justify="right" if name == "MS" else "left")
@@ -90,17 +99,12 @@ def _print(rows: Any) -> None:
         # Text, not markup: a tenant's statement must not be able to paint or hide anything.
         table.add_row(
             f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
-            Text(_plain(row["tenant"] or row["role"] or "")),
-            Text(_plain(row["person"] or "unknown")),
+            Text(plain(row["tenant"] or row["role"] or "")),
+            Text(plain(row["person"] or "unknown")),
             row["address"] or "local",
-            Text(_plain(row["statement"] or "")),
+            Text(plain(row["statement"] or "")),
             "" if duration is None else f"{duration:.1f}",
             row["outcome"] if not row["sqlstate"] else f"{row['outcome']} {row['sqlstate']}",
         )
     width = None if os.isatty(1) else int(os.environ.get("COLUMNS", "180"))
     Console(width=width, highlight=False).print(table)
-
-
-def _plain(text: str) -> str:
-    """Without control characters, which a terminal would obey; white space as single blanks."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

@@ -8,10 +8,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaultbrix.cli import audit
-from vaultbrix.cli.process import configure_logging, run
+from vaultbrix.cli import access, audit
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Secure access to PostgreSQL.")
+# Plain text: rich would break messages where a line ends, and read markup in them.
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Secure access to PostgreSQL."
+)
+access.register(app)
 ddl = typer.Typer(no_args_is_help=True, help="Approved DDL.")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl, name="ddl")
@@ -30,6 +33,7 @@ def operator(
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules and DDLApprovals."""
     from vaultbrix.cli.operator import Options, main  # noqa: PLC0415 - kopf is needed here only
+    from vaultbrix.cli.process import run  # noqa: PLC0415
     from vaultbrix.controllers.context import Settings  # noqa: PLC0415
 
     settings = Settings(namespace=namespace, image=image, pull_policy=pull_policy)
@@ -51,9 +55,11 @@ def agent(
     ] = "auto",
     database: Annotated[str, typer.Option(help="Database to connect to.")] = "postgres",
     probe_port: ProbePort = 8081,
+    echo_port: Annotated[int, typer.Option(help="Port that tells callers their address; 0: none.")] = 0,
 ) -> None:
     """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
     from vaultbrix.cli.agent import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
+    from vaultbrix.cli.process import run  # noqa: PLC0415
 
     options = Options(
         server=server,
@@ -66,6 +72,7 @@ def agent(
         socket_directory=socket_directory,
         database=database,
         probe_port=probe_port,
+        echo_port=echo_port,
     )
     run(main(options))
 
@@ -73,6 +80,7 @@ def agent(
 @ddl.command("run")
 def ddl_run(directory: Annotated[Path, typer.Option(help="The mounted Secret of the Job.")]) -> None:
     """Run an approved text once; the entry point of a DDLApproval's Job."""
+    from vaultbrix.cli.process import configure_logging  # noqa: PLC0415
     from vaultbrix.ddl.run import Order  # noqa: PLC0415 - the parser is needed here only
     from vaultbrix.ddl.run import run as run_order  # noqa: PLC0415
 
@@ -93,6 +101,7 @@ def bootstrap(
 ) -> None:
     """Create the chart's passwords and certificates where they are missing, and the audit store's schema."""
     from vaultbrix.adapters.kube import Kube  # noqa: PLC0415
+    from vaultbrix.cli.process import run  # noqa: PLC0415
     from vaultbrix.install.bootstrap import Release  # noqa: PLC0415
     from vaultbrix.install.bootstrap import bootstrap as make  # noqa: PLC0415
 

@@ -101,9 +101,18 @@ def _objects(template: str, **values: Any) -> list[dict[str, Any]]:
 
 
 def base_network_policy(
-    *, server: str, namespace: str, pod_selector: dict[str, str], port: int, trusted: Sequence[str]
+    *,
+    server: str,
+    namespace: str,
+    pod_selector: dict[str, str],
+    port: int,
+    trusted: Sequence[str],
+    echo_port: int | None = None,
 ) -> dict[str, Any]:
-    """Ingress to the PostgreSQL pods on their port from trusted sources only; one per server."""
+    """Ingress to the PostgreSQL pods on their port from trusted sources only; one per server.
+
+    ``echo_port`` is open to everybody: it tells callers no more than their own address.
+    """
     (policy,) = _objects(
         "networkpolicy.yaml.j2",
         name=f"vaultbrix-{server}",
@@ -113,6 +122,7 @@ def base_network_policy(
         pod_selector=pod_selector,
         port=port,
         cidrs=trusted,
+        echo_port=echo_port,
     )
     return policy
 
@@ -137,6 +147,7 @@ def tenant_network_policy(
         pod_selector=pod_selector,
         port=port,
         cidrs=cidrs,
+        echo_port=None,
     )
     return policy
 

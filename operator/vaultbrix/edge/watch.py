@@ -4,6 +4,7 @@ No handler here changes state for kopf, so kopf adds no finalizer, no annotation
 """
 
 import asyncio
+import os
 from typing import Any
 
 import kopf
@@ -43,7 +44,9 @@ def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: 
 
 
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    # In a Pod by its service account, elsewhere by $KUBECONFIG, as the rest of the process.
+    # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
+    if os.environ.get("KUBECONFIG"):
+        return kopf.login_with_kubeconfig(**arguments)
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 

@@ -1,0 +1,90 @@
+"""What is printed. Whatever comes from the cluster is hostile: nothing of it may paint, move the cursor or hide."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Beyond any terminal: in a pipe, a row stays one line.
+_PIPE_WIDTH = 4096
+
+
+class Format(StrEnum):
+    """-o of commands that print objects."""
+
+    TABLE = "table"
+    YAML = "yaml"
+    JSON = "json"
+
+
+def plain(text: object) -> str:
+    """Without control and formatting characters, which a terminal would obey; white space as single blanks."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(str(text).split()))
+
+
+def short(text: object, most: int = 60) -> str:
+    """As plain, cut where it is longer."""
+    whole = plain(text)
+    return whole if len(whole) <= most else f"{whole[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _line(text: str) -> str:
+    """As plain, but columns stay where they are."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def say(text: str = "") -> None:
+    """A line on standard output."""
+    typer.echo(_line(text))
+
+
+def warn(text: str) -> None:
+    """A line on standard error."""
+    typer.echo(_line(text), err=True)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
+    """A table whose cells are text and no markup."""
+    from rich.table import Table  # noqa: PLC0415 - only for those who print one
+    from rich.text import Text  # noqa: PLC0415
+
+    found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for header in headers:
+        found.add_column(header, overflow="fold")
+    for row in rows:
+        found.add_row(*(Text(plain(cell)) for cell in row))
+    return found
+
+
+def show(found: "Table", *, indent: int = 0) -> None:
+    """Print a table: as wide as the terminal, or one line for each row in a pipe."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.padding import Padding  # noqa: PLC0415
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _PIPE_WIDTH))
+    Console(width=width, markup=False, emoji=False, highlight=False).print(
+        Padding(found, (0, 0, 0, indent), expand=False)
+    )
+
+
+def document(value: Any, form: Format) -> None:
+    """Print as JSON or YAML; both escape what a terminal would obey."""
+    if form is Format.JSON:
+        typer.echo(json.dumps(value, indent=2))
+        return
+    import yaml  # noqa: PLC0415
+
+    typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=False), nl=False)
+
+
+def manifest(raw: dict[str, Any]) -> dict[str, Any]:
+    """An object as kubectl shows it: without the bookkeeping of field managers."""
+    metadata = {k: v for k, v in raw.get("metadata", {}).items() if k != "managedFields"}
+    return {**raw, "metadata": metadata}

@@ -1,0 +1,85 @@
+"""The command line as a person uses it: a process of its own, with a kubeconfig of that person."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.harness.processes import VAULTBRIX
+from tests.harness.shell import TOP, run
+from tests.harness.world import World
+
+READ = ["get", "list", "watch"]
+
+
+class Person:
+    """Somebody at a shell; ``kubeconfig`` names the namespace that they work in."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+
+    @classmethod
+    def admin(cls, world: World, namespace: str) -> "Person":
+        """With all rights."""
+        return cls(_kubeconfig(world, namespace, f"{namespace}-admin"))
+
+    @classmethod
+    def of(cls, world: World, namespace: str, *rules: dict[str, Any]) -> "Person":
+        """With these rights in this namespace and with none elsewhere."""
+        world.api.apply(_object("v1", "ServiceAccount", namespace))
+        world.api.apply({**_object("rbac.authorization.k8s.io/v1", "Role", namespace), "rules": list(rules)})
+        world.api.apply(
+            {
+                **_object("rbac.authorization.k8s.io/v1", "RoleBinding", namespace),
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "person"},
+                "subjects": [{"kind": "ServiceAccount", "name": "person", "namespace": namespace}],
+            }
+        )
+        token = world.api.kubectl("-n", namespace, "create", "token", "person").strip()
+        return cls(_kubeconfig(world, namespace, f"{namespace}-person", token=token))
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line."""
+        return [*VAULTBRIX, *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command needs of its environment."""
+        return {"KUBECONFIG": str(self.kubeconfig), "PYTHONPATH": str(TOP / "operator")}
+
+    def types(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, however that is; never with a traceback."""
+        done = run(*self.command(*arguments), check=False, env=self.environment)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def succeeds(self, *arguments: str) -> str:
+        """Run a command that must end well; returns what it printed."""
+        done = self.types(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fails(self, *arguments: str, code: int = 1) -> str:
+        """Run a command that must fail with that code; returns what it said of the cause."""
+        done = self.types(*arguments)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr
+
+
+def may(verbs: list[str], *plurals: str) -> dict[str, Any]:
+    """A rule of a Role over our kinds."""
+    return {"apiGroups": ["vaultbrix.com"], "resources": list(plurals), "verbs": verbs}
+
+
+def _object(version: str, kind: str, namespace: str) -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": "person", "namespace": namespace}}
+
+
+def _kubeconfig(world: World, namespace: str, name: str, *, token: str = "") -> Path:
+    config = json.loads(world.api.kubeconfig.read_text())
+    config["contexts"][0]["context"]["namespace"] = namespace
+    if token:
+        config["users"][0]["user"]["token"] = token
+    path = world.directory / f"kubeconfig-{name}"
+    path.write_text(json.dumps(config))
+    return path
