@@ -4,6 +4,7 @@ The machine is a network namespace and a folder that holds its files. Users, fol
 manifests; systemd itself is not there, so a unit's user and capabilities are put on by setpriv.
 """
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -78,6 +79,8 @@ class Machine:
             process.stop()
         self.postgres.stop()
         shutil.rmtree(self._etc, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others have something there
+            self._etc.parent.rmdir()
         self.network.close()
 
     @property
@@ -153,6 +156,6 @@ class Machine:
             ]  # fmt: skip
 
         # Where the tests' own interpreter lies in a folder of root's, reading is let through; writing never is.
-        imports = [*privileges(kept), sys.executable, "-c", "import vaultbrix.cli.main"]
+        imports = [*privileges(kept), sys.executable, "-c", "import vaultbrix.cli.agent, vaultbrix.cli.main"]
         reads = run(*imports, check=False, env={"PYTHONPATH": str(TOP / "operator")}).returncode == 0
         return privileges(kept if reads else [*kept, "dac_read_search"])
