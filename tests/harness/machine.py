@@ -69,9 +69,8 @@ class Machine:
 
     def as_user(self, user: str, *command: str) -> bool:
         """Whether a command succeeds as a user of this machine, without any capability."""
-        uid, gid = self._ids(user)
-        dropped = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-        return run("setpriv", f"--reuid={uid}", f"--regid={gid}", *dropped, *command, check=False).returncode == 0
+        dropped = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+        return run("setpriv", *self._identity(user), *dropped, *command, check=False).returncode == 0
 
     def close(self) -> None:
         """End all processes and take the namespaces away."""
@@ -115,12 +114,20 @@ class Machine:
         hba.chmod(0o640)
 
     def _ids(self, user: str, group: str = "") -> tuple[str, str]:
-        def entries(name: str) -> dict[str, list[str]]:
-            lines = (self._root / "etc" / name).read_text().splitlines()
-            return {line.split(":")[0]: line.split(":") for line in lines}
+        account = self._entries("passwd")[user]
+        return account[2], self._entries("group")[group][2] if group else account[3]
 
-        account = entries("passwd")[user]
-        return account[2], entries("group")[group][2] if group else account[3]
+    def _entries(self, name: str) -> dict[str, list[str]]:
+        """passwd or group by name."""
+        lines = (self._root / "etc" / name).read_text().splitlines()
+        return {line.split(":")[0]: line.split(":") for line in lines}
+
+    def _identity(self, user: str, group: str = "") -> list[str]:
+        """setpriv's options for a user with all its groups, which systemd gives to a unit's process too."""
+        uid, gid = self._ids(user, group)
+        more = [number for _, _, number, members in self._entries("group").values() if user in members.split(",")]
+        groups = f"--groups={','.join(more)}" if more else "--clear-groups"
+        return [f"--reuid={uid}", f"--regid={gid}", groups]
 
     def _values(self, unit: Unit) -> dict[str, str]:
         """What the unit's process finds in its environment."""
@@ -144,15 +151,15 @@ class Machine:
 
     def _privileges(self, unit: Unit) -> list[str]:
         """setpriv, so that what follows runs as the unit says."""
-        uid, gid = self._ids(unit.value("User"), unit.value("Group"))
+        identity = self._identity(unit.value("User"), unit.value("Group"))
         kept = [name.removeprefix("CAP_").lower() for name in unit.value("AmbientCapabilities").split()]
         assert unit.value("NoNewPrivileges") == "yes"
 
         def privileges(capabilities: list[str]) -> list[str]:
             named = ",".join(["-all", *(f"+{name}" for name in capabilities)])
             return [
-                "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", f"--inh-caps={named}",
-                f"--ambient-caps={named}", f"--bounding-set={named}", "--no-new-privs",
+                "setpriv", *identity, f"--inh-caps={named}", f"--ambient-caps={named}", f"--bounding-set={named}",
+                "--no-new-privs",
             ]  # fmt: skip
 
         # Where the tests' own interpreter lies in a folder of root's, reading is let through; writing never is.
