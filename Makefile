@@ -8,7 +8,8 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What tests and demo need of Debian beside hack/cluster's own list.
-PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables gcc libc6-dev make libfaketime
+PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
+	libc6-dev make
 
 .PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench soak cluster-up cluster-down
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build Kubernetes, etcd, CoreDNS and Helm from Go modules into the cache, once per set of versions.
+# Build Kubernetes, etcd, CoreDNS, Helm and a judge of NetworkPolicies from Go modules into the cache, once per set of versions.
 # Each binary is renamed into place when it is whole, so an interrupted build goes on where it stopped.
 set -euo pipefail
 # shellcheck source=hack/cluster/lib.sh
@@ -21,12 +21,13 @@ kubernetes kubelet                 k8s.io/kubernetes/cmd/kubelet
 kubernetes kube-proxy              k8s.io/kubernetes/cmd/kube-proxy
 kubernetes kubectl                 k8s.io/kubernetes/cmd/kubectl
 coredns    coredns                 github.com/coredns/coredns
-helm       helm                    helm.sh/helm/v3/cmd/helm"
+helm       helm                    helm.sh/helm/v3/cmd/helm
+policy     cyclonus                github.com/mattfenwick/cyclonus/cmd/cyclonus"
 
 flags_of() { if [[ $1 == kubernetes ]]; then echo "$KUBERNETES_FLAGS"; else echo "$PLAIN_FLAGS"; fi; }
 
 declare -A directories # of binaries, by module
-for module in kubernetes coredns helm; do
+for module in kubernetes coredns helm policy; do
   key=$({ cat "$HERE/tools/$module/go.sum" "$HERE/tools/$module/go.mod"; flags_of "$module"; } | sha256sum)
   directories[$module]=$CACHE/bin/$module-${key:0:16}
 done

@@ -1,9 +1,11 @@
 """A real API server with its own etcd and our CRDs, without nodes: what the operator and agents talk to."""
 
+import contextlib
 import json
 import secrets
 import ssl
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ class ApiServer:
         tokens.write_text(f"{self.token},test,test,system:masters\n")
         key = directory / "service-account.key"
         run("openssl", "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", key)
+        # Who signs clients' certificates.
+        authority, authority_key = directory / "clients.crt", directory / "clients.key"
+        run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", "/CN=clients", "-days", "400", "-keyout", authority_key, "-out", authority,
+        )  # fmt: skip
         etcd = f"http://127.0.0.1:{ETCD_PORT}"
         self._etcd = Process(
             [
@@ -51,6 +59,7 @@ class ApiServer:
                 f"--secure-port={PORT}",
                 f"--cert-dir={directory / 'certificates'}",
                 f"--token-auth-file={tokens}",
+                f"--client-ca-file={authority}",
                 "--authorization-mode=RBAC",
                 "--disable-admission-plugins=ServiceAccount",
                 "--service-cluster-ip-range=10.97.0.0/16",
@@ -59,6 +68,18 @@ class ApiServer:
                 f"--service-account-signing-key-file={key}",
             ],
             directory / "apiserver.log",
+        )
+        self._signer = Process(
+            [
+                str(binaries() / "kube-controller-manager"),
+                f"--kubeconfig={self.kubeconfig}",
+                "--controllers=certificatesigningrequest-signing-controller",
+                f"--cluster-signing-cert-file={authority}",
+                f"--cluster-signing-key-file={authority_key}",
+                "--leader-elect=false",
+                "--secure-port=0",
+            ],
+            directory / "signer.log",
         )
         self._directory = directory
 
@@ -101,8 +122,18 @@ class ApiServer:
         """End the API server; etcd stays, so nothing is forgotten."""
         self._server.kill()
 
+    @contextlib.contextmanager
+    def signing(self) -> Iterator[None]:
+        """Have approved CertificateSigningRequests signed, as a cluster's controller manager does."""
+        self._signer.start()
+        try:
+            yield
+        finally:
+            self._signer.kill()
+
     def stop(self) -> None:
-        """End both."""
+        """End all."""
+        self._signer.kill()
         self._server.kill()
         self._etcd.kill()
 

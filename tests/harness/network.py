@@ -18,16 +18,16 @@ SERVER6 = "fd00:250:ffff::1"
 class Network:
     """The namespaces of one test run; ``close`` takes them all away."""
 
-    def __init__(self) -> None:
-        self.server = f"vbxt{os.getpid()}"
+    def __init__(self, prefix: str = "vbxt", machine: str = MACHINE, server: str = SERVER) -> None:
+        self.server = f"{prefix}{os.getpid()}"
         self._clients: dict[str, str] = {}
         self._numbers = itertools.count()
         link = self.server
         run("ip", "netns", "add", self.server)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "machine", "netns", self.server)
-        run("ip", "addr", "add", f"{MACHINE}/30", "dev", link)
+        run("ip", "addr", "add", f"{machine}/30", "dev", link)
         run("ip", "link", "set", link, "up")
-        self._in_server("ip", "addr", "add", f"{SERVER}/30", "dev", "machine")
+        self._in_server("ip", "addr", "add", f"{server}/30", "dev", "machine")
         self._in_server("ip", "link", "set", "machine", "up")
         self._in_server("ip", "link", "set", "lo", "up")
         # On no client's link, so that clients come with their public address.
@@ -77,6 +77,10 @@ class Network:
         run("ip", "link", "del", self.server, check=False)
         for name in (*self._clients.values(), self.server):
             run("ip", "netns", "del", name, check=False)
+
+    def route(self, address: str, via: str) -> None:
+        """Have the server reach an address that is none of its links'."""
+        self._in_server("ip", "route", "add", f"{address}/32", "via", via)
 
     def _in_server(self, *command: str) -> None:
         run(*self.inside("server", command))

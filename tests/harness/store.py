@@ -18,14 +18,15 @@ DATABASE = "audit"
 
 
 class Store:
-    """Reached by the shipper over TLS at localhost, by tests over the Unix socket."""
+    """Reached by shippers over TLS at localhost or ``postgres.test``, by tests over the Unix socket."""
 
-    def __init__(self, directory: Path, *, port: int = PORT) -> None:
+    def __init__(self, directory: Path, *, port: int = PORT, listen: str = "127.0.0.1") -> None:
         directory.mkdir(mode=0o755)
         self.postgres = Postgres(
             directory / "postgres",
-            hba=f"hostssl {DATABASE} +audit_append,+audit_read 127.0.0.0/8 scram-sha-256\n",
-            settings={"listen_addresses": "127.0.0.1", "shared_preload_libraries": "", "log_duration": "off"},
+            hba=f"hostssl {DATABASE} +audit_append,+audit_read 127.0.0.0/8 scram-sha-256\n"
+            f"hostssl {DATABASE} +audit_append 172.16.0.0/12 scram-sha-256\n",
+            settings={"listen_addresses": listen, "shared_preload_libraries": "", "log_duration": "off"},
             port=port,
         )
         self.secret = directory / "secret"

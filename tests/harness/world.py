@@ -35,7 +35,7 @@ class World:
             prefix=self.network.inside("server", []),
             hba=f"hostssl all postgres {MACHINE}/32 scram-sha-256\n",
         )
-        self.store = Store(self.directory / "store")
+        self.store = Store(self.directory / "store", listen=f"127.0.0.1,{MACHINE}")
         environment = {"KUBECONFIG": str(self.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
         self.operator = Process(
             [*VAULTBRIX, "operator", "--identity=test", f"--probe-port={18080 + 10 * SLOT}"],
@@ -150,6 +150,7 @@ class Psql:
         tenant_name: str,
         statements: tuple[str, ...],
         host: str = SERVER,
+        network: Network | None = None,
     ) -> None:
         role = f"tenant_{tenant_name.replace('-', '_')}"
         texts = [part for text in statements for part in ("-c", text)]
@@ -160,8 +161,9 @@ class Psql:
         }
         url = f"host={host} port={PORT} dbname=postgres user={role}"
         verbose = ("-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose")
-        world.network.client(address)
-        self._command = world.network.inside(address, ["psql", "-XAt", *verbose, url, *texts])
+        network = network or world.network
+        network.client(address)
+        self._command = network.inside(address, ["psql", "-XAt", *verbose, url, *texts])
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run it to its end, however that is."""
