@@ -5,6 +5,7 @@ from tests.unit.builders import HOUR, NOW, SECOND, rule, server, tenant
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Reason
+from vaultbrix.api.meta import rfc3339
 from vaultbrix.domain.access import AccessVerdict, deadline_of, decide
 
 
@@ -153,3 +154,11 @@ def test_there_is_a_grant_exactly_when_the_rule_is_open(closed: bool) -> None:
             verdict = at(5, found, closed=closed, **world)
             assert (verdict.grant is not None) == (verdict.phase is AccessPhase.OPEN)
             assert verdict.deadline == deadline_of(found)
+
+
+def test_a_clock_that_was_set_back_closes_nothing_that_is_open() -> None:
+    opened = {"openedAt": rfc3339(NOW)}
+    begun = rule(startsAt=rfc3339(NOW), status=opened)
+    assert decide(begun, tenant(), server(), NOW - HOUR).phase is AccessPhase.OPEN
+    assert decide(rule(), tenant(), server(), NOW - HOUR).phase is AccessPhase.OPEN
+    assert decide(rule(startsAt=rfc3339(NOW)), tenant(), server(), NOW - HOUR).reason is Reason.NOT_YET

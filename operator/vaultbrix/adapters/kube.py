@@ -6,6 +6,7 @@ Writes are server-side apply wherever an object is owned in part, so that every 
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,8 +90,18 @@ class Kube:
         self._context = context
         self._loaded: client.ApiClient | None = None
         self._loading = asyncio.Lock()
-        self.clock_skew = timedelta(0)
-        """This machine's clock minus the API server's, to about a second, as of the last answer (RFC 9110 6.6.1)."""
+        self._clock: tuple[datetime, float] | None = None
+
+    @property
+    def clock_skew(self) -> timedelta:
+        """This machine's clock minus the API server's, to about a second (RFC 9110 6.6.1); 0 until one has answered.
+
+        The monotonic clock carries the API server's time on from its last answer, so that a step counts at once.
+        """
+        if self._clock is None:
+            return timedelta(0)
+        there, at = self._clock
+        return datetime.now(UTC) - (there + timedelta(seconds=time.monotonic() - at))
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
@@ -217,7 +228,7 @@ class Kube:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         api = await self._api()
-        sent = datetime.now(UTC)
+        sent = time.monotonic()
         try:
             await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
             answer = await api.rest_client.request(
@@ -235,15 +246,16 @@ class Kube:
             raise await _error(response, f"{method} {path}")
         return response
 
-    def _compare_clocks(self, sent: datetime, date: str) -> None:
+    def _compare_clocks(self, sent: float, date: str) -> None:
         try:
+            # Whole seconds: half of one later, in the middle.
             there = parsedate_to_datetime(date) + timedelta(seconds=0.5)
         except (TypeError, ValueError):
             return
-        received = datetime.now(UTC)
+        received = time.monotonic()
         # An answer that took long says little about when it was dated.
-        if received - sent < timedelta(seconds=1):
-            self.clock_skew = sent + (received - sent) / 2 - there
+        if received - sent < 1:
+            self._clock = (there, (sent + received) / 2)
 
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

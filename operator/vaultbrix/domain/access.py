@@ -130,7 +130,7 @@ def decide(
     ``closed`` says that the caller already ended it: a clock that jumps back, or an edit that moves the
     deadline, never opens it again. ``tenant`` and ``server`` are None while they do not exist.
     """
-    deadline, start = deadline_of(rule), start_of(rule)
+    deadline, start = deadline_of(rule), rule.spec.starts_at
 
     def verdict(phase: AccessPhase, reason: Reason, message: str) -> AccessVerdict:
         return AccessVerdict(phase, reason, message, deadline)
@@ -181,7 +181,8 @@ def decide(
             Reason.TENANT_NOT_READY,
             f"Tenant {tenant.display} is not provisioned; see its conditions",
         )
-    if now < start:
+    # One that has opened stays open when the clock is set back, and a creation in the future is a clock's doing too.
+    if start is not None and now < start and rule.status.opened_at is None:
         return AccessVerdict(
             AccessPhase.PENDING, Reason.NOT_YET, f"opens at {rfc3339(start)} (spec.startsAt)", deadline, opens_at=start
         )
