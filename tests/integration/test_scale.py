@@ -14,11 +14,11 @@ def entries(world: World) -> int:
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 def test_many_rules_open_together_and_close_together(world: World, count: int) -> None:
     team = world.team()
-    tenant = world.tenant(team)
+    tenants = [world.tenant(team) for _ in range((count + 999) // 1000)]
     path = f"/apis/vaultbrix.com/v1alpha1/namespaces/{team}/accessrules"
     for number in range(count):
         address = f"198.18.{number // 250}.{number % 250 + 1}/32"
-        world.api.request("POST", path, rule(team, f"many-{number}", tenant, address))
+        world.api.request("POST", path, rule(team, f"many-{number}", tenants[number // 1000], address))
     wait_for("all are open in the kernel", lambda: entries(world) == count, patience=60 + count / 10, pause=0.5)
     block = world.postgres.hba_file.read_text()
     assert block.count(" 198.18.") == count

@@ -7,6 +7,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -45,6 +47,7 @@ class ResourceType:
 
 SECRETS = ResourceType("v1", "secrets", "Secret")
 PODS = ResourceType("v1", "pods", "Pod")
+NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
 EVENTS = ResourceType("v1", "events", "Event")
 JOBS = ResourceType("batch/v1", "jobs", "Job")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
@@ -82,6 +85,7 @@ class Kube:
         self._manager = field_manager
         self._loaded: client.ApiClient | None = None
         self._loading = asyncio.Lock()
+        self._ahead = timedelta()
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
@@ -100,6 +104,10 @@ class Kube:
             if self._loaded is None:
                 self._loaded = client.ApiClient(await _configuration())
             return self._loaded
+
+    def server_now(self) -> datetime:
+        """The time by the API server's clock, as of its last answer; exact to about a second."""
+        return datetime.now(UTC) + self._ahead
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
         """Read an object. Raises NotFound."""
@@ -135,12 +143,18 @@ class Kube:
             content_type="application/merge-patch+json",
         )
 
-    async def delete(self, kind: ResourceType, namespace: str, name: str) -> None:
-        """Delete an object and what it owns; one that is gone is fine."""
+    async def delete(self, kind: ResourceType, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete an object and what it owns; one that is gone, or of another uid than is given, is fine."""
+        options: Object = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         try:
-            await self._call("DELETE", kind.path(namespace, name), {"propagationPolicy": "Background"})
+            await self._call("DELETE", kind.path(namespace, name), {}, options)
         except NotFound:
             return
+        except Conflict:
+            if not uid:
+                raise
 
     async def watch(self, kind: ResourceType, resource_version: str, namespace: str = "") -> AsyncIterator[Object]:
         """Events since a version: {type, object}. Ends quietly when the server closes; raises Gone on a gap."""
@@ -202,9 +216,18 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {type(error).__name__}") from None
         response: aiohttp.ClientResponse = answer.response
+        self._note_time(response.headers.get("Date", ""))
         if response.status >= 400:
             raise await _error(response, f"{method} {path}")
         return response
+
+    def _note_time(self, date: str) -> None:
+        try:
+            told = parsedate_to_datetime(date)
+        except ValueError:
+            return
+        # Whole seconds, cut off.
+        self._ahead = told.astimezone(UTC) + timedelta(seconds=0.5) - datetime.now(UTC)
 
 
 async def _configuration() -> client.Configuration:

@@ -1,6 +1,7 @@
 """The objects last seen, by kind and key: a cache that decisions read instead of asking the API server."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from vaultbrix.api.meta import Resource
@@ -9,22 +10,40 @@ R = TypeVar("R", bound=Resource)
 
 
 class Store(Generic[R]):
-    """Objects of one kind by (namespace, name)."""
+    """Objects of one kind by (namespace, name), and by what ``group`` says of them."""
 
-    def __init__(self, model: type[R]) -> None:
+    def __init__(self, model: type[R], group: Callable[[R], Hashable] | None = None) -> None:
         self.model = model
         self._objects: dict[tuple[str, str], R] = {}
+        self._group = group
+        self._groups: dict[Hashable, dict[tuple[str, str], R]] = {}
+        self._changes = itertools.count(1)
+        self._versions: dict[Hashable, int] = {}
 
     def get(self, namespace: str, name: str) -> R | None:
         """The object, or None."""
         return self._objects.get((namespace, name))
+
+    def of(self, group: Hashable) -> list[R]:
+        """The objects of one group."""
+        return list(self._groups.get(group, {}).values())
+
+    def version(self, group: Hashable) -> int:
+        """Another number after every change in the group; 0 for one that is empty."""
+        return self._versions.get(group, 0)
 
     def put(self, resource: R) -> bool:
         """Keep the object; False when it is no newer than the version held."""
         old = self._objects.get(resource.key)
         if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
             return False
+        if old is not None:
+            self._leave(old)
         self._objects[resource.key] = resource
+        if self._group is not None:
+            group = self._group(resource)
+            self._groups.setdefault(group, {})[resource.key] = resource
+            self._versions[group] = next(self._changes)
         return True
 
     def refresh(self, resource: R) -> None:
@@ -35,7 +54,10 @@ class Store(Generic[R]):
 
     def remove(self, namespace: str, name: str) -> R | None:
         """Forget the object and return what was held."""
-        return self._objects.pop((namespace, name), None)
+        old = self._objects.pop((namespace, name), None)
+        if old is not None:
+            self._leave(old)
+        return old
 
     def keys(self) -> set[tuple[str, str]]:
         """The keys held now."""
@@ -46,6 +68,16 @@ class Store(Generic[R]):
 
     def __len__(self) -> int:
         return len(self._objects)
+
+    def _leave(self, resource: R) -> None:
+        if self._group is None:
+            return
+        group = self._group(resource)
+        members = self._groups[group]
+        del members[resource.key]
+        self._versions[group] = next(self._changes)
+        if not members:
+            del self._groups[group], self._versions[group]
 
 
 def _version(resource: Resource) -> int:
