@@ -296,7 +296,7 @@ def test_a_role_of_somebody_else_is_neither_taken_over_nor_dropped(case: Case) -
         case.provision()
     assert told.value.reason == "LoginTaken"
     case.drop()
-    case.database.admin(rulelogins.drop_of_tenant, case.role, wanted(case.role).owner)
+    case.database.admin(rulelogins.end_of_tenant, case.role, wanted(case.role).owner)
     assert case.database.postgres.query(CATALOG) == before
     case.database.postgres.query(f"DROP ROLE {case.login}")
 
@@ -313,12 +313,36 @@ def test_a_tenant_goes_with_the_logins_of_its_rules_and_is_not_held_up_by_them(c
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
     owner = wanted(case.role).owner
-    case.database.admin(rulelogins.drop_of_tenant, case.role, ("other", "tenant"))
+    case.database.admin(rulelogins.end_of_tenant, case.role, ("other", "tenant"))
     assert case.works()
-    case.database.admin(rulelogins.drop_of_tenant, case.role, owner)
+    case.database.admin(rulelogins.end_of_tenant, case.role, owner)
     case.database.admin(function, case.role, owner)
     assert not case.works()
     assert case.database.admin(rulelogins.claims) == []
+
+
+async def impatiently(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
+    """As the operator, whose connections wait for no lock for long."""
+    await connection.execute("SET lock_timeout = '200ms'")
+    await rulelogins.end_of_tenant(connection, role, owner)
+
+
+def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None:
+    other = case.database.tenant(f"r{next(numbers)}")
+    hostile(case, other)
+    held = case.session()
+    owner = wanted(case.role).owner
+    with case.database.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"LOCK TABLE {case.role}.made".encode())
+        case.database.admin(impatiently, case.role, owner)
+        case.database.admin(tenants.lock, case.role, owner)
+        assert not case.works()
+        with pytest.raises(psycopg.OperationalError):
+            held.execute("SELECT 1")
+    (claim,) = case.database.admin(rulelogins.claims)
+    case.database.admin(rulelogins.try_drop, claim)
+    assert case.database.admin(rulelogins.claims) == []
+    assert owners(case) == {case.role}
 
 
 def test_a_tenant_that_was_dropped_without_us_leaves_logins_that_can_be_dropped(case: Case) -> None:

@@ -49,6 +49,12 @@ async def ensure_password(connection: psycopg.AsyncConnection, role: str, passwo
         )
 
 
+async def lock(connection: psycopg.AsyncConnection, role: str) -> None:
+    """Nobody logs in any more, and whoever is there goes; the role must exist."""
+    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+    await end_sessions(connection, role)
+
+
 async def drop(connection: psycopg.AsyncConnection, role: str, heirs: Collection[str]) -> None:
     """End the role's sessions and drop it, with whatever rights somebody has granted to it.
 
@@ -58,9 +64,8 @@ async def drop(connection: psycopg.AsyncConnection, role: str, heirs: Collection
     row = await cursor.fetchone()
     if row is None:
         return
+    await lock(connection, role)
     name = sql.Identifier(role)
-    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
-    await end_sessions(connection, role)
     async with connection.transaction():
         for heir in heirs:
             await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir)))

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
+import structlog
 
 from vaultbrix.adapters import roles
+from vaultbrix.adapters.postgres import classify
 from vaultbrix.adapters.tenants import TenantRole
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Blocked, Transient
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,32 @@ async def drop(connection: psycopg.AsyncConnection, rule_uid: str) -> None:
         await _drop(connection, Claim(*row))
 
 
-async def drop_of_tenant(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
-    """The same for all rules of a tenant; nothing when the role is not that owner's."""
+async def try_drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
+    """The same, for one of many: where a lock stands in the way, it is left for the next time."""
+    try:
+        await _drop(connection, claim)
+    except psycopg.Error as error:
+        if connection.broken:
+            raise
+        log.warning("login not dropped yet", login=claim.login, message=classify(error).message)
+
+
+async def end_of_tenant(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
+    """Nobody logs in by a rule of the tenant any more; nothing when the role is not that owner's.
+
+    What cannot be dropped now is left to a sweep: a tenant's end does not wait for it.
+    """
     cursor = await connection.execute(
         "SELECT l.login, l.role_name, l.rule_uid FROM vaultbrix.rule_login l JOIN vaultbrix.tenant t USING (role_name)"
-        " WHERE role_name = %s AND (t.namespace, t.name) = (%s, %s)",
+        " JOIN pg_roles r ON r.rolname = l.login WHERE role_name = %s AND (t.namespace, t.name) = (%s, %s)",
         [role, *owner],
     )
-    for row in await cursor.fetchall():
-        await _drop(connection, Claim(*row))
+    found = [Claim(*row) for row in await cursor.fetchall()]
+    # All first: a session of one may hold a lock on what another one made.
+    for claim in found:
+        await roles.lock(connection, claim.login)
+    for claim in found:
+        await try_drop(connection, claim)
 
 
 async def _drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:

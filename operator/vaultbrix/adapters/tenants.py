@@ -40,8 +40,7 @@ async def lock(connection: psycopg.AsyncConnection, role: str, owner: tuple[str,
     """Retain: nobody logs in any more, the data stays, the slug stays with its owner."""
     if not await owned(connection, role, owner):
         return
-    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
-    await roles.end_sessions(connection, role)
+    await roles.lock(connection, role)
 
 
 async def drop(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
@@ -49,8 +48,7 @@ async def drop(connection: psycopg.AsyncConnection, role: str, owner: tuple[str,
     if not await owned(connection, role, owner):
         return
     name = sql.Identifier(role)
-    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
-    await roles.end_sessions(connection, role)
+    await roles.lock(connection, role)
     async with connection.transaction():
         await _lock_claim(connection, role)
         await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))

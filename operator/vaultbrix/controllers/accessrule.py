@@ -52,7 +52,9 @@ async def reconcile(context: Context, parts: Parts, rule: AccessRule, now: datet
     _login(conditions, rule, verdict, failure)
     enforced = next((c for c in rule.status.conditions if c.type == ConditionType.ENFORCED), None)
     _ready(conditions, verdict, enforced, rule.metadata.generation)
-    status = _status(rule, verdict, conditions, now, secret_name=rule.secret_name if has_login else None)
+    # What it was is not known to have changed when something failed.
+    secret_name = rule.secret_name if has_login else rule.status.secret_name if failure else None
+    status = _status(rule, verdict, conditions, now, secret_name=secret_name)
     wanted = rule.model_copy(update={"status": status})
     status = status.model_copy(update={"receipt": parts.receipts.of(context, wanted)})
     await write_status(context.kube, context.rules, rule, status)

@@ -77,24 +77,26 @@ class Policies:
     async def check(self, context: Context) -> None:
         """Delete policies of tenants that nobody saw go; forget those that somebody else changed or deleted."""
         present: dict[_Place, str] = {}
+        listed: set[str] = set()
         for server in context.servers:
             if server.spec.namespace is None:
                 continue
             name = server.metadata.name
             wanted = {policy_name(name, t.role) for t in context.tenants_of(name)} | {f"vaultbrix-{name}"}
             labels = f"app.kubernetes.io/managed-by=vaultbrix,vaultbrix.com/server={name}"
+            listed.add(server.spec.namespace)
             answer = await context.kube.list(NETWORK_POLICIES, server.spec.namespace, labels=labels)
             for item in answer.get("items", []):
                 meta = item["metadata"]
                 present[server.spec.namespace, meta["name"]] = meta["resourceVersion"]
                 if meta["name"] not in wanted:
                     await context.kube.delete(NETWORK_POLICIES, server.spec.namespace, meta["name"])
-        for tenant, applied in list(self._tenants.items()):
-            if present.get(applied.place) != applied.version:
-                del self._tenants[tenant]
-        for name, (_, applied) in list(self._servers.items()):
-            if present.get(applied.place) != applied.version:
-                del self._servers[name]
+
+        def stale(applied: _Applied) -> bool:
+            return applied.place[0] in listed and present.get(applied.place) != applied.version
+
+        self._tenants = {tenant: applied for tenant, applied in self._tenants.items() if not stale(applied)}
+        self._servers = {name: held for name, held in self._servers.items() if not stale(held[1])}
 
     async def _remove(self, context: Context, tenant: tuple[str, str]) -> bool:
         applied = self._tenants.pop(tenant, None)

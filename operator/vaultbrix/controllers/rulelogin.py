@@ -10,7 +10,7 @@ from datetime import datetime
 import psycopg
 
 from vaultbrix.adapters import rulelogins
-from vaultbrix.adapters.rulelogins import Claim, WantedLogin
+from vaultbrix.adapters.rulelogins import WantedLogin
 from vaultbrix.api.accessrule import AccessRule, RuleLogin
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import Endpoint, PostgresServer
@@ -59,10 +59,20 @@ class RuleLogins:
     ) -> None:
         """Drop the logins on a server that no rule accounts for: it is gone, however it went, or has ended unseen."""
         # Read first: the rule of a login that is made meanwhile is known by then.
-        for claim in await rulelogins.claims(connection):
-            if not _accounted(context, server, claim, now):
+        found = await rulelogins.claims(connection)
+        if not found:
+            return
+        alive = {
+            (tenant.role, rule.metadata.uid)
+            for tenant in context.tenants_of(server.metadata.name)
+            for rule in context.rules_of(tenant.key)
+            if rule.spec.login is RuleLogin.PER_RULE
+            and (FINALIZER in rule.metadata.finalizers or context.verdict(rule, now).grant is not None)
+        }
+        for claim in found:
+            if (claim.role, claim.rule_uid) not in alive:
                 self._made.pop(claim.rule_uid, None)
-                await rulelogins.drop(connection, claim.rule_uid)
+                await rulelogins.try_drop(connection, claim)
 
     def forget(self) -> None:
         """Look at every login again: somebody may have changed it, or its Secret."""
@@ -102,13 +112,3 @@ class RuleLogins:
                 await rulelogins.drop(connection, rule.metadata.uid)
         await delete_secret(context.kube, rule, rule.secret_name)
         await set_finalizer(context.kube, rule, FINALIZER, present=False)
-
-
-def _accounted(context: Context, server: PostgresServer, claim: Claim, now: datetime) -> bool:
-    """Whether a rule that exists has the login, or still sees to its end."""
-    for tenant in context.tenants_of(server.metadata.name):
-        if tenant.role == claim.role:
-            for rule in context.rules_of(tenant.key):
-                if rule.metadata.uid == claim.rule_uid:
-                    return FINALIZER in rule.metadata.finalizers or context.verdict(rule, now).grant is not None
-    return False

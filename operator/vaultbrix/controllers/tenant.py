@@ -121,10 +121,9 @@ async def _finalize(context: Context, tenant: Tenant) -> None:
     # A server whose object is gone cannot be reached and is no longer ours to change.
     if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
         async with admin_connection(context.kube, server) as connection:
-            # Rules cannot: they find their server through the Tenant.
-            await rulelogins.drop_of_tenant(connection, tenant.role, tenant.key)
+            await tenants.lock(connection, tenant.role, tenant.key)
+            # Rules find their server through the Tenant, so they cannot.
+            await rulelogins.end_of_tenant(connection, tenant.role, tenant.key)
             if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
                 await tenants.drop(connection, tenant.role, tenant.key)
-            else:
-                await tenants.lock(connection, tenant.role, tenant.key)
     await set_finalizer(context.kube, tenant, FINALIZER, present=False)

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.domain.access import rule_login, start_of
-from vaultbrix.domain.grants import SLACK
 
 # Clocks of API server and PostgreSQL differ a little, and a creation's time is cut to the second.
 _BEFORE = timedelta(seconds=1)
+# A session's last lines are written a moment after the rule has ended.
+_AFTER = timedelta(seconds=5)
 
 FIRST_PAUSE = timedelta(seconds=6)
 LONGEST_PAUSE = timedelta(minutes=10)
@@ -51,7 +52,7 @@ def window(rule: AccessRule, *, server: str, tenant_role: str) -> Window:
         rule=rule.display,
         role=rule_login(tenant_role, rule.metadata.uid) if own else None,
         since=start_of(rule) - _BEFORE,
-        until=max(closed) + SLACK,
+        until=max(closed) + _AFTER,
     )
 
 
