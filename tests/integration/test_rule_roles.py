@@ -150,8 +150,8 @@ def test_it_logs_in_as_the_tenant_with_the_tenants_settings_and_nothing_of_its_o
         ]
         session.execute("CREATE TABLE fresh()")
         session.execute("SET ROLE NONE")
-        for statement in ("SELECT * FROM victim", "CREATE TABLE mine()", "INSERT INTO other VALUES (1)"):
-            assert code(send(session, f"SET search_path = {case.role}; {statement}")) == "42501"
+        for statement in ("SELECT * FROM {}.victim", "CREATE TABLE {}.mine()", "INSERT INTO {}.other VALUES (1)"):
+            assert code(send(session, statement.format(case.role))) == "42501"
     assert owners(case) == {case.role}
 
 
@@ -258,12 +258,11 @@ def hostile(case: Case, other: str) -> None:
             "CREATE TYPE pair AS (a int, b int)",
             "SELECT lo_create(0)",
             "CREATE TEMP TABLE scratch(id int)",
-            f"GRANT {case.login} TO {other}",
         ):
             session.execute(statement.encode())
-    with case.database.login(other) as session:
-        # A member that could pose as the heir of what the login made.
-        session.execute(f"GRANT {other} TO {case.login}".encode())
+    # What only an admin can do: somebody who could pass for the heir of what the login made, and a member of it.
+    case.database.postgres.query(f"GRANT {other} TO {case.login}")
+    case.database.postgres.query(f"CREATE ROLE member_of_{case.login} IN ROLE {case.login}")
 
 
 def test_dropping_it_leaves_nothing_of_it_and_loses_nothing_of_the_tenants(case: Case) -> None:
@@ -360,8 +359,7 @@ def test_what_the_login_of_an_approval_made_goes_to_its_tenant_whoever_else_let_
     login, until = f"vaultbrix_d_{case.role}", datetime.now(UTC) + HOUR
     case.database.admin(gate.create_login, login=login, role=case.role, verifier=verifier, valid_until=until)
     case.database.postgres.query(f"CREATE TABLE {case.role}.made(); ALTER TABLE {case.role}.made OWNER TO {login}")
-    with case.database.login(other) as session:
-        session.execute(f"GRANT {other} TO {login}".encode())
+    case.database.postgres.query(f"GRANT {other} TO {login}")
     case.database.admin(gate.drop_login, login, case.role)
     assert owners(case) == {case.role}
 
