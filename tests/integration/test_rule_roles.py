@@ -13,7 +13,7 @@ from tests.integration.test_gate import ATTACKS, FORBIDDEN, SCENE, Scene, code
 from tests.integration.test_provision import CATALOG
 
 from vaultbrix.adapters import gate, rulelogins, tenants
-from vaultbrix.adapters.rulelogins import WantedLogin
+from vaultbrix.adapters.rulelogins import Claim, WantedLogin
 from vaultbrix.domain import scram
 from vaultbrix.domain.access import rule_login
 from vaultbrix.runtime.errors import Blocked, Transient
@@ -91,6 +91,10 @@ class Case:
 
     def drop(self) -> None:
         self.database.admin(rulelogins.drop, self.uid)
+
+    def claims(self) -> list[Claim]:
+        """What is held to be ours of this tenant."""
+        return [claim for claim in self.database.admin(rulelogins.claims) if claim.role == self.role]
 
     def session(self) -> psycopg.Connection:
         return self.database.login(self.login)
@@ -317,7 +321,7 @@ def test_a_tenant_goes_with_the_logins_of_its_rules_and_is_not_held_up_by_them(c
     case.database.admin(rulelogins.end_of_tenant, case.role, owner)
     case.database.admin(function, case.role, owner)
     assert not case.works()
-    assert case.database.admin(rulelogins.claims) == []
+    assert case.claims() == []
 
 
 async def impatiently(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
@@ -338,9 +342,9 @@ def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None
         assert not case.works()
         with pytest.raises(psycopg.OperationalError):
             held.execute("SELECT 1")
-    (claim,) = case.database.admin(rulelogins.claims)
+    (claim,) = case.claims()
     case.database.admin(rulelogins.try_drop, claim)
-    assert case.database.admin(rulelogins.claims) == []
+    assert case.claims() == []
     assert owners(case) == {case.role}
 
 
@@ -349,7 +353,7 @@ def test_a_tenant_that_was_dropped_without_us_leaves_logins_that_can_be_dropped(
     hostile(case, other)
     case.database.admin(tenants.drop, case.role, wanted(case.role).owner)
     case.drop()
-    assert case.database.admin(rulelogins.claims) == []
+    assert case.claims() == []
     assert case.database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [case.login]) == []
 
 

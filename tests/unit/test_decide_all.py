@@ -101,7 +101,7 @@ def test_verdicts_are_kept_until_an_object_or_the_time_changes_one() -> None:
     assert found.verdicts(TEAM, NOW + HOUR)["uid-a"].phase is AccessPhase.EXPIRED
     # A clock that jumps back.
     assert found.verdicts(TEAM, NOW + MINUTE)["uid-b"].phase is AccessPhase.PENDING
-    found.rules.put(made("a", 0, revoked=True, metadata={"resourceVersion": "2"}))
+    found.rules.put(made("a", 0, revoked=True, metadata={"resourceVersion": "2", "generation": 2}))
     assert found.verdicts(TEAM, NOW + MINUTE)["uid-a"].phase is AccessPhase.REVOKED
     found.tenants.put(tenant(metadata={"resourceVersion": "2"}, suspended=True))
     assert found.verdicts(TEAM, NOW + MINUTE)["uid-b"].reason is Reason.TENANT_SUSPENDED
@@ -118,3 +118,17 @@ def test_rules_of_another_tenant_neither_count_nor_change_anything() -> None:
     found.rules.put(made("z", 0, tenantRef={"name": "other"}))
     assert found.verdicts(TEAM, NOW + MINUTE) is first
     assert set(first) == {"uid-a"}
+
+
+@given(
+    st.sampled_from([{}, {"phase": "Open"}, {"phase": "Revoked"}, {"closedAt": rfc3339(NOW)}, {"phase": "Expired"}]),
+    st.booleans(),
+)
+def test_a_verdict_that_is_kept_is_the_one_that_would_be_decided(status: dict[str, Any], deleting: bool) -> None:
+    found = context(made("a", 0))
+    found.verdicts(TEAM, NOW + MINUTE)
+    more = {"deletionTimestamp": rfc3339(NOW)} if deleting else {}
+    later = made("a", 0, status=status, metadata={"resourceVersion": "2", **more})
+    found.rules.put(later)
+    kept = found.verdicts(TEAM, NOW + MINUTE)["uid-a"]
+    assert kept == decide(later, tenant(), server(), NOW + MINUTE)

@@ -113,3 +113,14 @@ def test_a_group_has_another_version_after_every_change_and_only_then() -> None:
     assert store.version("acme") == 0
     store.put(version(9, "b"))
     assert store.version("acme") not in seen
+
+
+def test_a_change_outside_of_what_counts_is_none_of_the_group() -> None:
+    store = Store(AccessRule, group=lambda _: "all", basis=lambda found: found.metadata.generation)
+    store.put(version(1))
+    before = store.version("all")
+    assert store.put(version(2))
+    assert store.version("all") == before
+    assert [found.metadata.resource_version for found in store.of("all")] == ["2"]
+    store.put(version(3, generation=2))
+    assert store.version("all") != before

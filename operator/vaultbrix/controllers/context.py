@@ -1,11 +1,12 @@
 """What every controller works with: the objects last seen, the API server, and the operator's own settings."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
 from vaultbrix.adapters.kube import Kube
-from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -58,7 +59,7 @@ class Context:
     tenants: Store[Tenant] = field(
         default_factory=lambda: Store(Tenant, group=lambda tenant: tenant.spec.server_ref.name)
     )
-    rules: Store[AccessRule] = field(default_factory=lambda: Store(AccessRule, group=_tenant_key))
+    rules: Store[AccessRule] = field(default_factory=lambda: Store(AccessRule, group=_tenant_key, basis=_decisive))
     approvals: Store[DDLApproval] = field(default_factory=lambda: Store(DDLApproval, group=_tenant_key))
     _decided: dict[tuple[str, str], _Decided] = field(default_factory=dict)
 
@@ -101,3 +102,9 @@ class Context:
 
 def _tenant_key(resource: AccessRule | DDLApproval) -> tuple[str, str]:
     return (resource.metadata.namespace, resource.spec.tenant_ref.name)
+
+
+def _decisive(rule: AccessRule) -> Hashable:
+    """What a verdict rests on; that an agent or we ourselves report on the rule changes none."""
+    meta, status = rule.metadata, rule.status
+    return (meta.uid, meta.generation, rule.deleting, status.phase is AccessPhase.REVOKED, status.closed_at)

@@ -10,12 +10,21 @@ R = TypeVar("R", bound=Resource)
 
 
 class Store(Generic[R]):
-    """Objects of one kind by (namespace, name), and by what ``group`` says of them."""
+    """Objects of one kind by (namespace, name), and by what ``group`` says of them.
 
-    def __init__(self, model: type[R], group: Callable[[R], Hashable] | None = None) -> None:
+    ``basis`` is the part of an object that makes a change of it one of its group; without it, every change is.
+    """
+
+    def __init__(
+        self,
+        model: type[R],
+        group: Callable[[R], Hashable] | None = None,
+        basis: Callable[[R], Hashable] | None = None,
+    ) -> None:
         self.model = model
         self._objects: dict[tuple[str, str], R] = {}
         self._group = group
+        self._basis = basis
         self._groups: dict[Hashable, dict[tuple[str, str], R]] = {}
         self._changes = itertools.count(1)
         self._versions: dict[Hashable, int] = {}
@@ -29,7 +38,7 @@ class Store(Generic[R]):
         return list(self._groups.get(group, {}).values())
 
     def version(self, group: Hashable) -> int:
-        """Another number after every change in the group; 0 for one that is empty."""
+        """Another number after every change of the group; 0 for one that is empty."""
         return self._versions.get(group, 0)
 
     def put(self, resource: R) -> bool:
@@ -37,13 +46,15 @@ class Store(Generic[R]):
         old = self._objects.get(resource.key)
         if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
             return False
-        if old is not None:
-            self._leave(old)
         self._objects[resource.key] = resource
         if self._group is not None:
             group = self._group(resource)
+            if old is not None and self._group(old) != group:
+                self._leave(old)
+                old = None
             self._groups.setdefault(group, {})[resource.key] = resource
-            self._versions[group] = next(self._changes)
+            if old is None or self._basis is None or self._basis(old) != self._basis(resource):
+                self._versions[group] = next(self._changes)
         return True
 
     def refresh(self, resource: R) -> None:
