@@ -32,21 +32,14 @@ class Store:
         self.secret = directory / "secret"
         self.secret.mkdir()
         self._password = secrets.token_urlsafe(16)
+        self._reader_password = secrets.token_urlsafe(16)
 
     def start(self) -> None:
         """Start it, with schema and logins."""
         self.postgres.start()
         self.postgres.query(f"CREATE DATABASE {DATABASE}")
         asyncio.run(self._prepare())
-        values = {
-            "host": "localhost",
-            "port": str(self.postgres.port),
-            "dbname": DATABASE,
-            "username": "shipper",
-            "password": self._password,
-            "ca.crt": self.postgres.authority.read_text(),
-        }
-        for key, value in values.items():
+        for key, value in self._values("shipper", self._password).items():
             (self.secret / key).write_text(value)
 
     def stop(self) -> None:
@@ -61,10 +54,29 @@ class Store:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    @property
+    def reader(self) -> dict[str, str]:
+        """What the Secret of a reader holds."""
+        return self._values("auditor", self._reader_password)
+
+    def _values(self, username: str, password: str) -> dict[str, str]:
+        return {
+            "host": "localhost",
+            "port": str(self.postgres.port),
+            "dbname": DATABASE,
+            "username": username,
+            "password": password,
+            "ca.crt": self.postgres.authority.read_text(),
+        }
+
     async def _prepare(self) -> None:
         async with await psycopg.AsyncConnection.connect(
             host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
         ) as connection:
             await store.migrate(connection)
-            verifier = scram.verifier(self._password, secrets.token_bytes(scram.SALT_BYTES))
-            await store.ensure_login(connection, name="shipper", group="audit_append", verifier=verifier)
+            for name, password, group in (
+                ("shipper", self._password, "audit_append"),
+                ("auditor", self._reader_password, "audit_read"),
+            ):
+                verifier = scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES))
+                await store.ensure_login(connection, name=name, group=group, verifier=verifier)

@@ -88,6 +88,7 @@ class World:
         self.store.start()
         self.set_admin_password(ADMIN_PASSWORD)
         self.api.apply(secret(SYSTEM, "pg-ca", {"ca.crt": self.postgres.authority.read_text()}))
+        self.api.apply(secret(SYSTEM, "audit-reader", self.store.reader))
         self.api.apply(server())
         self.heal()
 
@@ -131,8 +132,12 @@ class World:
 
     def password(self, namespace: str, tenant_name: str) -> str:
         """The tenant's, from its Secret."""
-        data = self.api.get("secret", f"{tenant_name}-db", namespace)["data"]
-        return base64.b64decode(data["password"]).decode()
+        return self.secret(namespace, f"{tenant_name}-db")["password"]
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """What a Secret holds, in clear; empty when there is none."""
+        data = self.api.get("secret", name, namespace).get("data", {})
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def psql(self, address: str, namespace: str, tenant_name: str, *statements: str, **options: Any) -> "Psql":
         """psql of a client as the tenant; see Psql."""
@@ -140,7 +145,7 @@ class World:
 
 
 class Psql:
-    """psql in a client's namespace; the password goes by the environment."""
+    """psql in a client's namespace, as the tenant or whom another Secret names; the password goes by environment."""
 
     def __init__(
         self,
@@ -151,11 +156,13 @@ class Psql:
         statements: tuple[str, ...],
         host: str = SERVER,
         network: Network | None = None,
+        secret_name: str = "",
     ) -> None:
-        role = f"tenant_{tenant_name.replace('-', '_')}"
+        credentials = world.secret(namespace, secret_name or f"{tenant_name}-db")
+        role = credentials["username"]
         texts = [part for text in statements for part in ("-c", text)]
         self._env = {
-            "PGPASSWORD": world.password(namespace, tenant_name),
+            "PGPASSWORD": credentials["password"],
             "PGCONNECT_TIMEOUT": "5",
             "PGSSLMODE": "require",
         }
@@ -200,6 +207,8 @@ def server(name: str = SERVER_NAME, **spec: Any) -> Object:
         "namespace": SYSTEM,
         "podSelector": {"app": "postgresql"},
         "trustedCIDRs": [f"{MACHINE}/32"],
+        "auditSecretRef": {"name": "audit-reader", "namespace": SYSTEM},
+        "limits": {"maxRulesPerTenant": 1000},
         **spec,
     })  # fmt: skip
 

@@ -238,10 +238,6 @@ def test_a_policy_that_somebody_made_under_our_label_is_pruned_and_others_are_le
     assert cluster.world.api.get("networkpolicy", "theirs", cluster.namespace)
 
 
-GHOST = "policies are looked for only in the current namespace of servers that exist (controllers/networkpolicy.py)"
-
-
-@pytest.mark.xfail(strict=True, reason=GHOST)
 def test_no_policy_is_left_of_a_server_that_was_deleted(cluster: Cluster, resync: Callable[[], object]) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")
@@ -252,7 +248,6 @@ def test_no_policy_is_left_of_a_server_that_was_deleted(cluster: Cluster, resync
     wait_for("no policy is left", lambda: not cluster.policies(), patience=10)
 
 
-@pytest.mark.xfail(strict=True, reason=GHOST)
 def test_no_policy_is_left_of_a_server_that_was_deleted_unseen(cluster: Cluster, resync: Callable[[], object]) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")
@@ -266,7 +261,6 @@ def test_no_policy_is_left_of_a_server_that_was_deleted_unseen(cluster: Cluster,
         cluster.world.operator.start()
 
 
-@pytest.mark.xfail(strict=True, reason=GHOST)
 def test_policies_follow_a_server_to_another_namespace(cluster: Cluster, resync: Callable[[], object]) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")
@@ -281,7 +275,6 @@ def test_policies_follow_a_server_to_another_namespace(cluster: Cluster, resync:
     wait_for("nothing is left behind", lambda: not cluster.policies(cluster.namespace), patience=10)
 
 
-@pytest.mark.xfail(strict=True, reason=GHOST)
 def test_no_policy_is_left_of_a_server_that_moved_out_of_the_cluster(
     cluster: Cluster, resync: Callable[[], object]
 ) -> None:
@@ -290,7 +283,6 @@ def test_no_policy_is_left_of_a_server_that_moved_out_of_the_cluster(
     wait_for("no policy is left", lambda: not cluster.policies(), patience=10)
 
 
-@pytest.mark.xfail(strict=True, reason="a tenant's policy is applied again only when its addresses change")
 def test_tenants_policies_follow_the_servers_selector_and_port(cluster: Cluster) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")

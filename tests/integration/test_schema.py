@@ -21,7 +21,16 @@ GOOD = {
     "rule with expiresAt": rule(TEAM, "good-2", "acme", "203.0.113.7/32", expiresAt="2030-01-01T00:00:00Z"),
     "rule with IPv6": rule(TEAM, "good-3", "acme", "2001:db8::/64", "203.0.113.0/24"),
     "rule with 32 CIDRs": rule(TEAM, "good-4", "acme", *(f"203.0.113.{n}/32" for n in range(32))),
+    "rule with a start": rule(TEAM, "good-10", "acme", "203.0.113.7/32", startsAt="2030-01-01T00:00:00Z"),
+    "rule with start and end": rule(
+        TEAM, "good-11", "acme", "203.0.113.7/32", startsAt="2030-01-01T00:00:00Z", expiresAt="2030-01-01T00:00:01Z"
+    ),
+    "rule with a login of its own": rule(TEAM, "good-12", "acme", "203.0.113.7/32", login="PerRule"),
+    "rule with the longest name that leaves room": rule(TEAM, "g" * 246, "acme", "203.0.113.7/32", login="PerRule"),
+    "rule with a longer name": rule(TEAM, "g" * 247, "acme", "203.0.113.7/32"),
+    "rule that is no record for long": rule(TEAM, "good-13", "acme", "203.0.113.7/32", ttlAfterClosed="0s"),
     "tenant without slug": tenant(TEAM, "good-5"),
+    "tenant with a slug much like a login's": tenant(TEAM, "good-14", slug="acme_r_0123456789a"),
     "tenant with slug": tenant(TEAM, "9-is-no-letter", slug="nine_lives", connectionLimit=5),
     "tenant with settings": tenant(TEAM, "good-6", settings={"statement_timeout": "30s", "work_mem": "64MB"}),
     "approval": approval(TEAM, "good-7", "acme", "DROP TABLE orders;"),
@@ -29,6 +38,9 @@ GOOD = {
         TEAM, "good-8", "acme", "DROP TABLE t", decision={"verdict": "Denied", "by": "boss", "sha256": SHA}
     ),
     "server": server("good-9", trustedCIDRs=["10.0.0.0/8", "fd00::/64"], limits={"maxTTL": "24h"}),
+    "server with all limits": server("good-15", limits={"maxRulesPerTenant": 1, "minPrefixV4": 32, "minPrefixV6": 128}),
+    "server with an echo": server("good-16", publicEndpoint={"host": "db.example.com", "port": 5433, "echoPort": 5434}),
+    "server without a store": changed(server("good-17"), auditSecretRef=None),
 }
 
 RULE = rule(TEAM, "bad", "acme", "203.0.113.7/32")
@@ -87,6 +99,34 @@ BAD = {
     "namespace without selector": (changed(SERVER, podSelector=None), "podSelector"),
     "host with a space": (changed(SERVER, host="db.example.com port=1"), "spec.host"),
     "trusting everybody": (changed(SERVER, trustedCIDRs=["0.0.0.0/0"]), "spec.trustedCIDRs[0]"),
+    "start that is no time": (changed(RULE, startsAt="tomorrow"), "spec.startsAt"),
+    "end at the start": (
+        changed(RULE, ttl=None, startsAt="2030-01-01T00:00:00Z", expiresAt="2030-01-01T00:00:00Z"),
+        "startsAt must be before expiresAt",
+    ),
+    "end before the start": (
+        changed(RULE, ttl=None, startsAt="2030-01-01T00:00:00Z", expiresAt="2029-01-01T00:00:00Z"),
+        "startsAt must be before expiresAt",
+    ),
+    "unknown login": (changed(RULE, login="Own"), "spec.login"),
+    "name without room for the login's Secret": (
+        rule(TEAM, "g" * 247, "acme", "203.0.113.7/32", login="PerRule"),
+        "metadata.name",
+    ),
+    "record for a negative time": (changed(RULE, ttlAfterClosed="-1h"), "spec.ttlAfterClosed"),
+    "record for a time in words": (changed(RULE, ttlAfterClosed="a week"), "spec.ttlAfterClosed"),
+    "slug that ends as a login": (changed(TENANT, slug="acme_r_0123456789"), "must not end as the login"),
+    "name that ends as a login": (tenant(TEAM, "acme-r-0123abcdef"), "must not end as the login"),
+    "no rule for a tenant": (changed(SERVER, limits={"maxRulesPerTenant": 0}), "spec.limits.maxRulesPerTenant"),
+    "too many rules for a tenant": (changed(SERVER, limits={"maxRulesPerTenant": 1001}), "maxRulesPerTenant"),
+    "store's Secret without namespace": (
+        changed(SERVER, auditSecretRef={"name": "reader"}),
+        "auditSecretRef.namespace",
+    ),
+    "echo at no port": (
+        changed(SERVER, publicEndpoint={"host": "db.example.com", "echoPort": 0}),
+        "spec.publicEndpoint.echoPort",
+    ),
     "server's name with a dot": (server("a.b"), "metadata.name"),
     "server's name that is too long": (server("a" * 41), "metadata.name"),
 }
@@ -96,6 +136,15 @@ EDITS: list[tuple[Object, dict[str, Any], str | None]] = [
     (rule(TEAM, "edit-1", "acme", "203.0.113.7/32"), {"ttl": "2h"}, None),
     (rule(TEAM, "edit-1", "acme", "203.0.113.7/32"), {"tenantRef": {"name": "other"}}, "immutable"),
     (rule(TEAM, "edit-2", "acme", "203.0.113.7/32", revoked=True), {"revoked": False}, "revoked"),
+    (rule(TEAM, "edit-6", "acme", "203.0.113.7/32"), {"login": "PerRule"}, "immutable"),
+    (rule(TEAM, "edit-6", "acme", "203.0.113.7/32"), {"startsAt": "2030-01-01T00:00:00Z"}, "startsAt is immutable"),
+    (
+        rule(TEAM, "edit-7", "acme", "203.0.113.7/32", startsAt="2030-01-01T00:00:00Z"),
+        {"startsAt": "2031-01-01T00:00:00Z"},
+        "immutable",
+    ),
+    (rule(TEAM, "edit-7", "acme", "203.0.113.7/32", startsAt="2030-01-01T00:00:00Z"), {"startsAt": None}, "immutable"),
+    (rule(TEAM, "edit-8", "acme", "203.0.113.7/32"), {"ttlAfterClosed": "24h"}, None),
     (tenant(TEAM, "edit-3"), {"connectionLimit": 7}, None),
     (tenant(TEAM, "edit-3"), {"slug": "other"}, "slug is immutable"),
     (tenant(TEAM, "edit-3"), {"serverRef": {"name": "other"}}, "immutable"),

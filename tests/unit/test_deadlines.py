@@ -125,3 +125,12 @@ def test_a_running_loop_ends_when_told_to_even_in_the_moment_it_is_woken(turns: 
         return ended
 
     assert asyncio.run(scenario())
+
+
+def test_a_key_that_is_worked_on_again_and_again_takes_no_more_memory() -> None:
+    due: Deadlines[int] = Deadlines()
+    for number in range(10_000):
+        due.discard(number % 10)
+        due.set(number % 10, NOW + HOUR)
+    assert len(due._heap) < 200
+    assert sorted(due.pop_due(NOW + HOUR)) == list(range(10))

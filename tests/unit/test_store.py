@@ -73,3 +73,54 @@ def test_the_store_may_change_while_somebody_walks_through_it() -> None:
         store.remove(*found.key)
         store.put(version(2, f"{found.metadata.name}-again"))
     assert store.keys() == {("team", "a-again"), ("team", "b-again"), ("team", "c-again")}
+
+
+def grouped() -> Store[AccessRule]:
+    return Store(AccessRule, group=lambda found: found.spec.tenant_ref.name)
+
+
+def names(store: Store[AccessRule], group: str) -> set[str]:
+    return {found.metadata.name for found in store.of(group)}
+
+
+def test_a_group_holds_what_belongs_to_it_and_nothing_that_left() -> None:
+    store = grouped()
+    store.put(version(1, "a"))
+    store.put(version(2, "b"))
+    assert (names(store, "acme"), names(store, "other")) == ({"a", "b"}, set())
+    moved = rule("a", metadata={"resourceVersion": "3", "uid": "again"}, tenantRef={"name": "other"})
+    store.put(moved)
+    assert (names(store, "acme"), names(store, "other")) == ({"b"}, {"a"})
+    store.remove("team", "a")
+    assert (names(store, "acme"), names(store, "other")) == ({"b"}, set())
+
+
+def test_a_group_has_another_version_after_every_change_and_only_then() -> None:
+    store = grouped()
+    seen = [store.version("acme")]
+    for change in (
+        lambda: store.put(version(1, "a")),
+        lambda: store.put(version(2, "b")),
+        lambda: store.put(version(3, "a")),
+        lambda: store.remove("team", "a"),
+    ):
+        change()
+        seen.append(store.version("acme"))
+    store.put(rule("x", tenantRef={"name": "other"}))
+    store.put(version(2, "b"))
+    assert store.version("acme") == seen[-1]
+    store.remove("team", "b")
+    assert store.version("acme") == 0
+    store.put(version(9, "b"))
+    assert store.version("acme") not in seen
+
+
+def test_a_change_outside_of_what_counts_is_none_of_the_group() -> None:
+    store = Store(AccessRule, group=lambda _: "all", basis=lambda found: found.metadata.generation)
+    store.put(version(1))
+    before = store.version("all")
+    assert store.put(version(2))
+    assert store.version("all") == before
+    assert [found.metadata.resource_version for found in store.of("all")] == ["2"]
+    store.put(version(3, generation=2))
+    assert store.version("all") != before

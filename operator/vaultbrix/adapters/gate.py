@@ -1,7 +1,6 @@
 """The gate in the database: numbered migrations, passes and the ledger of runs."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -9,6 +8,7 @@ from importlib.resources import files
 import psycopg
 from psycopg import sql
 
+from vaultbrix.adapters import roles
 from vaultbrix.api.conditions import Reason
 from vaultbrix.domain.ddlplan import Plan
 from vaultbrix.runtime.errors import Blocked
@@ -158,7 +158,7 @@ async def create_login(
     """A one-time login that is a member of the tenant's role, or a new password for the one there is."""
     name, tenant = sql.Identifier(login), sql.Identifier(role)
     async with connection.transaction():
-        await quiet(connection)
+        await roles.quiet(connection)
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login])
         if await cursor.fetchone() is None:
             await connection.execute(sql.SQL("CREATE ROLE {} NOINHERIT").format(name))
@@ -174,28 +174,18 @@ async def create_login(
         await connection.execute(sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(name))
 
 
-async def drop_login(connection: psycopg.AsyncConnection, login: str) -> None:
-    """End the login's sessions and drop it, with whatever rights somebody has granted to it.
+async def drop_login(connection: psycopg.AsyncConnection, login: str, heir: str | None = None) -> None:
+    """End the login's sessions and drop it; what a text made outside the tenant's role goes to the tenant.
 
-    A text may leave the tenant's role; what it made then goes to the tenant, so that dropping the login loses nothing.
+    Where the tenant is not known, the heir is a tenant that the login is a member of.
     """
-    cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login])
-    if await cursor.fetchone() is None:
-        return
-    name = sql.Identifier(login)
-    await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
-    await end_sessions(connection, login)
     cursor = await connection.execute(
         "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " JOIN vaultbrix.tenant t ON t.role_name = g.rolname JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
-        [login],
+        " JOIN vaultbrix.tenant t ON t.role_name = g.rolname JOIN pg_roles r ON r.oid = m.member"
+        " WHERE r.rolname = %(login)s AND g.rolname = coalesce(%(heir)s, g.rolname)",
+        {"login": login, "heir": heir},
     )
-    heirs = await cursor.fetchall()
-    async with connection.transaction():
-        for (tenant,) in heirs:
-            await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(tenant)))
-        await connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
-        await connection.execute(sql.SQL("DROP ROLE {}").format(name))
+    await roles.drop(connection, login, [str(tenant) for (tenant,) in await cursor.fetchall()])
 
 
 async def logins(connection: psycopg.AsyncConnection) -> list[str]:
@@ -205,25 +195,3 @@ async def logins(connection: psycopg.AsyncConnection) -> list[str]:
         " WHERE m.roleid = 'vaultbrix_jobs'::regrole"
     )
     return [str(name) for (name,) in await cursor.fetchall()]
-
-
-async def end_sessions(connection: psycopg.AsyncConnection, role: str) -> None:
-    """Terminate all sessions of a login role and wait until they are gone, 2 s at most."""
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()",
-        [role],
-    )
-
-
-async def quiet(connection: psycopg.AsyncConnection) -> None:
-    """Keep the statements of this transaction, which hold a verifier, out of the server's log."""
-    for name, value in _QUIET:
-        await connection.execute("SELECT set_config(%s, %s, true)", [name, value])
-
-
-_QUIET: Sequence[tuple[str, str]] = (
-    ("log_statement", "none"),
-    ("log_min_duration_statement", "-1"),
-    ("log_min_error_statement", "panic"),
-    ("pgaudit.log", "none"),
-)

@@ -51,6 +51,7 @@ class ResourceType:
 
 SECRETS = ResourceType("v1", "secrets", "Secret")
 PODS = ResourceType("v1", "pods", "Pod")
+NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
 EVENTS = ResourceType("v1", "events", "Event")
 JOBS = ResourceType("batch/v1", "jobs", "Job")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
@@ -136,6 +137,10 @@ class Kube:
         answer = await self.create(SELF_SUBJECT_REVIEWS, "", body)
         return str(answer.get("status", {}).get("userInfo", {}).get("username", ""))
 
+    def server_now(self) -> datetime:
+        """The time by the API server's clock, as of its last answer; exact to about a second."""
+        return datetime.now(UTC) - self.clock_skew
+
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
         """Read an object. Raises NotFound."""
         return await self._call("GET", kind.path(namespace, name))
@@ -173,12 +178,18 @@ class Kube:
     def _query(self, *, dry_run: bool) -> dict[str, str]:
         return {"fieldManager": self._manager, **({"dryRun": "All"} if dry_run else {})}
 
-    async def delete(self, kind: ResourceType, namespace: str, name: str) -> None:
-        """Delete an object and what it owns; one that is gone is fine."""
+    async def delete(self, kind: ResourceType, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete an object and what it owns; one that is gone, or of another uid than is given, is fine."""
+        options: Object = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         try:
-            await self._call("DELETE", kind.path(namespace, name), {"propagationPolicy": "Background"})
+            await self._call("DELETE", kind.path(namespace, name), {}, options)
         except NotFound:
             return
+        except Conflict:
+            if not uid:
+                raise
 
     async def watch(self, kind: ResourceType, resource_version: str, namespace: str = "") -> AsyncIterator[Object]:
         """Events since a version: {type, object}. Ends quietly when the server closes; raises Gone on a gap."""

@@ -172,6 +172,12 @@ class AccessRule(Resource):
             ),
             ("has(self.startsAt) == has(oldSelf.startsAt)", "startsAt is immutable"),
         ),
+        root_rules=(
+            (
+                "self.spec.login != 'PerRule' || size(self.metadata.name) <= 246",
+                "metadata.name must have at most 246 characters with login: PerRule, whose Secret is <name>-access",
+            ),
+        ),
     )
 
     @property

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     LOGIN_CREATED = "LoginCreated"
     LOGIN_NOT_NEEDED = "LoginNotNeeded"
     LOGIN_DROPPED = "LoginDropped"
+    LOGIN_TAKEN = "LoginTaken"
     NO_AGENT = "NoAgent"
     CONNECTED = "Connected"
     NO_CONNECTIONS = "NoConnections"

@@ -15,6 +15,7 @@ from vaultbrix.runtime.errors import Blocked
 
 # A tenant that holds a lock must not hold a worker.
 _TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
+_AUDIT_TIMEOUTS = "-c statement_timeout=30s -c default_transaction_read_only=on"
 
 
 @asynccontextmanager
@@ -38,6 +39,31 @@ async def admin_target(kube: Kube, server: PostgresServer) -> Target:
         ca=await certificate_authority(kube, server),
         application="vaultbrix-operator",
         options=_TIMEOUTS,
+    )
+
+
+async def audit_target(kube: Kube, server: PostgresServer) -> Target:
+    """The audit store as its reader. Raises Blocked for a Secret that is not named, missing or incomplete."""
+    reference, field = server.spec.audit_secret_ref, "spec.auditSecretRef"
+    if reference is None:
+        raise Blocked(Reason.SECRET_NOT_FOUND, f"{field} is not set")
+    secret = await _secret(kube, reference, field)
+    host, port, database, user, password, authority = (
+        _value(secret, key, reference, field) for key in ("host", "port", "dbname", "username", "password", "ca.crt")
+    )
+    if not port.isdecimal():
+        raise Blocked(
+            Reason.SECRET_INVALID, f"{field}: Secret {reference.namespace}/{reference.name} has no number in key port"
+        )
+    return Target(
+        host=host,
+        port=int(port),
+        database=database,
+        user=user,
+        password=password,
+        ca=authority,
+        application="vaultbrix-operator",
+        options=_AUDIT_TIMEOUTS,
     )
 
 

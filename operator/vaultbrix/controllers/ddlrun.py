@@ -121,7 +121,7 @@ class Run:
         await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
         async with admin_connection(self.context.kube, self.server) as connection:
             # The login first: a transaction of its session holds the pass.
-            await gate.drop_login(connection, self.login)
+            await gate.drop_login(connection, self.login, self.tenant.role)
             await gate.revoke_pass(connection, self.pass_id)
             return await gate.committed(connection, self.pass_id)
 

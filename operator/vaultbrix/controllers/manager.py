@@ -1,26 +1,28 @@
 """From a change to the keys it concerns, and from a key to the controller that works on it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime
 
 import structlog
 
 from vaultbrix.adapters.informer import Informer
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers import accessrule, ddlapproval, postgresserver, tenant
+from vaultbrix.controllers.accessrule import Parts
 from vaultbrix.controllers.context import Context, Key
-from vaultbrix.controllers.networkpolicy import Policies
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import WorkQueue, pause_after
 
 log = structlog.get_logger(__name__)
 
 WORKERS = 8
+# An audit store that does not answer holds up its own receipts only.
+RECEIPT_WORKERS = 2
 
 
 class Manager:
@@ -28,8 +30,10 @@ class Manager:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._policies = Policies()
+        self._parts = Parts()
         self._queue: WorkQueue[Key] = WorkQueue(self._process, workers=WORKERS)
+        self._receipts: WorkQueue[Key] = WorkQueue(self._receipt, workers=RECEIPT_WORKERS)
+        self._bases: dict[Key, Hashable] = {}
         self.informers: dict[type[Resource], Informer[Resource]] = {
             store.model: Informer(context.kube, store, self._changed)  # type: ignore[arg-type]  # a Store is read through its own type
             for store in (context.servers, context.tenants, context.rules, context.approvals)
@@ -46,31 +50,66 @@ class Manager:
                 log.warning("cannot list", message=error.message)
                 await asyncio.sleep(pause_after(failures, 0.0))
             else:
-                return
+                break
+        await self._check_policies()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._queue.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._queue.run())
+            group.create_task(self._receipts.run())
 
     async def resync(self) -> None:
         """Compare everything again: objects that vanished unseen, and drift outside of Kubernetes."""
         try:
             await self._relist()
-            await self._policies.prune(self._context)
         except Expected as error:
             log.warning("resync", message=error.message)
-        self._policies.forget()
+        await self._check_policies()
+        self._parts.logins.forget()
         for informer in self.informers.values():
             for resource in informer.store:
                 self._changed(resource)
+
+    async def _check_policies(self) -> None:
+        try:
+            await self._parts.policies.check(self._context)
+        except Expected as error:
+            log.warning("cannot check NetworkPolicies", message=error.message)
 
     async def _relist(self) -> None:
         for informer in self.informers.values():
             await informer.relist()
 
     def _changed(self, resource: Resource) -> None:
-        for key in concerned(self._context, resource):
-            self._queue.add(key)
+        self._queue.add(key_of(resource))
+        match resource:
+            case PostgresServer() | Tenant():
+                self._follow(resource)
+            case AccessRule():
+                self._queue.add(Key("NetworkPolicy", *self._tenant_key(resource)))
+                if self._context.rules.get(*resource.key) is None:
+                    self._parts.receipts.forget(resource)
+                    self._recount(self._tenant_key(resource))
+
+    def _follow(self, resource: PostgresServer | Tenant) -> None:
+        """Look at what is decided from the object, if the part of it changed that is decided from."""
+        key, basis = key_of(resource), basis_of(self._context, resource)
+        if self._bases.get(key) == basis:
+            return
+        if basis is None:
+            del self._bases[key]
+        else:
+            self._bases[key] = basis
+        for follower in followers(self._context, resource):
+            self._queue.add(follower)
+
+    def _recount(self, where: tuple[str, str]) -> None:
+        """Look at the rules of a tenant whose status no longer holds, as when one left its slot to another."""
+        verdicts = self._context.verdicts(where, datetime.now(UTC))
+        for rule in self._context.rules_of(where):
+            if rule.status.phase is not verdicts[rule.metadata.uid].phase:
+                self._queue.add(key_of(rule))
 
     async def _process(self, key: Key) -> datetime | None:
         now = datetime.now(UTC)
@@ -78,45 +117,105 @@ class Manager:
         match key.kind:
             case "PostgresServer":
                 server = context.servers.get(*where)
-                return await postgresserver.reconcile(context, server, now) if server else None
+                if server is None:
+                    await self._parts.policies.remove_base(context, key.name)
+                    return None
+                again = await postgresserver.reconcile(context, self._parts, server, now)
+                self._follow(context.servers.get(*where) or server)
+                return again
             case "Tenant":
                 found = context.tenants.get(*where)
-                return await tenant.reconcile(context, found, now) if found else None
+                if found is None:
+                    return None
+                again = await tenant.reconcile(context, found, now)
+                self._follow(context.tenants.get(*where) or found)
+                return again
             case "AccessRule":
                 rule = context.rules.get(*where)
-                return await self._rule(rule, now) if rule else None
+                return await self._rule(key, rule, now) if rule else None
             case "DDLApproval":
                 approval = context.approvals.get(*where)
                 return await ddlapproval.reconcile(context, approval, now) if approval else None
             case "NetworkPolicy":
-                if await self._policies.reconcile(context, where, now):
-                    for rule in [r for r in context.rules if (r.metadata.namespace, r.spec.tenant_ref.name) == where]:
-                        self._queue.add(Key("AccessRule", *rule.key))
+                if await self._parts.policies.reconcile(context, where, now):
+                    self._tell_covered(where)
         return None
 
-    async def _rule(self, rule: AccessRule, now: datetime) -> datetime | None:
-        # The policy first: it follows from the deadline too, and an ended rule must leave it.
-        self._queue.add(Key("NetworkPolicy", rule.metadata.namespace, rule.spec.tenant_ref.name))
-        return await accessrule.reconcile(self._context, self._policies, rule, now)
+    async def _rule(self, key: Key, rule: AccessRule, now: datetime) -> datetime | None:
+        where = self._tenant_key(rule)
+        # The policy first: it follows from the time too, and an ended rule must leave it.
+        self._queue.add(Key("NetworkPolicy", *where))
+        verdict = self._context.verdict(rule, now)
+        if not verdict.closed:
+            self._queue.add_at(key, verdict.opens_at or verdict.deadline)
+        try:
+            return await accessrule.reconcile(self._context, self._parts, rule, now)
+        finally:
+            fresh = self._context.rules.get(*rule.key)
+            # Only what was written: else rules that cannot be written would call each other for ever.
+            if fresh is not None and fresh.status.phase is verdict.phase is not rule.status.phase:
+                self._recount(where)
+            due = self._parts.receipts.due(self._context, fresh, now) if fresh else None
+            if due is not None:
+                self._receipts.add_at(key, due)
+
+    async def _receipt(self, key: Key) -> datetime | None:
+        rule = self._context.rules.get(key.namespace, key.name)
+        if rule is None or self._parts.receipts.due(self._context, rule, datetime.now(UTC)) is None:
+            return None
+        if await self._parts.receipts.count(self._context, rule):
+            self._queue.add(key)
+        return self._parts.receipts.due(self._context, rule, datetime.now(UTC))
+
+    def _tell_covered(self, where: tuple[str, str]) -> None:
+        """Look at the open rules whose status does not say of the tenant's NetworkPolicy what holds now."""
+        verdicts = self._context.verdicts(where, datetime.now(UTC))
+        for rule in self._context.rules_of(where):
+            told = any(
+                c.type == ConditionType.NETWORK_POLICY_APPLIED
+                and c.status == "True"
+                and c.observed_generation == rule.metadata.generation
+                for c in rule.status.conditions
+            )
+            covered = self._parts.policies.covers(where, tuple(rule.spec.cidrs)) is True
+            if verdicts[rule.metadata.uid].grant is not None and told is not covered:
+                self._queue.add(key_of(rule))
+
+    @staticmethod
+    def _tenant_key(rule: AccessRule) -> tuple[str, str]:
+        return (rule.metadata.namespace, rule.spec.tenant_ref.name)
 
 
-def concerned(context: Context, resource: Resource) -> Iterator[Key]:
-    """The keys to look at after a change of an object: itself, and what is decided from it."""
+def key_of(resource: Resource) -> Key:
+    """The key of an object itself."""
+    return Key(type(resource).__name__, *resource.key)
+
+
+def basis_of(context: Context, resource: PostgresServer | Tenant) -> Hashable:
+    """What others are decided from: all of its spec, and whether it is ready for them. None for one that is gone."""
     match resource:
         case PostgresServer():
-            yield Key("PostgresServer", *resource.key)
-            for found in context.tenants_of(resource.metadata.name):
-                yield from concerned(context, found)
+            found: PostgresServer | Tenant | None = context.servers.get(*resource.key)
+            ready = ConditionType.GATE_INSTALLED
         case Tenant():
-            yield Key("Tenant", *resource.key)
+            found = context.tenants.get(*resource.key)
+            ready = ConditionType.PROVISIONED
+    if found is None:
+        return None
+    meta = found.metadata
+    return (meta.uid, meta.generation, found.deleting, is_true(found.status.conditions, ready))
+
+
+def followers(context: Context, resource: PostgresServer | Tenant) -> Iterator[Key]:
+    """The keys of what is decided from the object."""
+    match resource:
+        case PostgresServer():
+            for found in context.tenants_of(resource.metadata.name):
+                yield key_of(found)
+                yield from followers(context, found)
+        case Tenant():
             yield Key("NetworkPolicy", *resource.key)
-            for rule in context.rules_of(resource):
-                yield Key("AccessRule", *rule.key)
-            for approval in context.approvals:
-                if (approval.metadata.namespace, approval.spec.tenant_ref.name) == resource.key:
-                    yield Key("DDLApproval", *approval.key)
-        case AccessRule():
-            yield Key("AccessRule", *resource.key)
-            yield Key("NetworkPolicy", resource.metadata.namespace, resource.spec.tenant_ref.name)
-        case DDLApproval():
-            yield Key("DDLApproval", *resource.key)
+            for rule in context.rules_of(resource.key):
+                yield key_of(rule)
+            for approval in context.approvals.of(resource.key):
+                yield key_of(approval)

@@ -6,11 +6,15 @@ from typing import Any, TypeVar
 from vaultbrix.adapters.kube import Conflict, Kube, NotFound, resource_type
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
 from vaultbrix.api.meta import ApiModel, Resource
+from vaultbrix.runtime.errors import Transient
 from vaultbrix.runtime.store import Store
 
 R = TypeVar("R", bound=Resource)
 
 _SHARED = ("conditions", "agents")
+
+# How often a write is tried that collides with others'.
+_ATTEMPTS = 5
 
 
 class Conditions:
@@ -39,6 +43,11 @@ class Conditions:
     def is_true(self, type_: ConditionType) -> bool:
         """Whether the condition was set, and to True."""
         return type_ in self._built and self._built[type_].status == "True"
+
+    def failed(self, type_: ConditionType) -> Condition | None:
+        """The condition where it was set, and not to True."""
+        found = self._built.get(type_)
+        return found if found is not None and found.status != "True" else None
 
     def all(self) -> list[Condition]:
         """In the order in which they were set."""
@@ -92,17 +101,31 @@ def changed_by_us_alone(before: Resource, after: Resource, wanted: ApiModel) -> 
 
 
 async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: bool) -> R:
-    """Add or remove one finalizer, with the others as they are; returns the object as it is now."""
-    kept = [name for name in resource.metadata.finalizers if name != finalizer]
-    wanted = [*kept, finalizer] if present else kept
-    if wanted == resource.metadata.finalizers:
-        return resource
-    body = {"metadata": {"finalizers": wanted, "resourceVersion": resource.metadata.resource_version}}
-    try:
-        answer = await kube.merge(resource_type(type(resource)), *resource.key, body)
-    except NotFound:
-        return resource
-    return type(resource).parse(answer)
+    """Add or remove one finalizer, with the others as they are; returns the object as it is now.
+
+    Raises Transient when others keep changing the object.
+    """
+    kind = resource_type(type(resource))
+    for _ in range(_ATTEMPTS):
+        kept = [name for name in resource.metadata.finalizers if name != finalizer]
+        wanted = [*kept, finalizer] if present else kept
+        if wanted == resource.metadata.finalizers:
+            return resource
+        body = {"metadata": {"finalizers": wanted, "resourceVersion": resource.metadata.resource_version}}
+        try:
+            return type(resource).parse(await kube.merge(kind, *resource.key, body))
+        except NotFound:
+            return resource
+        except Conflict:
+            # Somebody else, such as an agent with its report, was faster.
+            try:
+                fresh = type(resource).parse(await kube.get(kind, *resource.key))
+            except NotFound:
+                return resource
+            if fresh.metadata.uid != resource.metadata.uid:
+                return resource
+            resource = fresh
+    raise Transient(Reason.WAITING, f"{resource.display} is changed by others all the time")
 
 
 def _where(resource: Resource) -> dict[str, str]:

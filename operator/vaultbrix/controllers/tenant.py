@@ -1,23 +1,19 @@
 """Tenant: Secret first, then role and schema; on deletion, lock or drop."""
 
-import base64
-import binascii
 import secrets
 from datetime import datetime
 
-from vaultbrix.adapters import tenants
-from vaultbrix.adapters.kube import SECRETS, Conflict, NotFound, Object
+from vaultbrix.adapters import rulelogins, tenants
 from vaultbrix.adapters.tenants import TenantRole
 from vaultbrix.api.conditions import ConditionType, Reason, is_true
-from vaultbrix.api.meta import API_VERSION
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import DeletionPolicy, Tenant, TenantStatus
 from vaultbrix.controllers.admin import admin_connection
 from vaultbrix.controllers.context import Context
+from vaultbrix.controllers.credentials import CredentialsSecret, ensure_secret
 from vaultbrix.controllers.status import Conditions, set_finalizer, write_status
 from vaultbrix.domain import scram
-from vaultbrix.domain.credentials import PASSWORD_BYTES, secret_data
-from vaultbrix.runtime.errors import Blocked, Expected, Transient
+from vaultbrix.runtime.errors import Blocked, Expected
 
 FINALIZER = "vaultbrix.com/tenant"
 
@@ -45,7 +41,7 @@ async def reconcile(context: Context, tenant: Tenant, now: datetime) -> datetime
         )
         async with admin_connection(context.kube, server) as connection:
             salt = secrets.token_bytes(scram.SALT_BYTES)
-            await tenants.provision(connection, _role(tenant), password, salt)
+            await tenants.provision(connection, tenant_role(tenant), password, salt)
     except Expected as error:
         _explain(conditions, error)
         await _report(context, tenant, conditions)
@@ -95,7 +91,8 @@ def _ready_server(context: Context, tenant: Tenant) -> PostgresServer:
     return server
 
 
-def _role(tenant: Tenant) -> TenantRole:
+def tenant_role(tenant: Tenant) -> TenantRole:
+    """The role as the Tenant wants it."""
     return TenantRole(
         role=tenant.role,
         owner=tenant.key,
@@ -106,71 +103,15 @@ def _role(tenant: Tenant) -> TenantRole:
 
 
 async def _credentials(context: Context, tenant: Tenant, server: PostgresServer) -> str:
-    """Make the Secret right and return the password in it; a new one only where there is none."""
-    found = await _existing_secret(context, tenant)
-    password = _password(found) if found else None
-    wanted = _secret(tenant, server, password or secrets.token_urlsafe(PASSWORD_BYTES))
-    if found is None:
-        try:
-            await context.kube.create(SECRETS, tenant.metadata.namespace, wanted)
-        except Conflict as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {tenant.secret_name} appeared meanwhile") from error
-    elif {k: found["data"].get(k) for k in wanted["data"]} != wanted["data"]:
-        wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
-        try:
-            await context.kube.replace(SECRETS, tenant.metadata.namespace, tenant.secret_name, wanted)
-        except (Conflict, NotFound) as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {tenant.secret_name} changed meanwhile") from error
-    return base64.b64decode(wanted["data"]["password"]).decode()
-
-
-async def _existing_secret(context: Context, tenant: Tenant) -> Object | None:
-    try:
-        found = await context.kube.get(SECRETS, tenant.metadata.namespace, tenant.secret_name)
-    except NotFound:
-        return None
-    owners = found["metadata"].get("ownerReferences", [])
-    if not any(owner["uid"] == tenant.metadata.uid for owner in owners):
-        raise Blocked(
-            Reason.SECRET_TAKEN,
-            f"Secret {tenant.secret_name} exists and is not this Tenant's; "
-            "delete it, or name another in spec.credentials.secretName",
-        )
-    return {**found, "data": found.get("data") or {}}
-
-
-def _password(secret: Object) -> str | None:
-    try:
-        password = base64.b64decode(secret["data"].get("password", ""), validate=True).decode("ascii")
-        scram.verifier(password, b"\0" * scram.SALT_BYTES, 1)
-    except (binascii.Error, ValueError):
-        return None
-    # One that somebody wrote by hand is replaced, unless it is as good as ours.
-    return password if len(password) >= PASSWORD_BYTES else None
-
-
-def _secret(tenant: Tenant, server: PostgresServer, password: str) -> Object:
-    values = secret_data(endpoint=server.endpoint, database=server.spec.database, role=tenant.role, password=password)
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": tenant.secret_name,
-            "namespace": tenant.metadata.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "Tenant",
-                    "name": tenant.metadata.name,
-                    "uid": tenant.metadata.uid,
-                    "controller": True,
-                }
-            ],
-        },
-        "type": "Opaque",
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
-    }
+    wanted = CredentialsSecret(
+        owner=tenant,
+        name=tenant.secret_name,
+        server=server,
+        role=tenant.role,
+        schema=tenant.role,
+        remedy="name another in spec.credentials.secretName",
+    )
+    return await ensure_secret(context.kube, wanted)
 
 
 async def _finalize(context: Context, tenant: Tenant) -> None:
@@ -180,8 +121,9 @@ async def _finalize(context: Context, tenant: Tenant) -> None:
     # A server whose object is gone cannot be reached and is no longer ours to change.
     if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
         async with admin_connection(context.kube, server) as connection:
+            await tenants.lock(connection, tenant.role, tenant.key)
+            # Rules find their server through the Tenant, so they cannot.
+            await rulelogins.end_of_tenant(connection, tenant.role, tenant.key)
             if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
                 await tenants.drop(connection, tenant.role, tenant.key)
-            else:
-                await tenants.lock(connection, tenant.role, tenant.key)
     await set_finalizer(context.kube, tenant, FINALIZER, present=False)

@@ -1,4 +1,4 @@
-"""The content of a tenant's Secret, with the keys that CloudNativePG and Service Binding users expect."""
+"""The content of a Secret with credentials, with the keys that CloudNativePG and Service Binding users expect."""
 
 from urllib.parse import quote
 
@@ -7,8 +7,11 @@ from vaultbrix.api.postgresserver import Endpoint
 PASSWORD_BYTES = 32
 
 
-def secret_data(*, endpoint: Endpoint, database: str, role: str, password: str) -> dict[str, str]:
-    """All keys of the Secret, in clear (``stringData``)."""
+def secret_data(
+    *, endpoint: Endpoint, database: str, role: str, password: str, schema: str | None = None
+) -> dict[str, str]:
+    """All keys of the Secret, in clear (``stringData``). ``role`` logs in; its schema has its name unless given."""
+    schema = schema or role
     host, port = endpoint.host, endpoint.port
     authority = f"[{host}]" if ":" in host else host
     user, secret, name = quote(role, safe=""), quote(password, safe=""), quote(database, safe="")
@@ -21,14 +24,14 @@ def secret_data(*, endpoint: Endpoint, database: str, role: str, password: str) 
         "dbname": database,
         "username": role,
         "password": password,
-        "schema": role,
+        "schema": schema,
         "uri": uri,
         "jdbc-uri": (
             f"jdbc:postgresql://{authority}:{port}/{name}?user={user}&password={secret}"
-            f"&sslmode=require&currentSchema={role}"
+            f"&sslmode=require&currentSchema={schema}"
         ),
         "pgpass": ":".join(_pgpass(part) for part in (host, str(port), database, role, password)),
-        "DATABASE_URL": f"{uri}&schema={role}",
+        "DATABASE_URL": f"{uri}&schema={schema}",
     }
 
 

@@ -12,6 +12,8 @@ Key = TypeVar("Key", bound=Hashable)
 # The wall clock may be stepped while we sleep; nothing is later than this because of it.
 LONGEST_SLEEP = 1.0
 
+_SPARE = 100
+
 
 class Deadlines(Generic[Key]):
     """Keys with the time at which each is due. A late deadline is due at once; setting again replaces."""
@@ -27,6 +29,8 @@ class Deadlines(Generic[Key]):
         if self._due.get(key) != when:
             self._due[key] = when
             heapq.heappush(self._heap, (when, next(self._order), key))
+            if len(self._heap) > 2 * len(self._due) + _SPARE:
+                self._compact()
             self._changed.set()
 
     def set_earlier(self, key: Key, when: datetime) -> None:
@@ -53,6 +57,11 @@ class Deadlines(Generic[Key]):
         while self._heap and self._stale():
             heapq.heappop(self._heap)
         return max(0.0, (self._heap[0][0] - now).total_seconds()) if self._heap else None
+
+    def _compact(self) -> None:
+        # Entries that were replaced or discarded stay in the heap until they are due, which may be never.
+        self._heap = [(when, next(self._order), key) for key, when in self._due.items()]
+        heapq.heapify(self._heap)
 
     def _stale(self) -> bool:
         when, _, key = self._heap[0]

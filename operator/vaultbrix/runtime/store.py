@@ -1,5 +1,6 @@
 """The objects last seen, by kind and key: a cache that decisions read instead of asking the API server."""
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
@@ -9,29 +10,60 @@ R = TypeVar("R", bound=Resource)
 
 
 class Store(Generic[R]):
-    """Objects of one kind by (namespace, name), and by what ``group`` says of each."""
+    """Objects of one kind by (namespace, name), and by what ``group`` says of them.
 
-    def __init__(self, model: type[R], group: Callable[[R], Hashable] | None = None) -> None:
+    ``basis`` is the part of an object that makes a change of it one of its group; without it, every change is.
+    """
+
+    def __init__(
+        self,
+        model: type[R],
+        group: Callable[[R], Hashable] | None = None,
+        basis: Callable[[R], Hashable] | None = None,
+    ) -> None:
         self.model = model
         self._objects: dict[tuple[str, str], R] = {}
         self._uids: dict[str, tuple[str, str]] = {}
         self._group = group
+        self._basis = basis
         self._groups: dict[Hashable, dict[tuple[str, str], R]] = {}
+        self._changes = itertools.count(1)
+        self._versions: dict[Hashable, int] = {}
 
     def get(self, namespace: str, name: str) -> R | None:
         """The object, or None."""
         return self._objects.get((namespace, name))
+
+    def of(self, group: Hashable) -> list[R]:
+        """The objects of one group."""
+        return list(self._groups.get(group, {}).values())
+
+    def by_uid(self, uid: str) -> R | None:
+        """The object with this uid, or None."""
+        key = self._uids.get(uid)
+        return self._objects.get(key) if key is not None else None
+
+    def version(self, group: Hashable) -> int:
+        """Another number after every change of the group; 0 for one that is empty."""
+        return self._versions.get(group, 0)
 
     def put(self, resource: R) -> bool:
         """Keep the object; False when it is no newer than the version held."""
         old = self._objects.get(resource.key)
         if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
             return False
-        self._leave(old)
+        if old is not None:
+            self._uids.pop(old.metadata.uid, None)
         self._objects[resource.key] = resource
         self._uids[resource.metadata.uid] = resource.key
         if self._group is not None:
-            self._groups.setdefault(self._group(resource), {})[resource.key] = resource
+            group = self._group(resource)
+            if old is not None and self._group(old) != group:
+                self._leave(old)
+                old = None
+            self._groups.setdefault(group, {})[resource.key] = resource
+            if old is None or self._basis is None or self._basis(old) != self._basis(resource):
+                self._versions[group] = next(self._changes)
         return True
 
     def refresh(self, resource: R) -> None:
@@ -42,43 +74,31 @@ class Store(Generic[R]):
 
     def remove(self, namespace: str, name: str) -> R | None:
         """Forget the object and return what was held."""
-        gone = self._objects.pop((namespace, name), None)
-        self._leave(gone)
-        return gone
-
-    def by_uid(self, uid: str) -> R | None:
-        """The object with this uid, or None."""
-        key = self._uids.get(uid)
-        return self._objects.get(key) if key is not None else None
-
-    def of(self, group: Hashable) -> list[R]:
-        """The objects of one group."""
-        return list(self._groups.get(group, {}).values())
-
-    def groups(self) -> set[Hashable]:
-        """The groups that have an object."""
-        return set(self._groups)
+        old = self._objects.pop((namespace, name), None)
+        if old is not None:
+            self._uids.pop(old.metadata.uid, None)
+            self._leave(old)
+        return old
 
     def keys(self) -> set[tuple[str, str]]:
         """The keys held now."""
         return set(self._objects)
-
-    def _leave(self, resource: R | None) -> None:
-        if resource is None:
-            return
-        self._uids.pop(resource.metadata.uid, None)
-        if self._group is None:
-            return
-        name = self._group(resource)
-        del self._groups[name][resource.key]
-        if not self._groups[name]:
-            del self._groups[name]
 
     def __iter__(self) -> Iterator[R]:
         return iter(list(self._objects.values()))
 
     def __len__(self) -> int:
         return len(self._objects)
+
+    def _leave(self, resource: R) -> None:
+        if self._group is None:
+            return
+        group = self._group(resource)
+        members = self._groups[group]
+        del members[resource.key]
+        self._versions[group] = next(self._changes)
+        if not members:
+            del self._groups[group], self._versions[group]
 
 
 def _version(resource: Resource) -> int:
