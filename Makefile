@@ -11,7 +11,7 @@ STAMP := $(VENV)/.complete
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make
 
-.PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench soak cluster-up cluster-down
+.PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench bench-access soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -42,7 +42,7 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
 	hack/cluster/build.sh
-	$(RUN)/pytest tests/integration
+	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
 test-e2e: setup ## the chart on the one-node cluster
 	hack/cluster/up
@@ -56,6 +56,10 @@ generate: setup ## CRDs, install.yaml, reference
 bench: setup ## figures, with their floor in the same run
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench
+
+bench-access: setup ## direct access alone: about half an hour, on a machine that does nothing else
+	hack/cluster/build.sh
+	$(RUN)/pytest -s tests/bench/test_access.py
 
 soak: setup ## long campaigns
 	hack/cluster/build.sh

@@ -1,9 +1,11 @@
 """A rule that is edited, begins later, or shares what it gives with others: always the union of what is open now."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
+import pytest
 from tests.harness.shell import wait_for
-from tests.harness.world import World, in_seconds, rule
+from tests.harness.world import SERVER_NAME, World, in_seconds, rule
 from tests.integration.access import held, reset
 
 
@@ -104,15 +106,28 @@ def test_sessions_are_counted_while_open_and_once_they_were_ended(world: World) 
     wait_for("both are said to have been ended", lambda: reported() == (0, 2))
 
 
-def test_a_tenant_has_as_many_rules_as_the_server_allows_and_the_next_waits_for_room(world: World) -> None:
+@pytest.fixture
+def three_rules(world: World) -> Iterator[None]:
+    """A server that allows each tenant three rules."""
+    before = world.api.get("pgs", SERVER_NAME, "")["spec"]["limits"]["maxRulesPerTenant"]
+    world.api.patch("pgs", SERVER_NAME, "default", {"spec": {"limits": {"maxRulesPerTenant": 3}}})
+    yield
+    world.api.patch("pgs", SERVER_NAME, "default", {"spec": {"limits": {"maxRulesPerTenant": before}}})
+
+
+def test_a_tenant_has_as_many_rules_as_the_server_allows_and_the_next_waits_for_room(
+    world: World, three_rules: None
+) -> None:
     team = world.team()
     tenant = world.tenant(team)
-    names = [world.rule(team, tenant, f"198.51.100.{n}/32") for n in range(100, 150)]
-    world.api.await_condition("accessrule", names[-1], team)
+    names = []
+    for number in range(3):
+        names.append(world.rule(team, tenant, f"198.51.100.{100 + number}/32"))
+        world.api.await_condition("accessrule", names[-1], team)
     one_more = world.rule(team, tenant, "198.51.100.200/32")
     told = world.api.await_condition("accessrule", one_more, team, status="False", reason="TooManyRules")
     assert "maxRulesPerTenant" in told["message"]
     assert reset(world, "198.51.100.200")
-    world.api.delete("accessrule", names[7], team)
+    world.api.delete("accessrule", names[1], team)
     world.api.await_condition("accessrule", one_more, team)
     assert not reset(world, "198.51.100.200")
