@@ -133,6 +133,8 @@ class Machine:
         """What the unit's process finds in its environment."""
         found = {**environment((SYSTEMD / "vaultbrix.env").read_text()), **unit.environment()}
         found |= {"VAULTBRIX_SERVER": SERVER_NAME, "VAULTBRIX_AGENT": AGENT_NAME, "PGPORT": str(PORT)}
+        # As systemd sets it, from sysusers.conf.
+        found["HOME"] = "/"
         if state := unit.value("StateDirectory"):
             found["STATE_DIRECTORY"] = f"/var/lib/{state}"
         return {key: self._moved(value) for key, value in found.items()}

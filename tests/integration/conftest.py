@@ -1,5 +1,6 @@
 """One world for all tests: every part is real and runs as a process of its own. Tests of the kernel need none."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from tests.integration.guarded import Guarded
 
 from vaultbrix.adapters.firewall.iptables import Iptables
 from vaultbrix.adapters.firewall.nftables import Nftables
+
+# Runners of tests tell commands how wide the terminal is, and there is none.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session")

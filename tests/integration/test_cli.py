@@ -297,7 +297,10 @@ def test_status_shows_servers_and_what_needs_attention(world: World) -> None:
 def test_nothing_that_a_tenant_wrote_reaches_the_terminal_as_a_command(world: World) -> None:
     team = world.team()
     name = world.tenant(team)
-    evil = "\x1b[31m[bold red]pay[/] \x9b2J\u202e :smile: \r\nerror: you are hacked"
+    for control in ("\x1b[31m", "\x9b2J", "\r", "\b"):
+        refused = rule(team, "evil", name, "203.0.113.68/32", reason=f"CHG-1{control}")
+        assert "spec.reason" in world.api.refusal(refused)
+    evil = "[bold red]pay[/] \u202e :smile: \nerror: you are hacked"
     world.rule(team, name, "203.0.113.68/32", name="evil", reason=evil, ttl="20m")
     world.api.await_condition("accessrule", "evil", team)
     jane = Person.admin(world, team)

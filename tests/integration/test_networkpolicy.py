@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.harness.network import MACHINE
 from tests.harness.policies import Attempt, allowed
 from tests.harness.shell import TOP, run, wait_for
-from tests.harness.world import EVE, JANE, PORT, World, in_seconds, rule, server
+from tests.harness.world import ECHO_PORT, EVE, JANE, PORT, World, in_seconds, rule, server
 
 from vaultbrix.domain.render import base_network_policy, tenant_network_policy
 
@@ -108,8 +108,16 @@ def test_without_a_rule_only_trusted_sources_reach_the_server(cluster: Cluster) 
 
 
 def test_a_trusted_source_reaches_the_servers_port_and_no_other(cluster: Cluster) -> None:
-    assert not any(cluster.admits(MACHINE, port=port) for port in (5432, 22, 8081, PORT + 1))
+    assert not any(cluster.admits(MACHINE, port=port) for port in (5432, 22, 8081))
     assert not cluster.admits(MACHINE, protocol="UDP")
+
+
+def test_everybody_may_ask_under_which_address_he_comes(cluster: Cluster) -> None:
+    cluster.place(publicEndpoint={"host": "db.example.com", "echoPort": ECHO_PORT})
+    wait_for("the echo is open", lambda: cluster.admits(EVE, port=ECHO_PORT))
+    assert not cluster.admits(EVE)
+    cluster.place(publicEndpoint=None)
+    wait_for("the echo is closed again", lambda: not cluster.admits(EVE, port=ECHO_PORT))
 
 
 def test_pods_that_are_not_the_servers_are_left_as_open_as_they_were(cluster: Cluster) -> None:

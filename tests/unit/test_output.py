@@ -31,7 +31,8 @@ def test_what_is_left_is_what_was_written(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "  \ufffd[31m[bold red]a[/]\ufffd\ufffd2J\ufffd :smile:    b\ufffd\n"
 
 
-def test_a_table_holds_text_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_holds_text_and_no_markup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     show(table(("NAME", "REASON"), [("one", EVIL), ("two", "x" * 500)]))
     printed = capsys.readouterr().out
     assert "[bold red]a[/]" in printed

@@ -1,6 +1,9 @@
 """Connections to PostgreSQL, and its errors as Transient or Blocked."""
 
+import atexit
+import functools
 import hashlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -39,15 +42,19 @@ class Target:
     options: str = ""
 
 
+@functools.cache
+def _private_directory() -> Path:
+    """A folder that only this process knows and that goes with it."""
+    path = tempfile.mkdtemp(prefix="vaultbrix-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
+
+
+@functools.cache
 def _ca_file(pem: str) -> str:
-    # libpq takes the CA as a file only; the name follows from the content, so a file is never stale.
-    folder = Path(tempfile.gettempdir()) / "vaultbrix-ca"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{hashlib.sha256(pem.encode()).hexdigest()}.crt"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(pem)
-        partial.rename(path)
+    # libpq takes the CA as a file only.
+    path = _private_directory() / f"{hashlib.sha256(pem.encode()).hexdigest()}.crt"
+    path.write_text(pem)
     return str(path)
 
 

@@ -129,7 +129,7 @@ def _decisive(resource: Resource) -> Hashable:
     common = (meta.uid, meta.generation, resource.deleting)
     match resource:
         case AccessRule():
-            return (*common, resource.status.phase, resource.status.closed_at)
+            return (*common, resource.status.phase, resource.status.opened_at, resource.status.closed_at)
         case Tenant():
             return (*common, is_true(resource.status.conditions, ConditionType.PROVISIONED))
     return common

@@ -134,7 +134,8 @@ class Resource(ApiModel):
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Person = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
-ReasonText = Annotated[str, Field(min_length=1, max_length=1024)]
+# Without control characters but tab and line end: others break terminals, and even `kubectl get -o yaml`.
+ReasonText = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -107,4 +107,5 @@ def _tenant_key(resource: AccessRule | DDLApproval) -> tuple[str, str]:
 def _decisive(rule: AccessRule) -> Hashable:
     """What a verdict rests on; that an agent or we ourselves report on the rule changes none."""
     meta, status = rule.metadata, rule.status
-    return (meta.uid, meta.generation, rule.deleting, status.phase is AccessPhase.REVOKED, status.closed_at)
+    revoked, opened = status.phase is AccessPhase.REVOKED, status.opened_at is not None
+    return (meta.uid, meta.generation, rule.deleting, revoked, opened, status.closed_at)

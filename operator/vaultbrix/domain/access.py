@@ -92,11 +92,12 @@ def decide_all(
 ) -> dict[str, AccessVerdict]:
     """uid → verdict for all rules of one Tenant, which share the server's limit on their number.
 
-    The oldest rules count first, so that a newer one never takes the place of one that is open.
+    Those that have opened count first, then the oldest, so that no rule takes the place of one that is open; creation
+    times are whole seconds.
     """
     verdicts: dict[str, AccessVerdict] = {}
     used = 0
-    for rule in sorted(rules, key=lambda r: (r.metadata.creation_timestamp, r.metadata.uid)):
+    for rule in sorted(rules, key=_precedence):
         verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in closed)
         if server is not None and (verdict.grant is not None or verdict.opens_at is not None):
             used += 1
@@ -104,6 +105,11 @@ def decide_all(
                 verdict = _too_many(verdict, server)
         verdicts[rule.metadata.uid] = verdict
     return verdicts
+
+
+def _precedence(rule: AccessRule) -> tuple[bool, datetime, str]:
+    # By what the operator wrote, so that operator and agents agree.
+    return (rule.status.opened_at is None, rule.metadata.creation_timestamp, rule.metadata.uid)
 
 
 def _too_many(verdict: AccessVerdict, server: PostgresServer) -> AccessVerdict:
