@@ -175,7 +175,7 @@ def conninfo(world: World, team: str, tenant: str) -> str:
 
 def floor(world: World) -> list[float]:
     """The same pg_hba.conf written, reloaded, and an address added to a set, by a script with nothing around it."""
-    run(*world.network.inside("server", ["ipset", "create", "floor", "hash:net", "timeout", "0"]))
+    run(*world.network.inside("server", ["ipset", "-exist", "create", "floor", "hash:net", "timeout", "0"]))
     content = world.postgres.hba_file.read_text()
     script = [sys.executable, str(Path(__file__).with_name("floor.py"))]
     where = [str(world.postgres.socket), str(world.directory / "floor.conf"), str(TRIES)]
@@ -314,6 +314,7 @@ def test_access(world: World) -> None:
         if size == SIZES[-1]:
             figures["agent_rss_mib"], figures["agent_cpu_share"], figures["idle_writes_per_min"] = at_rest(world)
             figures["floor_10000_ms"] = percentiles(floor(world))
+            say(json.dumps(figures))
     say("expiry")
     figures["expiry_late_ms"]["all_up"] = lateness(world, api, clients, rules, "late", alone=False)
     figures["expiry_late_ms"]["control_plane_down"] = lateness(world, api, clients, rules, "alone", alone=True)

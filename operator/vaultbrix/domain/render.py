@@ -95,9 +95,13 @@ def splice_hba(content: str, block: str) -> str:
     return block + foreign_hba(content)
 
 
+# The parser of libyaml where PyYAML was built with it: ten times as fast.
+_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def _objects(template: str, **values: Any) -> list[dict[str, Any]]:
     text = _ENVIRONMENT.get_template(template).render(**values)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, Loader=_LOADER) if document]
 
 
 def base_network_policy(
