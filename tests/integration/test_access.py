@@ -162,7 +162,7 @@ def test_an_agent_that_comes_back_keeps_what_is_open_and_closes_what_has_ended(w
     team = world.team()
     tenant = world.tenant(team)
     kept = world.rule(team, tenant, "203.0.113.26/32")
-    short = world.rule(team, tenant, "203.0.113.27/32", expiresAt=in_seconds(7))
+    short = world.rule(team, tenant, "203.0.113.27/32", expiresAt=in_seconds(20))
     for address, name in (("203.0.113.26", kept), ("203.0.113.27", short)):
         wait_for("it connects", world.psql(address, team, tenant, "SELECT 1").works)
         world.api.await_condition("accessrule", name, team)

@@ -35,7 +35,7 @@ async def reconcile(context: Context, parts: Parts, server: PostgresServer, now:
             facts = await gate.facts(connection)
             version = await gate.install(connection)
             await sweep(context, connection)
-            await parts.logins.sweep(context, server, connection, now)
+            await parts.logins.sweep(context, connection, now)
         await parts.policies.reconcile_base(context, server)
     except Expected as error:
         conditions.keep(ConditionType.GATE_INSTALLED)

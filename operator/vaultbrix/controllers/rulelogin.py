@@ -54,17 +54,16 @@ class RuleLogins:
             await self._close(context, rule, server)
         return False
 
-    async def sweep(
-        self, context: Context, server: PostgresServer, connection: psycopg.AsyncConnection, now: datetime
-    ) -> None:
+    async def sweep(self, context: Context, connection: psycopg.AsyncConnection, now: datetime) -> None:
         """Drop the logins on a server that no rule accounts for: it is gone, however it went, or has ended unseen."""
         # Read first: the rule of a login that is made meanwhile is known by then.
         found = await rulelogins.claims(connection)
         if not found:
             return
+        # Of all servers: two PostgresServers may lead to one PostgreSQL.
         alive = {
             (tenant.role, rule.metadata.uid)
-            for tenant in context.tenants_of(server.metadata.name)
+            for tenant in context.tenants
             for rule in context.rules_of(tenant.key)
             if rule.spec.login is RuleLogin.PER_RULE
             and (FINALIZER in rule.metadata.finalizers or context.verdict(rule, now).grant is not None)
