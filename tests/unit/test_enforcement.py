@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.builders import HOUR, NOW, SECOND, rule, server, tenant
+from tests.unit.builders import HOUR, NOW, SECOND, grant, rule, server, tenant
 from tests.unit.test_overlap import ADDRESSES, CIDRS, inside, let_in
 
 from vaultbrix.adapters import grantsfile
@@ -17,8 +17,8 @@ from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.domain.access import Address, Grant
 from vaultbrix.domain.desired import Desired
-from vaultbrix.domain.enforcement import due, of_gone, of_tenant
-from vaultbrix.domain.grants import AgentState, Change
+from vaultbrix.domain.enforcement import due, of_gone, of_tenant, what_it_takes_away
+from vaultbrix.domain.grants import AgentState, Change, GrantRecord, Opened
 
 KEY = ("team", "acme")
 LIMIT = 2
@@ -191,3 +191,27 @@ def test_a_rule_opens_when_it_starts_and_not_before() -> None:
     ((opened,), _) = decide(NOW + 10 * SECOND)
     assert opened.kind == "opened"
     assert opened.grant.deadline == NOW + 30 * SECOND
+
+
+@given(
+    CIDR_LISTS,
+    CIDR_LISTS,
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from(["tenant_acme", "tenant_beta"]),
+    ADDRESSES,
+)
+def test_while_nothing_may_open_an_edit_still_closes_what_it_takes_away(
+    before: list[str], after: list[str], earlier: int, later: int, role: str, address: Address
+) -> None:
+    held = GrantRecord.of(grant(*before, deadline=NOW + earlier * SECOND), NOW)
+    wanted = Opened(grant=GrantRecord.of(grant(*after, role=role, deadline=NOW + later * SECOND), NOW), at=NOW)
+    part = what_it_takes_away(held, wanted)
+    left = held if part is None else part.grant if isinstance(part, Opened) else None
+    both = held.role == role and held.grant().covers(address) and wanted.grant.grant().covers(address)
+    assert (left is not None and left.grant().covers(address)) is both
+    assert left is None or left.deadline == min(held.deadline, wanted.grant.deadline)
+
+
+def test_while_nothing_may_open_a_new_rule_has_no_part_that_closes() -> None:
+    assert what_it_takes_away(None, Opened(grant=GrantRecord.of(grant("203.0.113.7/32"), NOW), at=NOW)) is None

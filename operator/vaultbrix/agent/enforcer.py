@@ -20,7 +20,7 @@ from vaultbrix.agent.layers import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
 from vaultbrix.agent.sessions import FOLLOW_UPS
 from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
-from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant
+from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant, what_it_takes_away
 from vaultbrix.domain.grants import AgentState, Change, Closed, Ended, GrantRecord, Opened
 from vaultbrix.runtime.deadlines import Deadlines
 from vaultbrix.runtime.errors import Expected
@@ -182,17 +182,24 @@ class Enforcer:
         skew = self._heartbeat.skew
         if not skew:
             return changes
-        kept = []
-        for change in changes:
-            if isinstance(change, Opened) and change.grant.uid not in self._state.grants:
-                self._hold(change, "clock", f"the clock differs by {skew} s from the API server's; nothing opens")
-            else:
-                kept.append(change)
-        return kept
+        return self._closing_part(
+            changes, "clock", f"the clock differs by {skew} s from the API server's; nothing opens"
+        )
 
-    def _hold(self, change: Opened, layer: str, message: str) -> None:
-        namespace, _, name = change.grant.tenant.partition("/")
-        self._held_back.setdefault((namespace, name), {})[change.grant.uid] = HeldBack(layer, message)
+    def _closing_part(self, changes: Iterable[Change], layer: str, message: str) -> list[Change]:
+        """What of the changes closes something; what opens is held back, and the rule's report says why."""
+        kept: list[Change] = []
+        for change in changes:
+            if not isinstance(change, Opened):
+                kept.append(change)
+                continue
+            part = what_it_takes_away(self._state.grants.get(change.grant.uid), change)
+            if part is not None:
+                kept.append(part)
+            if part is not change:
+                namespace, _, name = change.grant.tenant.partition("/")
+                self._held_back.setdefault((namespace, name), {})[change.grant.uid] = HeldBack(layer, message)
+        return kept
 
     def _remember(self, changes: list[Change], now: datetime) -> list[Change]:
         """Write the changes before they are applied. What cannot be remembered is not opened, but closed it is."""
@@ -203,25 +210,11 @@ class Enforcer:
             self._file.append(self._state, pending, now)
         except OSError as error:
             log.error("state file", message=str(error.strerror))
-            kept = []
-            for change in changes:
-                if isinstance(change, Opened) and not self._narrows(change.grant):
-                    self._hold(change, "state", f"the state file cannot be written: {error.strerror}")
-                else:
-                    kept.append(change)
+            kept = self._closing_part(changes, "state", f"the state file cannot be written: {error.strerror}")
             self._unsaved += kept
             return kept
         self._unsaved = []
         return changes
-
-    def _narrows(self, grant: GrantRecord) -> bool:
-        held = self._state.grants.get(grant.uid)
-        return (
-            held is not None
-            and held.role == grant.role
-            and set(grant.cidrs) <= set(held.cidrs)
-            and grant.deadline <= held.deadline
-        )
 
     def _arm(self, changes: Iterable[Change]) -> None:
         for change in changes:

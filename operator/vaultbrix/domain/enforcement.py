@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from ipaddress import ip_network
 
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
@@ -61,6 +62,30 @@ def of_tenant(
         if verdict.opens_at is not None:
             opening.append(verdict.opens_at)
     return changes, min(opening, default=None)
+
+
+def what_it_takes_away(held: GrantRecord | None, wanted: Opened) -> Change | None:
+    """The part of a change that closes something, for when the part that opens must not be applied; None: no such part.
+
+    An address stays only where both the earlier and the later terms let it in, and until the earlier deadline.
+    """
+    if held is None:
+        return None
+    later = wanted.grant
+    cidrs = tuple(cidr for cidr in later.cidrs if any(_within(cidr, other) for other in held.cidrs))
+    cidrs += tuple(c for c in held.cidrs if c not in cidrs and any(_within(c, other) for other in later.cidrs))
+    if held.role != later.role or not cidrs:
+        return Ended(uid=held.uid, at=wanted.at, final=False)
+    deadline = min(held.deadline, later.deadline)
+    if (cidrs, deadline) == (later.cidrs, later.deadline):
+        return wanted
+    narrowed = held.model_copy(update={"cidrs": cidrs, "deadline": deadline})
+    return Opened(grant=narrowed, at=wanted.at) if narrowed != held else None
+
+
+def _within(cidr: str, other: str) -> bool:
+    inner, outer = ip_network(cidr), ip_network(other)
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
 def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
