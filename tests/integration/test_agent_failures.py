@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.harness.shell import run, wait_for
-from tests.harness.world import EVE, World, rule
+from tests.harness.world import EVE, World, in_seconds, rule
 from tests.integration.access import held, reset
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -92,12 +92,18 @@ def test_a_rule_that_waited_for_the_clock_opens_once_it_is_right(world: World) -
         world.api.await_condition("accessrule", name, team, patience=40)
         ended = world.rule(team, tenant, "203.0.113.83/32", ttl="4s")
         wait_for("it has ended", lambda: world.api.get("accessrule", ended, team)["status"].get("phase") == "Expired")
+        ending = world.rule(team, tenant, "203.0.113.88/32", expiresAt=in_seconds(15))
+        world.api.await_condition("accessrule", ending, team)
+        session = held(world, "203.0.113.88", team, tenant, "set-back")
         clock.write_text("-60s\n")
         # A step back opens nothing again, and closes nothing that is open.
         another = world.rule(team, tenant, "203.0.113.84/32")
         world.api.await_condition("accessrule", another, team, type_="Enforced", status="False", reason="ClockSkew")
         assert reset(world, "203.0.113.83")
         assert not reset(world, "203.0.113.82")
+        # Nor does it prolong anything: a minute more would be more than this waits.
+        wait_for("the session has ended", lambda: not session.running, patience=30)
+        assert reset(world, "203.0.113.88")
     finally:
         world.agent.stop()
         for key in changed:

@@ -91,16 +91,15 @@ class Kube:
         self._context = context
         self._loaded: client.ApiClient | None = None
         self._loading = asyncio.Lock()
-        self._clock: tuple[datetime, float] | None = None
+        self._clock = (datetime.now(UTC), time.monotonic())
 
     @property
     def clock_skew(self) -> timedelta:
-        """This machine's clock minus the API server's, to about a second (RFC 9110 6.6.1); 0 until one has answered.
+        """This machine's clock minus the API server's, to about a second (RFC 9110 6.6.1).
 
-        The monotonic clock carries the API server's time on from its last answer, so that a step counts at once.
+        The monotonic clock carries the API server's time on from its last answer, and until there is one the time at
+        which this was made, so that a step of this machine's clock counts at once.
         """
-        if self._clock is None:
-            return timedelta(0)
         there, at = self._clock
         return datetime.now(UTC) - (there + timedelta(seconds=time.monotonic() - at))
 

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -58,20 +58,27 @@ class Enforcer:
     """Enforces the rules of one PostgresServer here. Sets ``closed`` once the chain stands."""
 
     def __init__(
-        self, identity: Identity, layers: Layers, kube: Kube, heartbeat: Heartbeat, closed: asyncio.Event
+        self,
+        identity: Identity,
+        layers: Layers,
+        kube: Kube,
+        heartbeat: Heartbeat,
+        closed: asyncio.Event,
+        clock: Callable[[], datetime],
     ) -> None:
         self._identity = identity
         self._layers = layers
         self._heartbeat = heartbeat
         self._closed = closed
+        self._clock = clock
         self._watched = Watched(kube, identity.server, self._wake_up)
         self._reporter = Reporter(kube)
         self._file = GrantsFile(identity.state_file)
         self._state = AgentState(identity.server)
         self._unsaved: list[Change] = []
         self._held_back: dict[TenantKey, dict[str, HeldBack]] = {}
-        self._deadlines: Deadlines[str] = Deadlines()
-        self._openings: Deadlines[TenantKey] = Deadlines()
+        self._deadlines: Deadlines[str] = Deadlines(clock)
+        self._openings: Deadlines[TenantKey] = Deadlines(clock)
         self._due: set[str] = set()
         self._tell: set[str] = set()
         self._sessions: dict[str, int] = {}
@@ -126,7 +133,7 @@ class Enforcer:
                 failures += 1
 
     async def _step(self) -> None:
-        now = datetime.now(UTC)
+        now = self._clock()
         decided = self._decide(now)
         changes = self._remember(self._hold_back(decided), now)
         ended = {
@@ -273,7 +280,7 @@ class Enforcer:
         self._wake.set()
 
     def _report(self, decided: Iterable[Change]) -> None:
-        now = datetime.now(UTC)
+        now = self._clock()
         uids = {uid for change in decided if (uid := _uid(change))} | self._tell | set(self._layers.closing())
         self._tell = set()
         for uid in uids:

@@ -1,8 +1,8 @@
 """The kernel's layer: the set of addresses that it lets through, each until its deadline."""
 
 import asyncio
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from vaultbrix.adapters.firewall import Firewall, timeout_for
 from vaultbrix.api.conditions import Reason
@@ -16,9 +16,10 @@ _TOLERANCE_SECONDS = 2
 class KernelLayer:
     """Brings the kernel in line with what is desired, CIDR by CIDR; what failed is tried again with the next call."""
 
-    def __init__(self, firewall: Firewall, desired: Desired) -> None:
+    def __init__(self, firewall: Firewall, desired: Desired, clock: Callable[[], datetime]) -> None:
         self._firewall = firewall
         self._desired = desired
+        self._clock = clock
         self._held: dict[str, datetime] = {}
         self._trusted: tuple[str, ...] | None = None
         self.dirty: set[str] = set()
@@ -36,7 +37,7 @@ class KernelLayer:
 
     async def open(self) -> None:
         """Let in what is desired, and see that the kernel holds it. Raises Transient."""
-        now = datetime.now(UTC)
+        now = self._clock()
         wanted = {cidr: deadline for cidr in self.dirty if (deadline := self._desired.deadline(cidr)) is not None}
         changed = {cidr: deadline for cidr, deadline in wanted.items() if self._held.get(cidr) != deadline}
         if changed:
@@ -46,7 +47,7 @@ class KernelLayer:
             missing = await asyncio.to_thread(self._firewall.missing, changed.keys())
             self._held.update((cidr, deadline) for cidr, deadline in changed.items() if cidr not in missing)
             wanted = {cidr: deadline for cidr, deadline in wanted.items() if cidr not in missing}
-            expected = [cidr for cidr in missing if changed[cidr] > datetime.now(UTC)]
+            expected = [cidr for cidr in missing if changed[cidr] > self._clock()]
             if expected:
                 self.dirty -= wanted.keys()
                 raise Transient(Reason.KERNEL_FAILED, f"kernel: {min(expected)} is not in the set after it was added")
@@ -63,7 +64,7 @@ class KernelLayer:
 
     async def verify(self) -> None:
         """Read all that the kernel holds, and have what differs put right. Costs as much as there are grants."""
-        now = datetime.now(UTC)
+        now = self._clock()
         try:
             present = await asyncio.to_thread(self._firewall.allowed)
         except Expected:

@@ -8,6 +8,7 @@ Each layer is tried even if the one before failed, so that one broken layer neve
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 
 from vaultbrix.adapters.firewall import Firewall
 from vaultbrix.adapters.hba import HbaFile
@@ -24,9 +25,11 @@ from vaultbrix.runtime.errors import Expected
 class Layers:
     """What is enforced beside one PostgreSQL. Give it changes, then ``apply``; what failed is tried again with that."""
 
-    def __init__(self, firewall: Firewall, file: HbaFile, control: SessionControl, port: int) -> None:
+    def __init__(
+        self, firewall: Firewall, file: HbaFile, control: SessionControl, port: int, clock: Callable[[], datetime]
+    ) -> None:
         self.desired = Desired()
-        self.kernel = KernelLayer(firewall, self.desired)
+        self.kernel = KernelLayer(firewall, self.desired, clock)
         self.hba = HbaLayer(file, control, self.desired)
         self.sessions = SessionLayer(control, self.desired, port)
         self.errors: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vaultbrix.adapters.firewall import Chosen
@@ -12,6 +13,7 @@ from vaultbrix.adapters.sessions import SessionControl
 from vaultbrix.agent.enforcer import Enforcer, Identity
 from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
 from vaultbrix.agent.layers import Layers
+from vaultbrix.domain.clock import never_behind
 from vaultbrix.edge.echo import echo
 from vaultbrix.edge.probes import probes
 
@@ -37,6 +39,10 @@ async def main(options: Options) -> None:
     """Until cancelled; the rules stay in force."""
     # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
     kube = Kube("vaultbrix-agent")
+
+    def clock() -> datetime:
+        return never_behind(datetime.now(UTC), kube.clock_skew)
+
     firewall = Chosen(options.port, options.firewall)
     layers = Layers(
         firewall,
@@ -52,11 +58,13 @@ async def main(options: Options) -> None:
             )
         ),
         options.port,
+        clock,
     )
     about = Whereabouts(options.name, options.server, options.namespace, lambda: firewall.name)
     heartbeat = Heartbeat(kube, about)
     closed = asyncio.Event()
-    enforcer = Enforcer(Identity(options.name, options.server, options.state_file), layers, kube, heartbeat, closed)
+    identity = Identity(options.name, options.server, options.state_file)
+    enforcer = Enforcer(identity, layers, kube, heartbeat, closed, clock)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
         async with probes(options.probe_port, closed.is_set), echo(options.echo_port):

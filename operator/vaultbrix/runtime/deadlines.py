@@ -18,7 +18,8 @@ _SPARE = 100
 class Deadlines(Generic[Key]):
     """Keys with the time at which each is due. A late deadline is due at once; setting again replaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
         self._due: dict[Key, datetime] = {}
         self._heap: list[tuple[datetime, int, Key]] = []
         self._order = itertools.count()
@@ -71,9 +72,9 @@ class Deadlines(Generic[Key]):
         """Call ``fire`` for each key when it is due, until cancelled."""
         while True:
             self._changed.clear()
-            for key in self.pop_due(datetime.now(UTC)):
+            for key in self.pop_due(self._now()):
                 fire(key)
-            pause = self.seconds_to_next(datetime.now(UTC))
+            pause = self.seconds_to_next(self._now())
             try:
                 # Not wait_for: it may swallow a cancellation that comes together with the event.
                 async with asyncio.timeout(None if pause is None else min(pause, LONGEST_SLEEP)):
