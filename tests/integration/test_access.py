@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.harness.network import SERVER6
 from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
-from tests.harness.world import EVE, JANE, World, in_seconds, rule
+from tests.harness.world import EVE, JANE, SERVER_NAME, World, in_seconds, rule
 from tests.integration.access import held, reset
 
 
@@ -245,6 +245,12 @@ def test_foreign_lines_of_pg_hba_are_kept_and_a_broken_one_stops_no_closing(worl
         other = world.rule(team, tenant, "203.0.113.32/32")
         told = world.api.await_condition("accessrule", other, team, type_="Enforced", status="False")
         assert "line" in told["message"]
+
+        def of_the_agent() -> str:
+            (agent,) = world.api.get("pgs", SERVER_NAME, "")["status"]["agents"]
+            return str(agent["error"])
+
+        wait_for("the agent says so of itself", lambda: "hba: pg_hba.conf line" in of_the_agent())
     finally:
         file.write_text(file.read_text().replace("host nonsense\n", ""))
     world.api.await_condition("accessrule", other, team)

@@ -224,7 +224,7 @@ ALLOWED = [
       for kind in ("accessrules", "tenants", "postgresservers", "ddlapprovals")),
     ("patch", "accessrules.vaultbrix.com", "--subresource=status", "-A"),
     ("patch", "postgresservers.vaultbrix.com", "--subresource=status"),
-    ("create", "events", "-A"),
+    ("create", "events", "-n", "default"),
     ("create", "leases.coordination.k8s.io", "-n", LEASES),
     ("patch", f"leases.coordination.k8s.io/{LEASE}", "-n", LEASES),
 ]  # fmt: skip
@@ -241,6 +241,7 @@ REFUSED = [
     ("get", "leases.coordination.k8s.io/vaultbrix-operator", "-n", LEASES),
     ("create", "leases.coordination.k8s.io", "-n", SYSTEM),
     ("delete", f"leases.coordination.k8s.io/{LEASE}", "-n", LEASES),
+    ("create", "events", "-n", SYSTEM),
     ("list", "events", "-A"),
     ("get", "pods", "-A"),
     ("create", "pods/exec", "-A"),

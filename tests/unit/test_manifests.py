@@ -41,10 +41,18 @@ def settings(text: str) -> dict[str, str]:
     return {name.strip(): value.strip().strip("'") for name, value in pairs}
 
 
-@pytest.mark.parametrize("kind", ["ClusterRole", "Role"])
-def test_an_agent_outside_the_cluster_has_the_rights_of_one_in_a_pod(kind: str) -> None:
-    outside = named(VM, kind, "vaultbrix-vm-agent" + ("-db1" if kind == "Role" else ""))
-    assert rights(outside) == rights(named(CHART, kind, "vaultbrix-agent"))
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs"),
+    [
+        ("ClusterRole", "vaultbrix-vm-agent", "vaultbrix-agent"),
+        ("Role", "vaultbrix-vm-agent-db1", "vaultbrix-agent"),
+        ("Role", "vaultbrix-vm-agent-db1-events", "vaultbrix-agent-events"),
+    ],
+)
+def test_an_agent_outside_the_cluster_has_the_rights_of_one_in_a_pod(kind: str, ours: str, theirs: str) -> None:
+    outside, inside = named(VM, kind, ours), named(CHART, kind, theirs)
+    assert rights(outside) == rights(inside)
+    assert outside["metadata"].get("namespace") == inside["metadata"].get("namespace")
 
 
 def test_an_agents_rights_have_no_wildcard_and_no_secret() -> None:

@@ -143,7 +143,8 @@ class Enforcer:
             self._state.apply(change)
         self._layers.change(changes)
         self._arm(changes)
-        await self._layers.apply(self._state)
+        await self._layers.apply(self._state, self._wake.is_set)
+        self._heartbeat.errors = self._layers.errors
         self._follow_up()
         _log(changes, ended, self._layers.errors)
         self._report(decided)
@@ -286,6 +287,9 @@ class Enforcer:
         for uid in uids:
             rule = self._watched.rules.by_uid(uid)
             if rule is None:
+                continue
+            if self._layers.unsettled(uid):
+                self._tell.add(uid)
                 continue
             held = self._held_back.get(tenant_of(rule), {}).get(uid)
             errors = {held.layer: held.message} if held else self._layers.trouble(uid)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import secrets
+from collections.abc import Callable
 
 from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.sessions import SessionControl
@@ -56,8 +57,12 @@ class HbaLayer:
             await self._control.reload()
             self._reload_due = False
 
-    async def confirm(self) -> None:
-        """See that PostgreSQL has loaded the block. Raises Transient, naming the line that it cannot read."""
+    async def confirm(self, hurried: Callable[[], bool]) -> None:
+        """See that PostgreSQL has loaded the block. Raises Transient, naming the line that it cannot read.
+
+        Returns without an answer once it is ``hurried``: whoever uses up PostgreSQL's connections, without which it
+        cannot be asked, must not hold up a closing.
+        """
         if self.loaded:
             return
         if self._broken:
@@ -67,6 +72,8 @@ class HbaLayer:
             if left <= 0:
                 await self._raise_if_broken()
                 raise Transient(Reason.HBA_FAILED, "PostgreSQL has not loaded pg_hba.conf yet")
+            if hurried():
+                return
             await asyncio.sleep(pause)
             left -= pause
             pause = min(2 * pause, 0.05)

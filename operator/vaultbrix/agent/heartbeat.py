@@ -1,6 +1,7 @@
 """The agent's sign of life, and what it says of itself in ``status.agents`` of the PostgresServer."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ log = structlog.get_logger(__name__)
 
 BEAT_SECONDS = 10
 LEASE_SECONDS = 40
-# status.agents[].sources is a sample: enough to see whether addresses are preserved.
+# status.agents[].sources is a sample of the last hour: enough to see whether addresses are preserved.
 MOST_SOURCES = 8
+SOURCE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Heartbeat:
         self._kube = kube
         self._about = about
         self._written: ServerAgent | None = None
-        self._sources: list[str] = []
-        self.error = ""
+        self._sources: dict[str, float] = {}
+        self.errors: dict[str, str] = {}
+        """Error by layer, as of the last application."""
 
     @property
     def skew(self) -> int:
@@ -49,9 +52,11 @@ class Heartbeat:
 
     def saw(self, addresses: Iterable[str]) -> None:
         """Connections came from these addresses."""
+        now = time.monotonic()
         for address in addresses:
-            if len(self._sources) < MOST_SOURCES and address not in self._sources:
-                self._sources.append(address)
+            if address in self._sources or len(self._sources) < MOST_SOURCES:
+                self._sources[address] = now
+        self._sources = {address: at for address, at in self._sources.items() if now - at < SOURCE_SECONDS}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -110,8 +115,8 @@ class Heartbeat:
             namespace=self._about.namespace,
             firewall=self._about.firewall(),
             clock_skew_seconds=self.skew,
-            sources=self._sources,
-            error=self.error[:1024],
+            sources=sorted(self._sources),
+            error="; ".join(f"{layer}: {text}" for layer, text in sorted(self.errors.items()))[:1024],
             at=now,
         )
         if self._written is not None and self._written.model_copy(update={"at": now}) == entry:

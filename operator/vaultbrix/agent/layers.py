@@ -62,8 +62,8 @@ class Layers:
         else:
             self._roles.update(roles)
 
-    async def apply(self, state: AgentState) -> None:
-        """Make all layers hold exactly the grants of the state."""
+    async def apply(self, state: AgentState, hurried: Callable[[], bool]) -> None:
+        """Make all layers hold exactly the grants of the state. ``hurried`` says that there is more to do already."""
         self.errors = {}
         await self._try("kernel", lambda: self.kernel.trust(state.trusted))
         await self._try("hba", lambda: self.hba.write(state.database, state.trusted))
@@ -71,7 +71,7 @@ class Layers:
         await self._try("kernel", self.kernel.close)
         await self._try("sessions", self._end_sessions)
         if "hba" not in self.errors:
-            await self._try("hba", self._confirm)
+            await self._try("hba", lambda: self._confirm(hurried))
         self._settle()
 
     def trouble(self, uid: str) -> dict[str, str]:
@@ -88,6 +88,10 @@ class Layers:
         if "sessions" in self.errors and grant.role in self._roles:
             found["sessions"] = self.errors["sessions"]
         return found
+
+    def unsettled(self, uid: str) -> bool:
+        """Whether it is not known yet how a rule stands, because there was more to do than to wait for an answer."""
+        return uid in self._unloaded and "hba" not in self.errors
 
     def terminated(self, uid: str) -> int:
         """Sessions that were ended with a rule."""
@@ -139,9 +143,10 @@ class Layers:
                 if session.role == grant.role and session.address is not None and grant.covers(session.address):
                     self._terminated[uid] = self._terminated.get(uid, 0) + 1
 
-    async def _confirm(self) -> None:
-        await self.hba.confirm()
-        self._unloaded.clear()
+    async def _confirm(self, hurried: Callable[[], bool]) -> None:
+        await self.hba.confirm(hurried)
+        if self.hba.loaded:
+            self._unloaded.clear()
 
     def _settle(self) -> None:
         """Forget what has been closed for long enough that no session of it can turn up."""
