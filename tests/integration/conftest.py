@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from tests.harness.namespaces import Pair
 from tests.harness.world import World
+from tests.integration.database import Database
+from tests.integration.database import running as database_running
 from tests.integration.guarded import Guarded
 
 from vaultbrix.adapters.firewall.iptables import Iptables
@@ -31,6 +33,13 @@ def world(running: World) -> World:
     """The world with everything up, whatever the test before has ended."""
     running.heal()
     return running
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """A PostgreSQL with the gate, for the tests of one file."""
+    with database_running() as started:
+        yield started
 
 
 @pytest.fixture

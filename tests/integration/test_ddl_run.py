@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.integration.database import Database, directory, running
+from tests.integration.database import Database, directory
 
 from vaultbrix.adapters import gate
 from vaultbrix.domain import scram
@@ -26,12 +26,6 @@ HOUR = timedelta(hours=1)
 TEXT = "CREATE TABLE made(id int);\nINSERT INTO counted DEFAULT VALUES;\nALTER TABLE victim DROP COLUMN v"
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ Every attack also runs with the gate switched off and must then do its harm, so 
 
 import hashlib
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 import pytest
-from tests.integration.database import Database, running, send
+from tests.integration.database import Database, send
 
 from vaultbrix.domain.ddlplan import normalise
 
@@ -135,12 +134,6 @@ FORBIDDEN = (
 )  # fmt: skip
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 @dataclass(frozen=True)

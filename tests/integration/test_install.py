@@ -1,19 +1,11 @@
 """Installing the gate: once, again, over a newer one, and where it cannot work."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
-from tests.integration.database import Database, directory, running
+from tests.integration.database import Database, directory
 
 from vaultbrix.adapters import gate
 from vaultbrix.runtime.errors import Blocked
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 def test_installing_again_changes_nothing(database: Database) -> None:

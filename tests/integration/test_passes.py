@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.harness.shell import run, wait_for
-from tests.integration.database import PASSWORD, Database, running, send
+from tests.integration.database import PASSWORD, Database, send
 
 from vaultbrix.adapters import gate
 from vaultbrix.domain.ddlplan import plan
@@ -19,12 +19,6 @@ THREE = ("DROP TABLE one", "ALTER /* a; b */ TABLE two\n  ADD COLUMN x int", "TR
 TEXT = ";\n".join(THREE) + ";"
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 @pytest.fixture

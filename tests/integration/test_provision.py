@@ -1,13 +1,12 @@
 """A tenant's role and schema in PostgreSQL: made once, mended when they drift, never taken from somebody else."""
 
 import itertools
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from tests.integration.database import PASSWORD, SALT, Database, running, wanted
+from tests.integration.database import PASSWORD, SALT, Database, wanted
 
 from vaultbrix.adapters import gate, tenants
 from vaultbrix.domain import scram
@@ -44,12 +43,6 @@ DRIFT = (
 )
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 @pytest.fixture

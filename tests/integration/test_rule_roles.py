@@ -1,14 +1,13 @@
 """The login of a rule in PostgreSQL: the tenant and nobody else, gated whatever it does, gone without a trace."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from tests.integration.database import PASSWORD, SALT, Database, running, send, wanted
+from tests.integration.database import PASSWORD, SALT, Database, send, wanted
 from tests.integration.test_gate import ATTACKS, FORBIDDEN, SCENE, Scene, code
 from tests.integration.test_provision import CATALOG
 
@@ -55,12 +54,6 @@ LEAVING = (
 )
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with running() as database:
-        yield database
 
 
 @dataclass(frozen=True)
