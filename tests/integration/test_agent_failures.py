@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.harness.network import MACHINE
 from tests.harness.shell import run, wait_for
-from tests.harness.world import EVE, World, in_seconds, rule
+from tests.harness.world import EVE, SERVER_NAME, World, in_seconds, rule
 from tests.integration.access import held, reset
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -48,6 +50,18 @@ def test_a_flushed_chain_is_told_in_a_warning_event(world: World) -> None:
     wait_for("an event says so", told)
 
 
+def test_addresses_that_were_refused_are_a_sample_of_where_clients_come_from(world: World) -> None:
+    assert reset(world, EVE)
+
+    def sources() -> list[str]:
+        (agent,) = world.api.get("pgs", SERVER_NAME, "")["status"]["agents"]
+        found: list[str] = agent["sources"]
+        return found
+
+    wait_for("eve's is there", lambda: EVE in sources(), patience=60)
+    assert MACHINE not in sources(), "the operator's own, refused before it was known to be trusted"
+
+
 @pytest.fixture
 def wrong_clock(world: World) -> Iterator[None]:
     """The agent's clock alone is half a minute ahead."""
@@ -68,7 +82,9 @@ def test_nothing_opens_while_the_clock_is_wrong(world: World, wrong_clock: None)
     tenant = world.tenant(team)
     name = world.rule(team, tenant, "203.0.113.81/32")
     told = world.api.await_condition("accessrule", name, team, type_="Enforced", status="False", reason="ClockSkew")
-    assert "30 s" in told["message"]
+    # The API server tells whole seconds.
+    (seconds,) = re.findall(r"differs by (\d+) s", told["message"])
+    assert 29 <= int(seconds) <= 31
     assert reset(world, "203.0.113.81")
 
 

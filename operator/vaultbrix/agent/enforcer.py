@@ -20,6 +20,7 @@ from vaultbrix.agent.layers import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
 from vaultbrix.agent.sessions import FOLLOW_UPS
 from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
+from vaultbrix.domain.access import parse_address, within
 from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant, what_it_takes_away
 from vaultbrix.domain.grants import AgentState, Change, Closed, Ended, GrantRecord, Opened
 from vaultbrix.runtime.deadlines import Deadlines
@@ -273,7 +274,9 @@ class Enforcer:
         }
         self._sessions = counts
         self._heartbeat.saw(str(s.address) for s in self._layers.sessions.seen if s.address is not None)
-        self._heartbeat.saw(await self._layers.kernel.refused())
+        # Trusted sources are refused for the moment until they are known to be, and say nothing about tenants.
+        refused = await self._layers.kernel.refused()
+        self._heartbeat.saw(a for a in refused if not within(parse_address(a), self._state.trusted))
         self._wake.set()
 
     async def _check_kernel(self) -> None:

@@ -36,11 +36,16 @@ class Grant:
 
     def covers(self, address: Address) -> bool:
         """Whether the address may connect under this grant."""
-        return any(address in network for network in map(_network, self.cidrs))
+        return within(address, self.cidrs)
 
 
 # Parsed once: a grant is asked about each session of its role.
 _network = functools.lru_cache(maxsize=65_536)(ip_network)
+
+
+def within(address: Address, cidrs: Iterable[str]) -> bool:
+    """Whether one of the CIDRs, in canonical form, holds the address."""
+    return any(address in network for network in map(_network, cidrs))
 
 
 @dataclass(frozen=True)
