@@ -11,7 +11,8 @@ from typing import Any
 
 from tests.harness.network import MACHINE
 from tests.harness.processes import Process
-from tests.harness.shell import SLOT, TOP, binaries, run, wait_for
+from tests.harness.shell import TOP, binaries, run, wait_for
+from tests.harness.slot import SLOT
 
 Object = dict[str, Any]
 

@@ -13,10 +13,11 @@ from tests.harness.network import MACHINE, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import TOP, run
+from tests.harness.slot import SLOT
 from tests.harness.units import Unit, environment
 
 SYSTEMD = TOP / "manifests/systemd"
-CLUSTER, ADDRESS = "172.31.249.1", "172.31.249.2"
+CLUSTER, ADDRESS = f"172.31.249.{4 * SLOT + 1}", f"172.31.249.{4 * SLOT + 2}"
 SERVER_NAME, AGENT_NAME = "vm", "db1"
 AGENT, SHIPPER = Unit(SYSTEMD / "vaultbrix-agent.service"), Unit(SYSTEMD / "vaultbrix-audit.service")
 

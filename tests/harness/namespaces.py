@@ -4,7 +4,6 @@ What is tested runs in a thread that has entered the namespace, so that it is ca
 """
 
 import itertools
-import os
 import socket
 import subprocess
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from pyroute2 import netns
 from tests.harness.shell import PATIENCE, run
+from tests.harness.slot import SLOT
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Host:
     """A network namespace."""
 
     def __init__(self) -> None:
-        self.name = f"vbxf{os.getpid()}n{next(_numbers)}"
+        self.name = f"vbxf{SLOT}n{next(_numbers)}"
         run("ip", "netns", "add", self.name)
         self._thread = ThreadPoolExecutor(1, initializer=netns.setns, initargs=(self.name,))
         # Nobody else is on these links, so addresses need no probing.

@@ -5,11 +5,11 @@ other link leads to the machine, where the API server of the tests listens.
 """
 
 import itertools
-import os
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from tests.harness.shell import SLOT, run
+from tests.harness.shell import run
+from tests.harness.slot import SLOT
 
 MACHINE, SERVER = f"172.31.250.{4 * SLOT + 1}", f"172.31.250.{4 * SLOT + 2}"
 SERVER6 = "fd00:250:ffff::1"
@@ -19,7 +19,7 @@ class Network:
     """The namespaces of one test run; ``close`` takes them all away."""
 
     def __init__(self, prefix: str = "vbxt", machine: str = MACHINE, server: str = SERVER) -> None:
-        self.server = f"{prefix}{os.getpid()}"
+        self.server = f"{prefix}{SLOT}"
         self._clients: dict[str, str] = {}
         self._numbers = itertools.count()
         link = self.server

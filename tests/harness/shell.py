@@ -12,8 +12,6 @@ T = TypeVar("T")
 
 TOP = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 30.0
-# Runs beside each other, such as the workers of pytest-xdist, need different ones: it sets addresses and ports apart.
-SLOT = int(os.environ.get("VAULTBRIX_TEST_SLOT") or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from tests.harness.postgres import Postgres
-from tests.harness.shell import SLOT
+from tests.harness.slot import SLOT
 
 from vaultbrix.audit import store
 from vaultbrix.domain import scram

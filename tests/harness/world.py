@@ -3,7 +3,6 @@
 import base64
 import itertools
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from tests.harness.apiserver import ApiServer, Object
 from tests.harness.network import MACHINE, SERVER, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import SLOT, run
+from tests.harness.shell import run
+from tests.harness.slot import SLOT, folder
 from tests.harness.store import Store
 
 SYSTEM = "vaultbrix-test"
@@ -26,8 +26,7 @@ class World:
     """The parts, and short ways to do with them what users do."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="vaultbrix-test-"))
-        self.directory.chmod(0o755)
+        self.directory = folder()
         self.network = Network()
         self.api = ApiServer(self.directory / "api")
         self.postgres = Postgres(

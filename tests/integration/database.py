@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import shutil
 import socket
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 from tests.harness.postgres import Postgres
+from tests.harness.slot import folder
 
 from vaultbrix.adapters import gate, tenants
 from vaultbrix.adapters.tenants import TenantRole
@@ -25,8 +25,7 @@ SALT = b"0123456789abcdef"
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
     """A directory that user postgres may enter; gone afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="vaultbrix-test-"))
-    path.chmod(0o755)
+    path = folder()
     try:
         yield path
     finally:
