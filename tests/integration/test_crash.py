@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import SLOT, run, wait_for
+from tests.harness.shell import run, wait_for
+from tests.harness.slot import SLOT
 from tests.harness.world import SYSTEM, World
 
 from vaultbrix.domain import scram

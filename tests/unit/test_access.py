@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def test_a_rule_gives_exactly_what_it_asks_for() -> None:
     found = at(1, rule(cidrs=["203.0.113.7/32", "2001:db8::/64"], metadata={"generation": 4}))
     assert (found.phase, found.reason) == (AccessPhase.OPEN, Reason.ACCEPTED)
     assert found.grant is not None
-    assert vars(found.grant) == {
+    assert asdict(found.grant) == {
         "rule": "team/jane",
         "uid": "uid-jane",
         "generation": 4,

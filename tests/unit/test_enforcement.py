@@ -63,7 +63,7 @@ class Model:
         self.file.append(self.state, changes, self.now)
         for change in changes:
             self.state.apply(change)
-        self.desired = Desired(g.grant() for g in self.state.grants.values())
+        self.desired = Desired(self.state.grants.values())
 
     def decide(self, gone: Collection[str] = ()) -> None:
         objects = [r.object(name) for name, r in self.rules.items()]
@@ -208,8 +208,8 @@ def test_while_nothing_may_open_an_edit_still_closes_what_it_takes_away(
     wanted = Opened(grant=GrantRecord.of(grant(*after, role=role, deadline=NOW + later * SECOND), NOW), at=NOW)
     part = what_it_takes_away(held, wanted)
     left = held if part is None else part.grant if isinstance(part, Opened) else None
-    both = held.role == role and held.grant().covers(address) and wanted.grant.grant().covers(address)
-    assert (left is not None and left.grant().covers(address)) is both
+    both = held.role == role and held.covers(address) and wanted.grant.covers(address)
+    assert (left is not None and left.covers(address)) is both
     assert left is None or left.deadline == min(held.deadline, wanted.grant.deadline)
 
 

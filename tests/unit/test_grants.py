@@ -151,7 +151,7 @@ def test_without_its_server_object_nothing_is_open_and_the_trusted_addresses_sta
 def test_the_state_survives_the_disk() -> None:
     state = advance(expire(advance(EMPTY, [rule(ttl="1s")]), NOW + HOUR), [rule("bob")], approvals=[approval()])
     assert Snapshot.model_validate_json(state.model_dump_json()) == state
-    assert state.grants[0].grant().deadline == NOW + 2 * HOUR
+    assert state.grants[0].deadline == NOW + 2 * HOUR
 
 
 def test_an_ended_grant_is_remembered_for_as_long_as_a_shipper_may_be_away() -> None:

@@ -1,5 +1,6 @@
 """What is looked at after a change: all that is decided from it, and nothing when no decision can differ."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.unit.builders import NOW, approval, rule, server, tenant, true
@@ -46,8 +47,8 @@ def changed(found: Context, **fields: Any) -> bool:
     before = basis_of(found, server())
     old = found.servers.get("", "main")
     assert old is not None
-    metadata = old.metadata.model_copy(
-        update={"resource_version": str(int(old.metadata.resource_version) + 1), **fields.pop("metadata", {})}
+    metadata = replace(
+        old.metadata, resource_version=str(int(old.metadata.resource_version) + 1), **fields.pop("metadata", {})
     )
     found.servers.put(PostgresServer.parse({**old.dump(), "metadata": metadata.dump(), **fields}))
     return basis_of(found, server()) != before

@@ -16,14 +16,19 @@ from vaultbrix.runtime.store import R, Store
 log = structlog.get_logger(__name__)
 
 Changed = Callable[[Resource], None]
+Trim = Callable[[Object], None]
 
 
 class Informer(Generic[R]):
-    """One kind. ``changed`` is called with the object after the store changed; for one that is gone, as last seen."""
+    """One kind. ``changed`` is called with the object after the store changed; for one that is gone, as last seen.
 
-    def __init__(self, kube: Kube, store: Store[R], changed: Changed) -> None:
+    ``trim`` takes out of an object, as the API server sent it, what nobody will read.
+    """
+
+    def __init__(self, kube: Kube, store: Store[R], changed: Changed, trim: Trim | None = None) -> None:
         self._kube = kube
         self._changed = changed
+        self._trim = trim
         self.store = store
         self.synced = asyncio.Event()
 
@@ -44,9 +49,11 @@ class Informer(Generic[R]):
 
     async def relist(self) -> str:
         """Make the store equal to the API server's list; returns its resourceVersion. Raises Transient."""
-        answer = await self._kube.list(resource_type(self.store.model))
-        seen = {self._take(item) for item in answer.get("items", [])}
-        version = str(answer["metadata"]["resourceVersion"])
+        seen: set[tuple[str, str]] = set()
+        version = ""
+        async for page in self._kube.pages(resource_type(self.store.model)):
+            seen.update(self._take(item) for item in page.get("items", []))
+            version = str(page["metadata"]["resourceVersion"])
         for namespace, name in self.store.keys() - seen:
             held = self.store.get(namespace, name)
             # One that a watch brought meanwhile is newer than the list and not missing from it.
@@ -78,6 +85,8 @@ class Informer(Generic[R]):
         meta = raw["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
         try:
+            if self._trim is not None:
+                self._trim(raw)
             resource = self.store.model.parse(raw)
         except ValidationError as error:
             # Written by a newer version: what cannot be read opens nothing.

@@ -27,6 +27,7 @@ from vaultbrix.runtime.errors import Blocked, Expected, Transient
 Object = dict[str, Any]
 
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15)
+PAGE = 500
 WATCH_SECONDS = 300
 # The API server sends a bookmark about once a minute, so silence for longer is a connection that is dead.
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_read=75)
@@ -147,6 +148,23 @@ class Kube:
     async def list(self, kind: ResourceType, namespace: str = "", *, labels: str = "") -> Object:
         """Read a collection as the API's List object."""
         return await self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else {})
+
+    async def pages(self, kind: ResourceType) -> AsyncIterator[Object]:
+        """Read a whole collection as List objects of one version, none of which is large.
+
+        Kubernetes API concepts, "Retrieving large results sets in chunks".
+        """
+        query = {"limit": str(PAGE)}
+        while True:
+            try:
+                answer = await self._call("GET", kind.path(""), query)
+            except Gone as error:
+                # It took so long that the API server no longer has that version.
+                raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {error}") from None
+            yield answer
+            if not answer["metadata"].get("continue"):
+                return
+            query["continue"] = answer["metadata"]["continue"]
 
     async def create(self, kind: ResourceType, namespace: str, body: Object, *, dry_run: bool = False) -> Object:
         """Create an object; with ``dry_run`` only have it checked and completed. Raises Conflict when it exists."""

@@ -44,14 +44,14 @@ class Layers:
     def load(self, state: AgentState) -> None:
         """Begin with a state: nothing is known of what the layers hold."""
         for record in state.grants.values():
-            self._open(record.grant())
+            self._open(record)
 
     def change(self, changes: Iterable[Change]) -> None:
         """Take over changes of the state."""
         for change in changes:
             match change:
                 case Opened(grant=record):
-                    self._open(record.grant())
+                    self._open(record)
                 case Ended(uid=uid):
                     self._close(uid)
 

@@ -1,6 +1,6 @@
 """What the agent tells the API server of each rule: its entry in ``status.agents`` and the condition Enforced."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -53,7 +53,7 @@ def report(rule: AccessRule, facts: Facts, *, agent: str, now: datetime) -> dict
         error=error[:1024],
     )
     told = _enforced(rule, grant, errors, error, now)
-    if mine is not None and mine.model_copy(update={"at": now}) == entry and told in rule.status.conditions:
+    if mine is not None and replace(mine, at=now) == entry and told in rule.status.conditions:
         return None
     return {"agents": [entry.dump()], "conditions": [told.dump()]}
 

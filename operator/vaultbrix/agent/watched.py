@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultbrix.adapters.informer import Informer
-from vaultbrix.adapters.kube import Kube
+from vaultbrix.adapters.kube import Kube, Object
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.ddlapproval import DDLApproval
@@ -54,7 +54,7 @@ class Watched:
             Informer(kube, self.servers, self._changed),
             Informer(kube, self.tenants, self._changed),
             Informer(kube, self.approvals, self._changed),
-            Informer(kube, self.rules, self._changed),
+            Informer(kube, self.rules, self._changed, _trim),
         )
 
     @property
@@ -121,6 +121,14 @@ class Watched:
                     touched.everything = touched.server = True
             case DDLApproval():
                 (touched.ended if gone else touched.approvals)[resource.metadata.uid] = resource
+
+
+def _trim(rule: Object) -> None:
+    """Leave what an agent reads of a rule: there may be 10,000 of them, and others' conditions are the most of each."""
+    for name in ("annotations", "labels", "managedFields"):
+        rule["metadata"].pop(name, None)
+    status = rule.get("status", {})
+    status["conditions"] = [c for c in status.get("conditions", ()) if c.get("type") == ConditionType.ENFORCED]
 
 
 def _decisive(resource: Resource) -> Hashable:

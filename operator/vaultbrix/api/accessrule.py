@@ -4,10 +4,11 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
-from vaultbrix.api.meta import ApiModel, Duration, LocalRef, Person, ReasonText, Resource, Timestamp
+from vaultbrix.api.meta import PART, ApiModel, Duration, LocalRef, Part, Person, ReasonText, Resource, Timestamp
 
 Cidr = Annotated[
     str,
@@ -91,7 +92,8 @@ class AccessPhase(StrEnum):
     REJECTED = "Rejected"
 
 
-class AgentReport(ApiModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class AgentReport(Part):
     """What one agent last did about this rule."""
 
     name: str = Field(max_length=253)
@@ -105,7 +107,8 @@ class AgentReport(ApiModel):
     error: str = Field(default="", max_length=1024)
 
 
-class Sessions(ApiModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class Sessions(Part):
     """Sessions of a rule, summed over the agents."""
 
     open: int = Field(default=0, ge=0)

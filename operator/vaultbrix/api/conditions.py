@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from vaultbrix.api.meta import ApiModel, Timestamp
+from vaultbrix.api.meta import PART, Part, Timestamp
 
 
 class ConditionType(StrEnum):
@@ -103,7 +104,8 @@ class Reason(StrEnum):
     JOB_FAILED = "JobFailed"
 
 
-class Condition(ApiModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class Condition(Part):
     """One condition, of the shape of metav1.Condition (Kubernetes API conventions)."""
 
     type: str = Field(max_length=316)

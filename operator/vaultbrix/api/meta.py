@@ -1,11 +1,13 @@
 """Parts shared by all kinds: object metadata, references, timestamps and durations."""
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
 
 GROUP = "vaultbrix.com"
 VERSION = "v1alpha1"
@@ -17,17 +19,37 @@ DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$"
 LONGEST_DURATION = timedelta(days=36525)
 
 
+PART = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
 class ApiModel(BaseModel):
     """Base of everything in a manifest: camelCase outside, snake_case inside, unknown fields ignored on read.
 
     The API server refuses or prunes unknown fields; a newer CRD must not stop an older process.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(**PART, frozen=True)
 
     def dump(self) -> dict[str, Any]:
         """As JSON of the Kubernetes API: by alias, without fields that are unset or null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Part:
+    """Base of what objects hold by the thousand, as dataclasses with slots: a tenth of the memory of an ApiModel."""
+
+    __slots__ = ()
+
+    def dump(self) -> dict[str, Any]:
+        """As ApiModel's."""
+        kind: type = type(self)
+        found: dict[str, Any] = _adapter(kind).dump_python(self, mode="json", by_alias=True, exclude_none=True)
+        return found
+
+
+@functools.cache
+def _adapter(part: type) -> TypeAdapter[Any]:
+    return TypeAdapter(part)
 
 
 def _utc(value: datetime) -> datetime:
@@ -80,7 +102,8 @@ Duration = Annotated[
 ]
 
 
-class OwnerReference(ApiModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class OwnerReference(Part):
     """metav1.OwnerReference, as far as it is read here."""
 
     kind: str
@@ -89,7 +112,8 @@ class OwnerReference(ApiModel):
     controller: bool = False
 
 
-class ObjectMeta(ApiModel):
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class ObjectMeta(Part):
     """metav1.ObjectMeta, as far as it is read here."""
 
     name: str
@@ -99,10 +123,10 @@ class ObjectMeta(ApiModel):
     generation: int = 0
     creation_timestamp: Timestamp = datetime(1970, 1, 1, tzinfo=UTC)
     deletion_timestamp: Timestamp | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    finalizers: list[str] = []
-    owner_references: list[OwnerReference] = []
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: list[str] = Field(default_factory=list)
+    owner_references: list[OwnerReference] = Field(default_factory=list)
 
 
 class Resource(ApiModel):

@@ -20,7 +20,7 @@ from vaultbrix.api.tenant import Tenant
 Address = IPv4Address | IPv6Address
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What one open rule gives. ``deadline`` is aware and in UTC; ``cidrs`` are canonical; ``role`` logs in."""
 

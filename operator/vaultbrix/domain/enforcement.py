@@ -1,6 +1,7 @@
 """What an agent changes in its state, decided from the objects as last seen; each answer costs one Tenant's rules."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_network
 
@@ -79,7 +80,7 @@ def what_it_takes_away(held: GrantRecord | None, wanted: Opened) -> Change | Non
     deadline = min(held.deadline, later.deadline)
     if (cidrs, deadline) == (later.cidrs, later.deadline):
         return wanted
-    narrowed = held.model_copy(update={"cidrs": cidrs, "deadline": deadline})
+    narrowed = replace(held, cidrs=cidrs, deadline=deadline)
     return Opened(grant=narrowed, at=wanted.at) if narrowed != held else None
 
 

@@ -4,11 +4,11 @@ The agent keeps it on disk and reads it back after a restart; the shipper reads 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, dataclasses
 
 from vaultbrix.domain.access import Address, Grant
 
@@ -23,38 +23,25 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class GrantRecord(_Stored):
+# Pydantic's, for what is read from disk; with slots, since there is one for each open rule.
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrantRecord(Grant):
     """A grant as it is kept on disk. Times in UTC."""
 
-    rule: str
-    uid: str
-    generation: int
-    tenant: str
-    role: str
-    cidrs: tuple[str, ...]
-    deadline: datetime
-    requested_by: str
-    reason: str
     opened_at: datetime
     ended_at: datetime | None = None
 
     @classmethod
     def of(cls, grant: Grant, opened_at: datetime) -> "GrantRecord":
         """From a grant that is open since ``opened_at``."""
-        return cls(**vars(grant), opened_at=opened_at)
-
-    def grant(self) -> Grant:
-        """As a grant again."""
-        values = dict(self)
-        del values["opened_at"], values["ended_at"]
-        return Grant(**values)
+        return cls(**{f.name: getattr(grant, f.name) for f in fields(Grant)}, opened_at=opened_at)
 
     def held(self, address: Address, at: datetime) -> bool:
         """Whether it let that address in at that time."""
         return (
             self.opened_at <= at + SLACK
             and (self.ended_at is None or at <= self.ended_at + SLACK)
-            and self.grant().covers(address)
+            and self.covers(address)
         )
 
 
@@ -246,7 +233,7 @@ class AgentState:
                 del index[key]
         # A grant that goes on for the same addresses needs no record of its earlier deadline.
         if unless is None or (unless.role, unless.cidrs) != (grant.role, grant.cidrs):
-            self._ended.setdefault(grant.role, []).append(grant.model_copy(update={"ended_at": at}))
+            self._ended.setdefault(grant.role, []).append(replace(grant, ended_at=at))
 
 
 def applied(state: AgentState, changes: Iterable[Change]) -> AgentState:
