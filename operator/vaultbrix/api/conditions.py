@@ -29,6 +29,7 @@ class ConditionType(StrEnum):
     LOGIN_READY = "LoginReady"
     # DDLApproval
     PARSED = "Parsed"
+    REHEARSED = "Rehearsed"
     DECIDED = "Decided"
     PASS_ISSUED = "PassIssued"  # noqa: S105 - a condition's name
     EXECUTED = "Executed"
@@ -92,6 +93,11 @@ class Reason(StrEnum):
     PARSED = "Parsed"
     SYNTAX_ERROR = "SyntaxError"
     NOT_SUPPORTED = "NotSupported"
+    REHEARSED = "Rehearsed"
+    REHEARSAL_FAILED = "RehearsalFailed"
+    NOT_POSSIBLE = "NotPossible"
+    EFFECT_GREW = "EffectGrew"
+    INTERRUPTED = "Interrupted"
     UNDECIDED = "Undecided"
     APPROVED = "Approved"
     DENIED = "Denied"

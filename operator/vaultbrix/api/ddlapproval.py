@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,13 @@ class Verdict(StrEnum):
     DENIED = "Denied"
 
 
+class Execution(StrEnum):
+    """Who sends the approved text."""
+
+    JOB = "Job"
+    SESSION = "Session"
+
+
 class Decision(ApiModel):
     """An admin's answer to exactly one text."""
 
@@ -32,6 +39,11 @@ class Decision(ApiModel):
         description="status.sha256 as it was shown: the decision holds for that text only.",
     )
     message: str = Field(default="", max_length=1024)
+    allow_nested: bool = Field(
+        default=False,
+        description="Let functions, DO blocks and triggers that the text calls drop and alter too. What they do "
+        "may change after the approval.",
+    )
 
 
 class DDLApprovalSpec(ApiModel):
@@ -41,6 +53,11 @@ class DDLApprovalSpec(ApiModel):
     sql: str = Field(min_length=1, max_length=MAX_SQL_BYTES, description="Statements separated by semicolons.")
     reason: ReasonText = Field(description="Why the change is needed, for the record.")
     requested_by: Person = Field(description="Who asks for the change.")
+    execution: Execution = Field(
+        default=Execution.JOB,
+        description="Job: a Job runs the text as the tenant. Session: the tenant sends it itself, once, while the "
+        "approval lasts.",
+    )
     valid_for: Duration = Field(
         default=timedelta(hours=1), description="How long the approval lasts, from the moment it is accepted."
     )
@@ -81,6 +98,23 @@ FINAL_PHASES = frozenset(
 )
 
 
+class Danger(StrEnum):
+    """The worst that a statement does to what is there already."""
+
+    NONE = "None"
+    INDEX = "Index"
+    CONSTRAINT = "Constraint"
+    CODE = "Code"
+    DATA = "Data"
+    COLUMN = "Column"
+    TABLE = "Table"
+    UNKNOWN = "Unknown"
+
+
+ObjectName = Annotated[str, Field(max_length=255)]
+Note = Annotated[str, Field(max_length=255)]
+
+
 class StatementSummary(ApiModel):
     """One statement of the text as PostgreSQL's own parser reads it."""
 
@@ -88,6 +122,54 @@ class StatementSummary(ApiModel):
     tag: str = Field(max_length=64)
     gated: bool = Field(description="Whether the gate in the database asks for a pass.")
     sql: str = Field(max_length=1024, description="The statement as deparsed from its tree, shortened.")
+    objects: list[ObjectName] = Field(default=[], max_length=32, description="What it names, as written.")
+    danger: Danger = Field(default=Danger.UNKNOWN, description="What is lost.")
+    rewrites: bool = Field(default=False, description="Whether it may rewrite a whole table.")
+    lock: str = Field(default="", max_length=64, description="The strongest lock on a table, as PostgreSQL names it.")
+    transactional: bool = Field(default=True, description="Whether it may run inside a transaction.")
+    additive: bool = Field(default=False, description="Whether it only adds; see the Tenant's ddlPolicy.")
+    notes: list[Note] = Field(default=[], max_length=16, description="What an approver should know besides.")
+
+
+class LockTaken(ApiModel):
+    """A lock on a table that stood there before."""
+
+    object: ObjectName
+    mode: str = Field(max_length=64)
+
+
+class Affected(ApiModel):
+    """A table that the text drops, empties, alters or rewrites, as it was before."""
+
+    object: ObjectName
+    rows: int = Field(description="As the planner estimates; -1 when it was never analysed.")
+    bytes: int
+    rewritten: bool = False
+
+
+class Rehearsal(ApiModel):
+    """What the text did when it was run as the tenant in a transaction that was rolled back."""
+
+    possible: bool = Field(description="False for what cannot be rolled back; see message.")
+    at: Timestamp
+    duration_ms: int = 0
+    drops: list[ObjectName] = Field(
+        default=[], max_length=512, description="All that would be dropped or emptied, what CASCADE takes along too."
+    )
+    locks: list[LockTaken] = Field(default=[], max_length=64)
+    affected: list[Affected] = Field(default=[], max_length=64)
+    effect_sha256: str = Field(default="", max_length=64, description="Hash of drops; a run that drops more fails.")
+    error: "ExecutionError | None" = None
+    message: str = Field(default="", max_length=1024)
+
+
+class Progress(ApiModel):
+    """How far a run is."""
+
+    statement: int = Field(description="1-based place of the statement that runs.")
+    of: int
+    phase: str = Field(default="", max_length=128, description="As PostgreSQL's pg_stat_progress_* views say.")
+    percent: int | None = Field(default=None, ge=0, le=100)
 
 
 class ExecutionError(ApiModel):
@@ -107,6 +189,9 @@ class DDLApprovalStatus(ApiModel):
     statements: list[StatementSummary] = Field(default=[], max_length=MAX_STATEMENTS)
     decided_at: Timestamp | None = None
     expires_at: Timestamp | None = None
+    rehearsal: Rehearsal | None = None
+    progress: Progress | None = None
+    executed: int = Field(default=0, description="How many statements have taken effect for good.")
     job_name: str | None = Field(default=None, max_length=63)
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
@@ -114,7 +199,7 @@ class DDLApprovalStatus(ApiModel):
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
 
-_IMMUTABLE = ("tenantRef", "sql", "reason", "requestedBy", "validFor", "lockTimeout", "statementTimeout")
+_IMMUTABLE = ("tenantRef", "sql", "reason", "requestedBy", "execution", "validFor", "lockTimeout", "statementTimeout")
 
 
 class DDLApproval(Resource):

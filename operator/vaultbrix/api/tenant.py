@@ -32,6 +32,26 @@ class TenantSettings(ApiModel):
     work_mem: SettingValue | None = Field(default=None, alias="work_mem")
 
 
+class AutoApprove(StrEnum):
+    """What runs without an approval."""
+
+    ADDITIVE = "Additive"
+
+
+class DDLPolicy(ApiModel):
+    """What the tenant's sessions may change of their own tables without an admin."""
+
+    auto_approve: list[AutoApprove] = Field(
+        default=[],
+        max_length=1,
+        description="Additive: ALTERs that add, and neither lose nor rewrite anything; docs/ddl.md lists them.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    request_on_refusal: bool = Field(
+        default=False, description="Make a DDLApproval, still to be decided, of each text that the gate refuses."
+    )
+
+
 class Credentials(ApiModel):
     """Where the credentials go."""
 
@@ -62,6 +82,7 @@ class TenantSpec(ApiModel):
         description="Absent: a Secret named <tenant>-db.",
         json_schema_extra=cel(("self == oldSelf", "is immutable")),
     )
+    ddl_policy: DDLPolicy = Field(default=DDLPolicy(), alias="ddlPolicy")
     suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules closed.")
 
 
