@@ -11,7 +11,8 @@ STAMP := $(VENV)/.complete
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make
 
-.PHONY: help setup demo test test-unit test-integration test-e2e lint generate bench bench-access soak cluster-up cluster-down
+.PHONY: help setup demo test test-unit test-integration test-attacks test-e2e lint generate bench bench-access \
+	bench-ddl soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -29,7 +30,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: setup ## the main job, narrated, on a real cluster (brings one up unless KUBECONFIG is set)
 	@$(RUN)/python hack/demo
 
-test: lint test-unit test-integration test-e2e ## everything below
+test: lint test-unit test-integration test-attacks test-e2e ## everything below
 
 lint: setup ## ruff, mypy, import layers
 	$(RUN)/ruff check .
@@ -43,6 +44,10 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
 	hack/cluster/build.sh
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
+
+test-attacks: setup ## the owner of the tables against the gate, on PostgreSQL 15 and 17: a table of how each attack ends
+	hack/postgres/fetch 17
+	for version in 15 17; do VAULTBRIX_POSTGRES=$$version $(RUN)/pytest tests/attacks -n 2; done
 
 test-e2e: setup ## the chart on the one-node cluster
 	hack/cluster/up
@@ -60,6 +65,10 @@ bench: setup ## figures, with their floor in the same run
 bench-access: setup ## direct access alone: about half an hour, on a machine that does nothing else
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_access.py
+
+bench-ddl: setup ## the gate's cost by kind of statement, and approvals
+	hack/cluster/build.sh
+	$(RUN)/pytest -s tests/bench/test_ddl*.py
 
 soak: setup ## long campaigns
 	hack/cluster/build.sh

@@ -11,11 +11,14 @@ from typing import Any, LiteralString
 
 import psycopg
 from tests.harness.processes import Process
-from tests.harness.shell import run, wait_for
+from tests.harness.shell import TOP, run, wait_for
 
 from vaultbrix.install import certificates
 
-PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+# 15 is the host's; others are where hack/postgres/fetch has put them.
+VERSION = os.environ.get("VAULTBRIX_POSTGRES", "15")
+PROGRAMS = Path(f"/usr/lib/postgresql/{VERSION}/bin")
+ENTER: Sequence[str] = () if VERSION == "15" else (str(TOP / "hack/postgres/enter"), VERSION)
 PORT = 5433
 USER = "postgres"
 
@@ -97,7 +100,7 @@ class Postgres:
         owner = pwd.getpwnam(USER)
         for path in (directory, *directory.rglob("*")):
             os.chown(path, owner.pw_uid, owner.pw_gid)
-        as_user = ["setpriv", f"--reuid={USER}", f"--regid={owner.pw_gid}", "--init-groups"]
+        as_user = [*ENTER, "setpriv", f"--reuid={USER}", f"--regid={owner.pw_gid}", "--init-groups"]
         run(
             *as_user, PROGRAMS / "initdb", f"--pgdata={self._data}", f"--username={USER}", "--encoding=UTF8",
             "--locale=C.UTF-8", "--auth=reject", "--no-sync",

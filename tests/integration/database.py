@@ -49,6 +49,9 @@ def wanted(role: str, **changes: Any) -> TenantRole:
 class Database:
     """One PostgreSQL with what the operator does to it."""
 
+    # Set where the gate is off for good.
+    disarmed = False
+
     def __init__(self, path: Path, settings: Mapping[str, str] | None = None) -> None:
         self.postgres = Postgres(
             path / "postgres",
