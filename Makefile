@@ -11,7 +11,8 @@ STAMP := $(VENV)/.complete
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make
 
-.PHONY: help setup demo test test-unit test-integration test-attacks test-e2e lint generate bench bench-access \
+.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 \
+	test-attacks-17 test-e2e lint generate bench bench-access \
 	bench-ddl soak cluster-up cluster-down
 
 help: ## show the targets
@@ -30,7 +31,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: setup ## the main job, narrated, on a real cluster (brings one up unless KUBECONFIG is set)
 	@$(RUN)/python hack/demo
 
-test: lint test-unit test-integration test-attacks test-e2e ## everything below
+test: lint test-unit test-integration test-attacks-15 test-e2e ## everything below
 
 lint: setup ## ruff, mypy, import layers
 	$(RUN)/ruff check .
@@ -45,9 +46,16 @@ test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables an
 	hack/cluster/build.sh
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
-test-attacks: setup ## the owner of the tables against the gate, on PostgreSQL 15 and 17: a table of how each attack ends
+GATE_TESTS := $(addprefix tests/integration/test_,gate.py gate_install.py passes.py rehearsal.py additive.py)
+
+test-attacks: test-attacks-15 test-attacks-17 ## the owner of the tables against the gate: a table of how each attack ends
+
+test-attacks-15: setup ## the same on Debian bookworm's PostgreSQL alone
+	$(RUN)/pytest tests/attacks -n 3
+
+test-attacks-17: setup ## and all tests of the gate on trixie's, fetched into a folder of its own
 	hack/postgres/fetch 17
-	for version in 15 17; do VAULTBRIX_POSTGRES=$$version $(RUN)/pytest tests/attacks -n 2; done
+	VAULTBRIX_POSTGRES=17 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3
 
 test-e2e: setup ## the chart on the one-node cluster
 	hack/cluster/up

@@ -53,7 +53,8 @@ CREATE PROCEDURE later(what text) LANGUAGE plpgsql AS $$ BEGIN COMMIT; EXECUTE w
 LOOK = """
 WITH own AS (SELECT * FROM pg_class WHERE relnamespace = %(s)s AND relname <> 'other')
 SELECT 'class ' || relname, concat_ws(',', relkind, relpersistence, relispartition, relowner, relrowsecurity,
-       reloptions, relreplident, reltablespace, relfilenode) FROM own WHERE relkind NOT IN ('m', 't')
+       reloptions, relreplident, reltablespace, relfilenode,
+       CASE relkind WHEN 'v' THEN pg_get_viewdef(oid) END) FROM own WHERE relkind NOT IN ('m', 't')
 UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attnum, concat_ws(',', attname, atttypid::regtype, atttypmod,
        attgenerated, attidentity, attnotnull, attstorage, attoptions) FROM pg_attribute a JOIN own c ON c.oid = attrelid
  WHERE attnum > 0 AND NOT attisdropped AND relkind <> 'i' AND attname !~ '^new_'
@@ -121,6 +122,7 @@ class Duel:
     database: Database
     role: str
     _session: psycopg.Connection
+    _admin: psycopg.Connection
     _stack: contextlib.ExitStack
     codes: list[str]
     violations: list[str]
@@ -194,7 +196,8 @@ class Duel:
 
     def admin(self, statement: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
         """As a superuser."""
-        return self.database.postgres.query(self.fill(statement), parameters)  # type: ignore[arg-type]
+        cursor = self._admin.execute(self.fill(statement).encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
 
     def approve(
         self, text: str, *, role: str = "", login: str | None = "", lasting: timedelta = HOUR, **more: Any
@@ -227,7 +230,7 @@ class Duel:
         where = self.admin("SELECT to_regnamespace(%s)::oid", [self.role])[0][0]
         if where is None:
             return set()
-        return set(self.database.postgres.query(LOOK, {"s": where, "n": self.role}))  # type: ignore[arg-type]
+        return set(self._admin.execute(LOOK, {"s": where, "n": self.role}).fetchall())
 
     def _note(self, result: pq.abc.PGresult) -> str:
         self.codes.append(code(result))
@@ -243,8 +246,9 @@ def duel(database: Database) -> Iterator[Duel]:
     role = fresh_tenant(database)
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(database.login(role))
+        admin = stack.enter_context(database.postgres.connect())
         assert code(send(session, SCENE)) == ""
-        yield Duel(database, role, session, stack, [], [])
+        yield Duel(database, role, session, admin, stack, [], [])
 
 
 def harm(database: Database, attack: Attack) -> tuple[set[str], list[str]]:

@@ -211,7 +211,7 @@ def savepoint(d: Duel) -> None:
     d.approve("TRUNCATE other")
     d.sql("BEGIN", "TRUNCATE other", FILL, "SAVEPOINT a", "TRUNCATE other", "COMMIT")
     d.sql("BEGIN", "SAVEPOINT a", "TRUNCATE other", "ROLLBACK TO a", "TRUNCATE other", FILL, "TRUNCATE other", "COMMIT")
-    d.sql(FILL, "TRUNCATE other")
+    d.sql(FILL, "TRUNCATE other", FILL, "TRUNCATE other")
     d.holds(d.value(COUNT) == 1, "it was emptied twice")
 
 
@@ -253,6 +253,18 @@ def admin_insert(d: Duel) -> None:
 def admin_set_role(d: Duel) -> None:
     with d.database.postgres.connect() as admin:
         d.sql("SET ROLE {role}", "DROP TABLE {role}.victim CASCADE", "TRUNCATE {role}.victim CASCADE", session=admin)
+
+
+@attack("owned objects", "REASSIGN OWNED where the tenant may create in the database")
+def reassign(d: Duel) -> None:
+    d.admin("GRANT CREATE ON DATABASE postgres TO {role}")
+    d.sql("GRANT CREATE ON SCHEMA {role} TO vaultbrix_tenants", "REASSIGN OWNED BY {role} TO vaultbrix_tenants")
+
+
+@attack("owned objects", "a schema renamed where the tenant may create in the database")
+def rename_schema(d: Duel) -> None:
+    d.admin("GRANT CREATE ON DATABASE postgres TO {role}")
+    d.sql("ALTER SCHEMA {role} RENAME TO {role}_gone")
 
 
 # Rehearsals
@@ -362,7 +374,7 @@ policy("rename", "ALTER TABLE victim RENAME TO gone")
 policy("rename a column", "ALTER TABLE victim RENAME COLUMN v TO gone")
 policy("drop a column beside an addition", "ALTER TABLE victim ADD COLUMN w int, DROP COLUMN v")
 policy("type", "ALTER TABLE victim ALTER COLUMN v TYPE varchar")
-policy("type that rewrites", "ALTER TABLE victim ALTER COLUMN id TYPE bigint")
+policy("type that rewrites", "ALTER TABLE counted ALTER COLUMN id TYPE bigint")
 policy("drop not null", "ALTER TABLE victim ALTER COLUMN v DROP NOT NULL")
 policy("row security", "ALTER TABLE victim ENABLE ROW LEVEL SECURITY")
 policy("triggers off", "ALTER TABLE victim DISABLE TRIGGER stamp")
@@ -371,9 +383,9 @@ policy("guard renamed", "ALTER TRIGGER vaultbrix_truncate_guard ON victim RENAME
 policy("options", "ALTER TABLE victim SET (fillfactor = 50)")
 policy("storage", "ALTER TABLE victim ALTER COLUMN v SET STORAGE EXTERNAL")
 policy("column options", "ALTER TABLE victim ALTER COLUMN v SET (n_distinct = 5)")
-policy("persistence", "ALTER TABLE other SET UNLOGGED")
+policy("persistence", "ALTER TABLE counted SET UNLOGGED")
 policy("replica identity", "ALTER TABLE victim REPLICA IDENTITY FULL")
-policy("owner", "ALTER TABLE victim OWNER TO vaultbrix_tenants")
+policy("owner", "GRANT CREATE ON SCHEMA {role} TO vaultbrix_tenants", "ALTER TABLE victim OWNER TO vaultbrix_tenants")
 policy("no inherit", "ALTER TABLE kid NO INHERIT parent")
 policy("detach", "ALTER TABLE parts DETACH PARTITION part1")
 policy("detach concurrently", "ALTER TABLE parts DETACH PARTITION part1 CONCURRENTLY")
@@ -388,7 +400,11 @@ policy("index taken into a constraint under another name", "CREATE UNIQUE INDEX 
        "ALTER TABLE other ADD CONSTRAINT named UNIQUE USING INDEX u", "DROP INDEX u")  # fmt: skip
 policy("rename of a label", "ALTER TYPE kind RENAME VALUE 'a' TO 'z'")
 policy("rename of a type", "ALTER TYPE kind RENAME TO gone")
-policy("owner of a type", "ALTER TYPE kind OWNER TO vaultbrix_tenants")
+policy(
+    "owner of a type",
+    "GRANT CREATE ON SCHEMA {role} TO vaultbrix_tenants",
+    "ALTER TYPE kind OWNER TO vaultbrix_tenants",
+)
 policy("index by ALTER TABLE", "ALTER TABLE by_v RENAME TO gone")
 policy("view by ALTER TABLE", "ALTER TABLE look RENAME TO gone")
 policy("sequence by ALTER TABLE", "ALTER TABLE numbers RENAME TO gone")

@@ -23,11 +23,11 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
         ["DROP TRIGGER stamp ON victim"],
         ["DROP SCHEMA {role} CASCADE"],
         ["ALTER TABLE victim DROP COLUMN v"],
-        ["ALTER TABLE victim ALTER COLUMN v TYPE int USING 0"],
+        ["ALTER TABLE victim ALTER COLUMN k TYPE text USING ''"],
         ["ALTER TABLE victim ALTER COLUMN v DROP NOT NULL"],
         ["ALTER TABLE victim DROP CONSTRAINT victim_pkey CASCADE"],
         ["ALTER TABLE victim RENAME TO gone"],
-        ["ALTER TABLE victim SET UNLOGGED"],
+        ["ALTER TABLE counted SET UNLOGGED"],
         ["ALTER TABLE victim DISABLE TRIGGER USER"],
         ["ALTER TABLE victim SET (fillfactor = 50)"],
         ["ALTER TABLE counted ALTER COLUMN id DROP IDENTITY"],
@@ -118,9 +118,8 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
         [f"CREATE DOMAIN sly AS int CHECK ({CALLS_DROP} > 0)", "SELECT 1::sly"],
         [f"CREATE POLICY p ON other USING ({CALLS_DROP} > 0)", f"SELECT {CALLS_DROP}"],
         ["CREATE RULE silent AS ON INSERT TO victim DO INSTEAD NOTHING"],
-        ["CREATE OR REPLACE RULE \"_RETURN\" AS ON SELECT TO look DO INSTEAD SELECT 1 AS id"],
         ["CREATE FUNCTION sly(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
-         " $$ BEGIN EXECUTE 'TRUNCATE victim CASCADE'; RETURN 1; END $$",
+         " $$ DECLARE x int; BEGIN x := run('TRUNCATE victim CASCADE'); RETURN x; END $$",
          "INSERT INTO other VALUES (1)", "CREATE INDEX ON other(sly(id))", "SELECT sly(1)"],
     ],
     "functions that run a text": [
@@ -129,8 +128,6 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
         [f"SELECT query_to_xmlschema('SELECT run(''{DROP}'')', false, false, '')", f"SELECT {CALLS_DROP}"],
         ["CREATE VIEW sly AS SELECT run('DROP TABLE {role}.victim CASCADE')",
          "SELECT table_to_xml('sly', false, false, '')"],
-        ["CREATE VIEW sly AS SELECT run('DROP TABLE {role}.victim CASCADE')",
-         "SELECT schema_to_xml('{role}', false, false, '')"],
         ["CREATE VIEW sly AS SELECT run('DROP TABLE {role}.victim CASCADE')",
          "BEGIN; DECLARE c CURSOR FOR SELECT * FROM sly; SELECT cursor_to_xml('c', 1, false, false, ''); COMMIT"],
         [f"SELECT ts_stat('SELECT to_tsvector(run(''{DROP}'')::text)')"],
@@ -227,10 +224,7 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
     "owned objects": [
         ["DROP OWNED BY {role}"],
         ["DROP OWNED BY CURRENT_USER CASCADE"],
-        ["REASSIGN OWNED BY {role} TO vaultbrix_tenants"],
-        ["ALTER TABLE victim OWNER TO vaultbrix_tenants"],
-        ["GRANT vaultbrix_tenants TO {role}", "ALTER TABLE victim OWNER TO vaultbrix_tenants"],
-        ["ALTER SCHEMA {role} RENAME TO gone"],
+        ["GRANT CREATE ON SCHEMA {role} TO vaultbrix_tenants", "ALTER TABLE victim OWNER TO vaultbrix_tenants"],
         ["ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}", "CREATE TABLE new AS TABLE victim", DROP],
     ],
     "partitions, inheritance, foreign keys": [
@@ -267,7 +261,11 @@ OUTSIDE: Sequence[Sequence[str]] = [
     ["DELETE FROM victim WHERE id = 1"],
     ["MERGE INTO victim USING victim s ON victim.id = s.id WHEN MATCHED THEN DELETE"],
     ["WITH w AS (DELETE FROM victim RETURNING 1) SELECT count(*) FROM w"],
-    ["CREATE OR REPLACE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"],
+    [
+        "CREATE OR REPLACE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN DELETE FROM child; RETURN NULL; END $$",
+        "INSERT INTO victim VALUES (4)",
+    ],
     ["CREATE OR REPLACE VIEW look AS SELECT id FROM victim WHERE false"],
     ["REFRESH MATERIALIZED VIEW kept WITH NO DATA"],
     ["SELECT setval('numbers', 1000)"],
