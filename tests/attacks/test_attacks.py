@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 import pytest
+from tests.attacks import additions, protocols
 from tests.attacks.arena import Attack, Duel, harm
-from tests.attacks.protocols import ATTACKS
+from tests.attacks.registry import ATTACKS
 from tests.attacks.texts import MESSAGES, OUTSIDE
 from tests.integration.database import Database
+
+# Both register their attacks as they are imported.
+REGISTERING = (protocols, additions)
 
 Databases = tuple[Database, Database]
 Record = Callable[[str, object], None]
