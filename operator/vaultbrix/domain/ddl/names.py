@@ -1,0 +1,200 @@
+"""The names of what a statement is about, as they are written: with a schema where one is given."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pglast import keywords
+from pglast.stream import RawStream
+
+from vaultbrix.domain.ddl.nodes import ast
+from vaultbrix.domain.ddl.trees import relations, strings, walk
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
+_KEYWORDS = keywords.RESERVED_KEYWORDS | keywords.COL_NAME_KEYWORDS | keywords.TYPE_FUNC_NAME_KEYWORDS
+
+# Kinds whose name is a table's with one more part.
+_ON_TABLE = ("OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT")
+
+# Fields that hold a name as one word or as a list of them, by statement.
+_NAMED = {
+    "IndexStmt": ("idxname",),
+    "CreateTrigStmt": ("trigname",),
+    "CreatePolicyStmt": ("policy_name",),
+    "AlterPolicyStmt": ("policy_name",),
+    "RuleStmt": ("rulename",),
+    "CreateFunctionStmt": ("funcname",),
+    "DefineStmt": ("defnames",),
+    "CreateEnumStmt": ("typeName",),
+    "CreateRangeStmt": ("typeName",),
+    "AlterEnumStmt": ("typeName",),
+    "AlterTypeStmt": ("typeName",),
+    "CreateDomainStmt": ("domainname",),
+    "AlterDomainStmt": ("typeName",),
+    "CreateSchemaStmt": ("schemaname",),
+    "CreateExtensionStmt": ("extname",),
+    "AlterExtensionStmt": ("extname",),
+    "AlterExtensionContentsStmt": ("extname",),
+    "CreateStatsStmt": ("defnames",),
+    "AlterStatsStmt": ("defnames",),
+    "CreateConversionStmt": ("conversion_name",),
+    "CreateOpClassStmt": ("opclassname",),
+    "CreateOpFamilyStmt": ("opfamilyname",),
+    "AlterOpFamilyStmt": ("opfamilyname",),
+    "AlterTSDictionaryStmt": ("dictname",),
+    "AlterTSConfigurationStmt": ("cfgname",),
+    "AlterCollationStmt": ("collname",),
+    "CreatePublicationStmt": ("pubname",),
+    "AlterPublicationStmt": ("pubname",),
+    "ReindexStmt": ("name",),
+    "PrepareStmt": ("name",),
+    "ExecuteStmt": ("name",),
+    "CreateForeignServerStmt": ("servername",),
+    "AlterForeignServerStmt": ("servername",),
+    "CreateFdwStmt": ("fdwname",),
+    "CreatePLangStmt": ("plname",),
+}
+
+
+def quoted(name: str) -> str:
+    """An identifier as SQL has it, in quotes where it needs them (as PostgreSQL's quote_ident)."""
+    if _PLAIN.match(name) and name not in _KEYWORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def dotted(parts: Iterable[str]) -> str:
+    """A name of several parts."""
+    return ".".join(quoted(part) for part in parts)
+
+
+def relation(node: Any) -> str:
+    """The name in a RangeVar."""
+    return dotted(part for part in (node.catalogname, node.schemaname, node.relname) if part)
+
+
+def schemas(tree: Any) -> set[str]:
+    """The schemas that it gives by name for a table, function, type or operator."""
+    found: set[str] = {node.schemaname for node in relations(tree) if node.schemaname}
+    for seen in walk(tree):
+        node = seen.node
+        if isinstance(node, ast.ObjectWithArgs):
+            names = node.objname
+        elif isinstance(node, ast.FuncCall):
+            names = node.funcname
+        elif isinstance(node, ast.TypeName):
+            names = node.names
+        elif isinstance(node, ast.DropStmt):
+            found |= {name for item in node.objects for name in _dropped_schema(node.removeType.name, item)}
+            continue
+        elif isinstance(node, ast.CreateFunctionStmt):
+            names = node.funcname
+        elif isinstance(node, ast.AlterObjectSchemaStmt):
+            found.add(node.newschema)
+            continue
+        else:
+            names = getattr(node, _NAMED.get(type(node).__name__, ("",))[0], None)
+            if isinstance(node, ast.CreateSchemaStmt) or not isinstance(names, tuple):
+                continue
+        parts = strings(names)
+        if len(parts) > 1:
+            found.add(parts[-2])
+    return found
+
+
+def _dropped_schema(kind: str, item: Any) -> list[str]:
+    if kind == "OBJECT_SCHEMA":
+        return [item.sval]
+    if isinstance(item, tuple):
+        parts = strings(item)[: -1 if kind in _ON_TABLE else None]
+        parts = parts[1:] if kind in ("OBJECT_OPCLASS", "OBJECT_OPFAMILY") else parts
+        return parts[-2:-1]
+    return []
+
+
+def objects(tree: Any) -> list[str]:
+    """What it names: tables first, then the rest, each once."""
+    found = [relation(node) for node in relations(tree)]
+    found += _own(tree)
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def _own(tree: Any) -> Iterator[str]:
+    for field in _NAMED.get(type(tree).__name__, ()):
+        value = getattr(tree, field)
+        if value:
+            yield quoted(value) if isinstance(value, str) else _own_name(strings(value))
+    if isinstance(tree, ast.DropStmt):
+        for item in tree.objects:
+            yield from _object(tree.removeType.name, item)
+    elif isinstance(tree, (ast.CommentStmt, ast.SecLabelStmt)):
+        yield from _object(tree.objtype.name, tree.object)
+    elif isinstance(tree, (ast.AlterOwnerStmt, ast.AlterObjectSchemaStmt, ast.AlterObjectDependsStmt)):
+        yield from _object(tree.objectType.name, tree.object)
+    elif isinstance(tree, ast.RenameStmt):
+        yield from _renamed(tree)
+    elif isinstance(tree, ast.AlterFunctionStmt):
+        yield _function(tree.func)
+    elif isinstance(tree, ast.AlterOperatorStmt):
+        yield _function(tree.opername)
+    elif isinstance(tree, ast.CallStmt):
+        yield dotted(strings(tree.funccall.funcname))
+    elif isinstance(tree, ast.GrantStmt):
+        for item in tree.objects or ():
+            if not isinstance(item, ast.RangeVar):
+                yield from _object(tree.objtype.name, item)
+
+
+def _object(kind: str, item: Any) -> Iterator[str]:
+    match item:
+        case tuple() if kind in _ON_TABLE:
+            *table, last = strings(item)
+            yield dotted(table)
+            yield f"{quoted(last)} ON {dotted(table)}"
+        case tuple() if kind in ("OBJECT_OPCLASS", "OBJECT_OPFAMILY"):
+            method, *name = strings(item)
+            yield f"{dotted(name)} USING {quoted(method)}"
+        case (ast.TypeName() as source, ast.TypeName() as target):
+            yield f"({_type(source)} AS {_type(target)})"
+        case (ast.TypeName() as source, ast.String() as name):
+            yield _type(source)
+            yield f"{quoted(name.sval)} ON {_type(source)}"
+        case tuple():
+            yield dotted(strings(item))
+        case ast.ObjectWithArgs():
+            yield _function(item)
+        case ast.TypeName():
+            yield _type(item)
+        case ast.String():
+            yield quoted(item.sval)
+        case _:
+            return
+
+
+def _type(node: Any) -> str:
+    shown: str = RawStream()(node)
+    return shown
+
+
+def _own_name(parts: list[str]) -> str:
+    """A function's or operator's name; the signs of an operator stand without quotes."""
+    *schema, name = parts or [""]
+    plain = name if name.isascii() and name and not any(c.isalnum() or c in '_"$ ' for c in name) else quoted(name)
+    return ".".join([*(quoted(part) for part in schema), plain])
+
+
+def _function(node: Any) -> str:
+    shown = _own_name(strings(node.objname))
+    if node.args_unspecified:
+        return shown
+    return f"{shown}({', '.join(_type(t) if t is not None else 'none' for t in node.objargs or ())})"
+
+
+def _renamed(tree: Any) -> Iterator[str]:
+    kind = tree.renameType.name
+    if tree.object is not None:
+        yield from _object(kind, tree.object)
+    elif kind in _ON_TABLE:
+        yield f"{quoted(tree.subname)} ON {relation(tree.relation)}"
+    elif kind == "OBJECT_SCHEMA":
+        yield quoted(tree.subname)
