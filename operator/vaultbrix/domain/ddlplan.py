@@ -5,7 +5,7 @@ because clients choose how many statements go into one message: every contiguous
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pglast.parser import DeparseError, ParseError, deparse_protobuf, parse_sql_protobuf
 
@@ -16,6 +16,7 @@ from vaultbrix.domain.ddl.nodes import ast
 from vaultbrix.domain.ddl.refused import refusal
 from vaultbrix.domain.ddl.runs import Run, digest, normalise
 from vaultbrix.domain.ddl.text import Piece, RejectedText
+from vaultbrix.domain.ddl.trees import Call
 
 __all__ = ["Plan", "RejectedText", "Run", "digest", "normalise", "plan"]
 
@@ -29,7 +30,11 @@ _COMMON_SCHEMAS = frozenset({"pg_catalog", "pg_temp", "information_schema"})
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is derived from a text that may be approved."""
+    """Everything that is derived from a text that may be approved.
+
+    ``nested``: positions of statements in which DDL may run that the text does not show (DO, CALL, functions). They
+    are not gated by themselves; with ``allow_nested`` they use the pass when DDL runs in them.
+    """
 
     sha256: str
     statements: tuple[StatementSummary, ...]
@@ -65,26 +70,35 @@ def plan(sql: str, *, schema: str | None = None) -> Plan:
     Raises RejectedText, and nothing else, with the place and the remedy when the text cannot be approved.
     """
     pieces = tuple(text.pieces(sql))
-    for position, piece in enumerate(pieces, 1):
-        why = refusal(piece.tree)
+    called = [queries.functions(piece.tree) for piece in pieces]
+    for position, (piece, found) in enumerate(zip(pieces, called, strict=True), 1):
+        why = refusal(piece.tree, found)
         if why:
             raise RejectedText(f"{text.place(sql, piece.start)}: statement {position} {why}")
-    found = tuple(_summary(sql, n, piece, schema, pieces) for n, piece in enumerate(pieces, 1))
+    summaries = tuple(_summary(sql, n, pieces, found, schema) for n, found in enumerate(called, 1))
     return Plan(
         sha256=digest(sql).hex(),
-        statements=found,
+        statements=summaries,
         texts=tuple(sql[piece.start : piece.stop] for piece in pieces),
-        nested=tuple(n for n, piece in enumerate(pieces, 1) if queries.is_nested(piece.tree)),
+        nested=tuple(
+            n
+            for n, (piece, found) in enumerate(zip(pieces, called, strict=True), 1)
+            if queries.is_nested(piece.tree, found)
+        ),
         _text=sql,
-        _pieces=pieces,
+        # Plans are kept by the hundred, trees are large.
+        _pieces=tuple(replace(piece, tokens=(), tree=None) for piece in pieces),
     )
 
 
-def _summary(sql: str, position: int, piece: Piece, schema: str | None, pieces: Sequence[Piece]) -> StatementSummary:
+def _summary(
+    sql: str, position: int, pieces: Sequence[Piece], called: list[Call], schema: str | None
+) -> StatementSummary:
+    piece = pieces[position - 1]
     tree = piece.tree
     tag = tags.tag(tree)
     gated = tags.is_gated(tag)
-    effect = statements.effect(tree) | queries.called(tree) | _enum_value(sql, position, pieces)
+    effect = statements.effect(tree) | queries.called(tree, called) | _enum_value(sql, position, pieces)
     notes = [*lookalikes.notes(sql, piece.tokens), *effect.notes]
     if schema is not None:
         notes += [

@@ -6,7 +6,7 @@ from vaultbrix.api.ddlapproval import Danger
 from vaultbrix.domain.ddl import builtin, names
 from vaultbrix.domain.ddl.effect import Effect, Lock
 from vaultbrix.domain.ddl.nodes import ast
-from vaultbrix.domain.ddl.trees import calls, is_on, relations, walk
+from vaultbrix.domain.ddl.trees import Call, calls, is_on, relations, walk
 
 QUERIES = (
     ast.SelectStmt,
@@ -89,13 +89,17 @@ def evaluated(tree: Any) -> list[Any]:
     return []
 
 
-def called(tree: Any) -> Effect:
-    """What is known of the functions and procedures that a statement calls by name."""
-    found = calls(*evaluated(tree))
+def functions(tree: Any) -> list[Call]:
+    """The functions and procedures that a statement calls by name."""
+    return calls(*evaluated(tree))
+
+
+def called(tree: Any, found: list[Call]) -> Effect:
+    """What is known of the functions that a statement calls."""
     if not found:
         return Effect(additive=True)
-    own = [name for name in found if builtin.is_destructive(name)]
-    others = [name for name in found if name not in own]
+    own = [call.name for call in found if builtin.is_destructive(call.name)]
+    others = [call.name for call in found if not builtin.is_destructive(call.name)]
     notes = []
     if own:
         notes.append(f"calls {_listed(own)}, which changes what is stored")
@@ -116,6 +120,6 @@ def _listed(found: list[list[str]]) -> str:
     return listed if len(listed) <= 120 else f"{listed[:100]}… ({len(shown)} functions)"
 
 
-def is_nested(tree: Any) -> bool:
+def is_nested(tree: Any, found: list[Call]) -> bool:
     """Whether DDL may run inside of it, in a function, procedure or block."""
-    return isinstance(tree, (ast.DoStmt, ast.CallStmt, ast.ExecuteStmt)) or bool(calls(*evaluated(tree)))
+    return isinstance(tree, (ast.DoStmt, ast.CallStmt, ast.ExecuteStmt)) or bool(found)

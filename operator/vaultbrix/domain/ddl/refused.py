@@ -3,7 +3,7 @@
 from typing import Any
 
 from vaultbrix.domain.ddl.nodes import ast
-from vaultbrix.domain.ddl.trees import strings, walk
+from vaultbrix.domain.ddl.trees import Call
 
 _NO_TENANT = {
     ast.CreatedbStmt: "CREATE DATABASE",
@@ -26,7 +26,7 @@ _ROLES = ("role", "session_authorization")
 _LEXER = "standard_conforming_strings"
 
 
-def refusal(tree: Any) -> str:
+def refusal(tree: Any, found: list[Call]) -> str:
     """Why a statement cannot be part of an approval, with the remedy; empty if it can."""
     what = _NO_TENANT.get(type(tree))
     if what is not None:
@@ -50,7 +50,7 @@ def refusal(tree: Any) -> str:
             return "is the administrator's, no tenant can run it; REINDEX the tables or the tenant's schema instead"
         case ast.VacuumStmt() | ast.ClusterStmt() if not (getattr(tree, "rels", None) or getattr(tree, "relation", 0)):
             return "names no table and so means every tenant's; name the tables"
-    for setting in _settings(tree):
+    for setting in _settings(found):
         if setting in _ROLES:
             return "changes the role through set_config; leave it out: the text runs as the tenant"
         if setting == _LEXER:
@@ -65,14 +65,13 @@ def _is_on(tree: Any) -> bool:
     return str(getattr(value, "sval", getattr(value, "ival", ""))).lower() in ("on", "true", "yes", "1")
 
 
-def _settings(tree: Any) -> list[str]:
+def _settings(found: list[Call]) -> list[str]:
     """Names that ``set_config`` is called with as constants."""
     return [
-        node.args[0].val.sval.lower()
-        for node in (seen.node for seen in walk(tree))
-        if isinstance(node, ast.FuncCall)
-        and strings(node.funcname)[-1:] == ["set_config"]
-        and node.args
-        and isinstance(node.args[0], ast.A_Const)
-        and isinstance(node.args[0].val, ast.String)
+        call.arguments[0].val.sval.lower()
+        for call in found
+        if call.name[-1:] == ["set_config"]
+        and call.arguments
+        and isinstance(call.arguments[0], ast.A_Const)
+        and isinstance(call.arguments[0].val, ast.String)
     ]

@@ -83,23 +83,31 @@ def strings(parts: Any) -> list[str]:
     return [part.sval for part in parts or () if isinstance(part, ast.String)]
 
 
-def calls(*roots: Any) -> list[list[str]]:
-    """Names, in parts, of the functions that may run when it does, but those that are known to change nothing."""
+@dataclass(slots=True)
+class Call:
+    """A function's name, in parts, and the arguments' trees."""
+
+    name: list[str]
+    arguments: tuple[Any, ...] = ()
+
+
+def calls(*roots: Any) -> list[Call]:
+    """The functions that may run when it does, but those that are known to change nothing."""
     found = []
     for seen in walk(*roots):
         node = seen.node
         if isinstance(node, ast.FuncCall):
             name = strings(node.funcname)
             if not builtin.is_harmless(name):
-                found.append(name)
+                found.append(Call(name, node.args or ()))
         elif isinstance(node, ast.A_Expr) and len(strings(node.name)) > 1:
             name = strings(node.name)
             if name[0] != "pg_catalog":
-                found.append(name)
+                found.append(Call(name))
         elif isinstance(node, ast.JsonFuncExpr):
-            found.append([_JSON_OPERATIONS[node.op.value]])
+            found.append(Call([_JSON_OPERATIONS[node.op.value]]))
         elif type(node).__name__ in _YOUNG_CALLS:
-            found.append([_YOUNG_CALLS[type(node).__name__]])
+            found.append(Call([_YOUNG_CALLS[type(node).__name__]]))
     return found
 
 
