@@ -1,10 +1,12 @@
 """Which statements an approved text may hold, and which of them the gate will see."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from pglast.parser import ParseError, scan
 from tests.integration.classified import CASES
 
+from vaultbrix.domain.ddl.text import as_ascii
 from vaultbrix.domain.ddlplan import RejectedText, digest, plan
 
 GATED = [
@@ -249,3 +251,29 @@ def test_statements_with_words_cut_doubled_or_exchanged_are_planned_or_refused(d
         assert str(error)
         return
     assert all(s.tag and s.sql for s in found.statements)
+
+
+LETTERS = st.sampled_from("éü😀日 \n'\"$;-/*\\&xXbBeEnNuUz01._aAt+:()")
+
+
+@given(st.lists(LETTERS, max_size=24).map("".join))
+@example("SELECT é'a\\'")
+@example("SELECT 0é1, $1é, 1eé")
+def test_characters_beyond_ascii_are_cut_as_postgresql_cuts_them(text: str) -> None:
+    if "$" in text and not text.isascii():
+        text = text.replace("$", "")
+    try:
+        real = [(t.name, t.start, t.end) for t in scan(text)]
+    except ParseError:
+        with pytest.raises(ParseError):
+            scan(as_ascii(text))
+    else:
+        cut = [(t.name, t.start, t.end) for t in scan(as_ascii(text))]
+        assert [t[1:] for t in cut] == [t[1:] for t in real]
+        assert [t for t in cut if t[0].endswith("CONST")] == [t for t in real if t[0].endswith("CONST")]
+
+
+@pytest.mark.parametrize("prefix", ["é", "日本", "eé", "ü_x"])
+def test_a_backslash_behind_a_name_beyond_ascii_is_found(prefix: str) -> None:
+    with pytest.raises(RejectedText, match="backslash"):
+        plan(f"SELECT {prefix}'a\\' /* ' ; DROP TABLE b; -- */")

@@ -12,7 +12,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # No overload in pg_catalog is volatile.
-_STABLE = _words(
+STABLE = _words(
     """
     abs age array_agg array_append array_cat array_dims array_length array_lower array_ndims array_position
     array_prepend array_remove array_replace array_to_json array_to_string array_upper ascii avg bit_and
@@ -42,14 +42,14 @@ _STABLE = _words(
 )
 
 # Volatile, and yet they change nothing that is there but a sequence's place.
-_VOLATILE = frozenset({"random", "gen_random_uuid", "clock_timestamp", "timeofday", "nextval", "currval", "lastval"})
+VOLATILE = frozenset({"random", "gen_random_uuid", "clock_timestamp", "timeofday", "nextval", "currval", "lastval"})
 
 # These change or remove what is stored.
 DESTRUCTIVE = frozenset(
     {"setval", "lo_unlink", "lo_put", "lo_truncate", "lo_truncate64", "lowrite", "lo_from_bytea", "lo_import"}
 )
 
-_TYPES = _words(
+TYPES = _words(
     """
     bit bool boolean box bpchar bytea char cidr circle date daterange datemultirange decimal float4 float8 inet
     int2 int4 int4range int4multirange int8 int8range int8multirange interval json jsonb jsonpath line lseg
@@ -69,12 +69,12 @@ def _plain(name: Sequence[str]) -> str:
 
 def is_stable(name: Sequence[str]) -> bool:
     """Whether a function gives one value within a statement."""
-    return _plain(name) in _STABLE
+    return _plain(name) in STABLE
 
 
 def is_harmless(name: Sequence[str]) -> bool:
     """Whether a function changes nothing."""
-    return _plain(name) in _STABLE | _VOLATILE
+    return _plain(name) in STABLE | VOLATILE
 
 
 def is_destructive(name: Sequence[str]) -> bool:
@@ -84,7 +84,7 @@ def is_destructive(name: Sequence[str]) -> bool:
 
 def is_type(type_name: Any) -> bool:
     """Whether a TypeName is a base type of PostgreSQL's own, which has neither constraint nor default."""
-    return not type_name.pct_type and _plain([part.sval for part in type_name.names]) in _TYPES
+    return not type_name.pct_type and _plain([part.sval for part in type_name.names]) in TYPES
 
 
 def is_serial(type_name: Any) -> bool:

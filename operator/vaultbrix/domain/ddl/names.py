@@ -5,13 +5,27 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pglast import keywords
-from pglast.stream import RawStream
 
 from vaultbrix.domain.ddl.nodes import ast
 from vaultbrix.domain.ddl.trees import relations, strings, walk
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _KEYWORDS = keywords.RESERVED_KEYWORDS | keywords.COL_NAME_KEYWORDS | keywords.TYPE_FUNC_NAME_KEYWORDS
+
+# What the grammar makes of the standard's names of types.
+_SQL_TYPES = {
+    "bool": "boolean",
+    "bpchar": "character",
+    "float4": "real",
+    "float8": "double precision",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "timestamptz": "timestamp with time zone",
+    "timetz": "time with time zone",
+    "varbit": "bit varying",
+    "varchar": "character varying",
+}
 
 # Kinds whose name is a table's with one more part.
 _ON_TABLE = ("OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT")
@@ -172,8 +186,9 @@ def _object(kind: str, item: Any) -> Iterator[str]:
 
 
 def _type(node: Any) -> str:
-    shown: str = RawStream()(node)
-    return shown
+    parts = strings(node.names)
+    plain = _SQL_TYPES.get(parts[-1], parts[-1]) if parts[0] == "pg_catalog" else dotted(parts)
+    return f"{plain}{'%TYPE' if node.pct_type else ''}{'[]' * len(node.arrayBounds or ())}"
 
 
 def _own_name(parts: list[str]) -> str:

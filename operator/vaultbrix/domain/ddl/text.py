@@ -20,12 +20,13 @@ MAX_ALL_TOKENS = 60_000
 
 # PostgreSQL's lexer reads a row of these signs once for each sign in it.
 MAX_SIGNS = 1000
-_SIGNS = re.compile(r"[~!@#^&|`?+\-*/%<>=]{1001,}")
+_SIGNS = re.compile(r"(?<![~!@#^&|`?+\-*/%<>=])[~!@#^&|`?+\-*/%<>=]{1001,}")
 
 # pglast looks each place up in a list of the characters beyond ASCII: words times such characters.
 MAX_EFFORT = 100_000_000
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_FOREIGN_TAG = re.compile(r"\$(?=\w*[^\x00-\x7f])[^\W\d]\w*\$")
+# The lexer takes every character beyond ASCII for a letter of a name. Tags of quotes are compared, so theirs count.
+_FOREIGN_TAG = re.compile(r"\$(?=[\w\x80-\U0010ffff]*[^\x00-\x7f])[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*\$")
 
 TRIMMED = " ;\t\n\r\f"
 
@@ -39,7 +40,7 @@ _UNSEEN = frozenset(
 )
 _SUSPECT = re.compile(r"[^\t\n\x20-\x7e]")
 
-_COPY_DATA = re.compile(r"\bCOPY\b[^;]*\bFROM\s+STDIN\b", re.IGNORECASE)
+_COPY_DATA = re.compile(r"\bCOPY\b[^;]{0,999}\bFROM\s{1,99}STDIN\b", re.IGNORECASE)
 
 
 class RejectedText(ValueError):
@@ -69,18 +70,31 @@ def place(text: str, offset: int) -> str:
     return f"spec.sql line {line}, column {column}"
 
 
+def as_ascii(text: str) -> str:
+    """A text of as many characters that the lexer cuts alike, and for which pglast needs no table of places.
+
+    The letter begins no constant, as b, e, n, u and x do before a quote, and is no digit, as x and b are after a 0.
+    """
+    return _NOT_ASCII.sub("z", text)
+
+
 def pieces(text: str) -> list[Piece]:
     """The statements of a text. Raises RejectedText for one that is no bounded list of SQL statements."""
     _check_characters(text)
     _check_signs(text)
     try:
-        # The lexer reads a letter for every character beyond ASCII alike, and pglast needs no table of places then.
-        scanned = scan(_NOT_ASCII.sub("x", text))
+        scanned = scan(as_ascii(text))
         tokens = [t for t in scanned if t.name not in COMMENTS]
         _check_length(text, tokens)
         slices = pglast.split(text, only_slices=True)
+        _check_count(slices)
+        _check_constants(text, tokens)
+        return _cut(text, slices, scanned)
     except ParseError as error:
         raise _explained(text, error) from None
+
+
+def _check_count(slices: Sequence[slice]) -> None:
     if not slices:
         raise RejectedText("spec.sql holds no statement; write at least one, separated by semicolons")
     if len(slices) > MAX_STATEMENTS:
@@ -88,8 +102,6 @@ def pieces(text: str) -> list[Piece]:
             f"spec.sql holds {len(slices)} statements; at most {MAX_STATEMENTS} are allowed; "
             "split it into several DDLApprovals"
         )
-    _check_constants(text, tokens)
-    return _cut(text, slices, scanned)
 
 
 def _check_characters(text: str) -> None:
@@ -226,7 +238,7 @@ def _offset(text: str, error: ParseError) -> int | None:
     # pglast takes the parser's position, which counts characters, for one in bytes. A letter for each character
     # beyond ASCII, which the lexer reads alike, makes both the same.
     try:
-        pglast.parse_sql(_NOT_ASCII.sub("x", text))
+        pglast.parse_sql(as_ascii(text))
     except ParseError as same:
         error = same
     return error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else None
