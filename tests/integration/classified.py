@@ -315,7 +315,7 @@ CASES = [
     case("CREATE OR REPLACE TRIGGER stamped AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION stamp()", danger=REPLACED),
     case("ALTER TRIGGER stamped ON t RENAME TO n1"),
     case("DROP TRIGGER stamped ON t"),
-    case("DROP TRIGGER IF EXISTS nope ON t", danger=NAMED),
+    case("DROP TRIGGER IF EXISTS nope ON t", danger=NAMED, lock=NAMED),
     case("CREATE RULE n1 AS ON INSERT TO ruled DO INSTEAD NOTHING", danger=STAYS),
     case("CREATE POLICY n1 ON t USING (id > 0)"),
     case("ALTER POLICY mine ON t USING (false)", danger=REPLACED),
@@ -374,6 +374,6 @@ CASES = [
     case("EXPLAIN ANALYZE DELETE FROM orphan", danger=ROWS),
     case("DO $$ BEGIN NULL; END $$", danger=HIDDEN),
     case("CALL chore()", danger=HIDDEN),
-    case("SELECT setval('numbers', 1)", danger=ROWS, lock=NAMED),
+    case("SELECT setval('numbers', 1)", danger=ROWS),
     case("PREPARE n1 AS DELETE FROM orphan", danger=ROWS),
 ]

@@ -98,7 +98,7 @@ def alter_table(tree: Any) -> Effect:
         effect |= Effect(additive=True, notes=(IF_EXISTS,))
     for command in tree.cmds:
         effect |= _command(command)
-    if kind in _ROWLESS and not any(c.subtype.name == "AT_SetTableSpace" for c in tree.cmds):
+    if kind in _ROWLESS:
         effect = Effect(effect.danger, effect.lock, False, effect.transactional, False, effect.notes)
     return effect
 

@@ -88,42 +88,67 @@ def relation(node: Any) -> str:
 
 
 def schemas(tree: Any) -> set[str]:
-    """The schemas that it gives by name for a table, function, type or operator."""
-    found: set[str] = {node.schemaname for node in relations(tree) if node.schemaname}
+    """The schemas that it gives by name, for whatever it names there or by themselves."""
+    found = {node.schemaname for node in relations(tree) if node.schemaname}
+    for kind, item in _items(tree):
+        found |= set(_schema_of(kind, item))
     for seen in walk(tree):
         node = seen.node
-        if isinstance(node, ast.ObjectWithArgs):
-            names = node.objname
-        elif isinstance(node, ast.FuncCall):
-            names = node.funcname
-        elif isinstance(node, ast.TypeName):
-            names = node.names
-        elif isinstance(node, ast.DropStmt):
-            found |= {name for item in node.objects for name in _dropped_schema(node.removeType.name, item)}
-            continue
-        elif isinstance(node, ast.CreateFunctionStmt):
-            names = node.funcname
-        elif isinstance(node, ast.AlterObjectSchemaStmt):
-            found.add(node.newschema)
-            continue
-        else:
-            names = getattr(node, _NAMED.get(type(node).__name__, ("",))[0], None)
-            if isinstance(node, ast.CreateSchemaStmt) or not isinstance(names, tuple):
+        match node:
+            case ast.ObjectWithArgs():
+                names = node.objname
+            case ast.FuncCall():
+                names = node.funcname
+            case ast.TypeName():
+                names = node.names
+            case ast.AlterObjectSchemaStmt():
+                found.add(node.newschema)
                 continue
-        parts = strings(names)
-        if len(parts) > 1:
-            found.add(parts[-2])
+            case ast.DefElem() if node.defname == "schemas":
+                found |= set(strings(node.arg))
+                continue
+            case ast.ReindexStmt() if node.name:
+                found.add(node.name)
+                continue
+            case _:
+                names = getattr(node, _NAMED.get(type(node).__name__, ("",))[0], None)
+        if isinstance(names, tuple):
+            found |= set(strings(names)[-2:-1])
     return found
 
 
-def _dropped_schema(kind: str, item: Any) -> list[str]:
+def _items(tree: Any) -> Iterator[tuple[str, Any]]:
+    """The objects of a statement that may be about any kind of object, with their kind."""
+    match tree:
+        case ast.DropStmt():
+            kind, items = tree.removeType, tree.objects
+        case ast.GrantStmt():
+            in_schemas = tree.targtype.name == "ACL_TARGET_ALL_IN_SCHEMA"
+            yield from (("OBJECT_SCHEMA" if in_schemas else tree.objtype.name, item) for item in tree.objects or ())
+            return
+        case ast.CommentStmt() | ast.SecLabelStmt():
+            kind, items = tree.objtype, [tree.object]
+        case ast.AlterOwnerStmt() | ast.AlterObjectSchemaStmt() | ast.AlterObjectDependsStmt():
+            kind, items = tree.objectType, [tree.object]
+        case ast.RenameStmt():
+            schema = tree.renameType.name == "OBJECT_SCHEMA"
+            kind, items = tree.renameType, [ast.String(tree.subname) if schema else tree.object]
+        case _:
+            return
+    yield from ((kind.name, item) for item in items)
+
+
+def _schema_of(kind: str, item: Any) -> list[str]:
     if kind == "OBJECT_SCHEMA":
         return [item.sval]
-    if isinstance(item, tuple):
-        parts = strings(item)[: -1 if kind in _ON_TABLE else None]
-        parts = parts[1:] if kind in ("OBJECT_OPCLASS", "OBJECT_OPFAMILY") else parts
-        return parts[-2:-1]
-    return []
+    if not isinstance(item, tuple):
+        return []
+    parts = strings(item)
+    if kind in _ON_TABLE or kind == "OBJECT_COLUMN":
+        parts = parts[:-1]
+    elif kind in ("OBJECT_OPCLASS", "OBJECT_OPFAMILY"):
+        parts = parts[1:]
+    return parts[-2:-1]
 
 
 def objects(tree: Any) -> list[str]:
@@ -138,25 +163,18 @@ def _own(tree: Any) -> Iterator[str]:
         value = getattr(tree, field)
         if value:
             yield quoted(value) if isinstance(value, str) else _own_name(strings(value))
-    if isinstance(tree, ast.DropStmt):
-        for item in tree.objects:
-            yield from _object(tree.removeType.name, item)
-    elif isinstance(tree, (ast.CommentStmt, ast.SecLabelStmt)):
-        yield from _object(tree.objtype.name, tree.object)
-    elif isinstance(tree, (ast.AlterOwnerStmt, ast.AlterObjectSchemaStmt, ast.AlterObjectDependsStmt)):
-        yield from _object(tree.objectType.name, tree.object)
-    elif isinstance(tree, ast.RenameStmt):
-        yield from _renamed(tree)
-    elif isinstance(tree, ast.AlterFunctionStmt):
-        yield _function(tree.func)
-    elif isinstance(tree, ast.AlterOperatorStmt):
-        yield _function(tree.opername)
-    elif isinstance(tree, ast.CallStmt):
-        yield dotted(strings(tree.funccall.funcname))
-    elif isinstance(tree, ast.GrantStmt):
-        for item in tree.objects or ():
-            if not isinstance(item, ast.RangeVar):
-                yield from _object(tree.objtype.name, item)
+    for kind, item in _items(tree):
+        if not isinstance(item, ast.RangeVar):
+            yield from _object(kind, item)
+    match tree:
+        case ast.AlterFunctionStmt():
+            yield _function(tree.func)
+        case ast.AlterOperatorStmt():
+            yield _function(tree.opername)
+        case ast.CallStmt():
+            yield dotted(strings(tree.funccall.funcname))
+        case ast.RenameStmt() if tree.renameType.name in _ON_TABLE:
+            yield f"{quoted(tree.subname)} ON {relation(tree.relation)}"
 
 
 def _object(kind: str, item: Any) -> Iterator[str]:
@@ -203,13 +221,3 @@ def _function(node: Any) -> str:
     if node.args_unspecified:
         return shown
     return f"{shown}({', '.join(_type(t) if t is not None else 'none' for t in node.objargs or ())})"
-
-
-def _renamed(tree: Any) -> Iterator[str]:
-    kind = tree.renameType.name
-    if tree.object is not None:
-        yield from _object(kind, tree.object)
-    elif kind in _ON_TABLE:
-        yield f"{quoted(tree.subname)} ON {relation(tree.relation)}"
-    elif kind == "OBJECT_SCHEMA":
-        yield quoted(tree.subname)

@@ -111,7 +111,7 @@ def called(tree: Any, found: list[Call]) -> Effect:
     danger = Danger.NONE
     if isinstance(tree, QUERIES):
         danger = Danger.UNKNOWN if others else Danger.DATA
-    return Effect(danger, additive=True, notes=tuple(notes))
+    return Effect(danger, Lock.ROW_EXCLUSIVE if own else Lock.NONE, additive=True, notes=tuple(notes))
 
 
 def _listed(found: list[list[str]]) -> str:

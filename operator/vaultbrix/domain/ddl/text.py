@@ -15,8 +15,8 @@ from vaultbrix.api.ddlapproval import MAX_SQL_BYTES, MAX_STATEMENTS
 # A tree of any text must be walked on the stack of one thread; longer statements are lists of rows, not DDL.
 MAX_TOKENS = 5000
 
-# The text of all statements together; each word costs about 30 µs.
-MAX_ALL_TOKENS = 60_000
+# The text of all statements together; each word costs about 50 µs.
+MAX_ALL_TOKENS = 50_000
 
 # PostgreSQL's lexer reads a row of these signs once for each sign in it.
 MAX_SIGNS = 1000
