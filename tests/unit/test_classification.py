@@ -326,7 +326,7 @@ def test_a_statement_at_every_limit_is_planned() -> None:
         assert plan(sql).statements[0].sql
 
 
-# What needs a superuser, an extension or a foreign server, and so is not in the table that a real server is asked about.
+# What needs a superuser, an extension or a foreign server, which the real server of the tests has not.
 @pytest.mark.parametrize(
     ("sql", "tag"),
     [
