@@ -6,6 +6,7 @@ from vaultbrix.api.ddlapproval import Danger
 from vaultbrix.domain.ddl import builtin, names
 from vaultbrix.domain.ddl.effect import Effect, Lock
 from vaultbrix.domain.ddl.nodes import ast
+from vaultbrix.domain.ddl.tags import into
 from vaultbrix.domain.ddl.trees import Call, calls, is_on, relations, walk
 
 QUERIES = (
@@ -58,7 +59,8 @@ def analyses(tree: Any) -> bool:
 
 
 def _rows(tree: Any) -> Effect:
-    effect = Effect(lock=Lock.ACCESS_SHARE if relations(tree) else Lock.NONE)
+    made = isinstance(tree, ast.CreateTableAsStmt) or (isinstance(tree, ast.SelectStmt) and into(tree) is not None)
+    effect = Effect(lock=Lock.ACCESS_SHARE if len(relations(tree)) > made else Lock.NONE)
     for seen in walk(tree):
         match seen.node:
             case ast.DeleteStmt() | ast.UpdateStmt():
