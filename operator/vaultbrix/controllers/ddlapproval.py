@@ -93,7 +93,12 @@ class _Work:
         started = FINALIZER in approval.metadata.finalizers
         run = await locate(self.context, approval) if started else None
         state = await run.gather(self.plan, self.parts.watcher.progress(approval)) if run else RunState()
-        state = replace(state, unneeded=not self.plan.gated and not _nested(approval))
+        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        state = replace(
+            state,
+            unneeded=not self.plan.gated and not _nested(approval),
+            orphaned=started and (tenant is None or tenant.deleting),
+        )
         verdict = decide(approval, self.plan.sha256, state, self.now)
         if verdict.step is Step.ISSUE:
             return await self._start(approval, verdict)
@@ -115,17 +120,24 @@ class _Work:
         expires_at = approval.status.expires_at
         if expires_at is None:
             return self.now
-        approval = await set_finalizer(self.context.kube, approval, FINALIZER, present=True)
-        run = await locate(self.context, approval)
-        tenant = run.tenant if run else None
-        if run is None or tenant is None or not is_true(tenant.status.conditions, ConditionType.PROVISIONED):
+        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        server = self.context.server_of(tenant) if tenant else None
+        if (
+            tenant is None
+            or server is None
+            or tenant.deleting
+            or not is_true(tenant.status.conditions, ConditionType.PROVISIONED)
+        ):
             raise Blocked(
                 Reason.TENANT_NOT_READY,
                 f"Tenant {approval.spec.tenant_ref.name} does not exist or is not provisioned; see its conditions",
             )
         if tenant.spec.suspended:
             raise Blocked(Reason.TENANT_SUSPENDED, f"Tenant {tenant.display} is suspended (spec.suspended)")
-        await run.start(self.plan, expires_at)
+        approval = await set_finalizer(self.context.kube, approval, FINALIZER, present=True)
+        if FINALIZER not in approval.metadata.finalizers:
+            return self.now
+        await Run(self.context, approval, tenant, server).start(self.plan, expires_at)
         return self.now
 
     async def _close(
@@ -138,7 +150,7 @@ class _Work:
             return decide(approval, self.plan.sha256, state, self.now), state
         if verdict.reason is Reason.STATEMENT_FAILED and state.error and state.error.sqlstate == _REFUSED:
             verdict = await self._explain(approval, run, verdict)
-        elif verdict.phase is ApprovalPhase.EXPIRED:
+        elif verdict.phase is ApprovalPhase.EXPIRED or state.orphaned:
             verdict = decide(approval, self.plan.sha256, state, self.now)
         return verdict, state
 

@@ -33,7 +33,7 @@ class RunState:
 
     ``ledger`` is true once all of the text took effect for good, and ``executed`` counts the statements that did;
     ``unfinished`` is the place of one outside a transaction that was begun and of which nobody said how it ended.
-    ``unneeded``: nothing of the text asks for a pass.
+    ``unneeded``: nothing of the text asks for a pass. ``orphaned``: it was begun, and the Tenant is gone.
     """
 
     ledger: bool = False
@@ -41,6 +41,7 @@ class RunState:
     job_failed: bool = False
     pass_exists: bool = False
     unneeded: bool = False
+    orphaned: bool = False
     executed: int = 0
     unfinished: int | None = None
     error: ExecutionError | None = None
@@ -114,6 +115,9 @@ def decide(approval: DDLApproval, sha256: str, run: RunState, now: datetime) -> 
         return ApprovalVerdict(ApprovalPhase.SUCCEEDED, Reason.SUCCEEDED, text, Step.CLOSE)
     if status.phase in FINAL_PHASES:
         return ApprovalVerdict(status.phase, Reason.WAITING, "", Step.NOTHING)
+    if run.orphaned:
+        text = f"Tenant {approval.spec.tenant_ref.name} was deleted meanwhile; {_ran(run.executed)}"
+        return ApprovalVerdict(ApprovalPhase.FAILED, Reason.TENANT_NOT_FOUND, text, Step.CLOSE)
     if run.job_failed:
         return _failed(run)
     if run.job_exists:
@@ -161,6 +165,10 @@ _SHOWN = 8
 
 def _used(executed: int) -> str:
     return f"{executed} of its gated statements ran so far" if executed else "none of its gated statements ran so far"
+
+
+def _ran(executed: int) -> str:
+    return f"{executed} of its statements took effect" if executed else "none of its statements took effect"
 
 
 def _failed(run: RunState) -> ApprovalVerdict:
