@@ -8,7 +8,7 @@ import pytest
 from tests.harness.approvals import Approval, submit
 from tests.harness.shell import wait_for
 from tests.harness.world import World
-from tests.integration.test_rehearsals import Place
+from tests.integration.place import Place
 
 numbers = itertools.count(1)
 ADDRESS = "203.0.113.180"
