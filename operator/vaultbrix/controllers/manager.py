@@ -16,6 +16,7 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers import accessrule, ddlapproval, postgresserver, tenant
 from vaultbrix.controllers.accessrule import Parts
 from vaultbrix.controllers.context import Context, Key
+from vaultbrix.controllers.ddlwatch import LOOK_EVERY
 from vaultbrix.controllers.refusal import Refusals
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import WorkQueue, pause_after
@@ -182,7 +183,7 @@ class Manager:
             if fresh is not None and tenant is not None:
                 key = Key("PostgresServer", "", tenant.spec.server_ref.name)
                 if fresh.status.phase in (ApprovalPhase.APPROVED, ApprovalPhase.RUNNING):
-                    self._runs.add(key)
+                    self._runs.add_at(key, now + LOOK_EVERY)
                 due = self._ddl.rehearsals.due(fresh, now)
                 if due is not None:
                     self._rehearsals.add_at(key, due)

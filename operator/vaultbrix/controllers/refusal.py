@@ -43,16 +43,22 @@ class Refusals:
         since = self._since.setdefault(name, now - _FROM_BEFORE)
         async with connect(await audit_target(context.kube, server)) as connection:
             found, latest = await auditstore.refusals(connection, name, since)
+        # Those that the watch has not brought yet count too.
+        made: list[DDLApproval] = []
         for refusal in found:
             for tenant in tenants:
                 if refusals.is_of(refusal, tenant):
-                    await self._answer(context, tenant, refusal, now)
+                    made += await self._answer(context, tenant, refusal, made, now)
         if latest is not None:
             self._since[name] = max(since, latest - _SLACK)
         return now + LOOK_EVERY
 
-    async def _answer(self, context: Context, tenant: Tenant, refusal: Refusal, now: datetime) -> None:
-        match refusals.answer(refusal, tenant, context.approvals.of(tenant.key), now):
+    async def _answer(
+        self, context: Context, tenant: Tenant, refusal: Refusal, made: list[DDLApproval], now: datetime
+    ) -> list[DDLApproval]:
+        """Make a request or an event, or neither; returns what was made."""
+        known = {a.metadata.uid: a for a in (*made, *context.approvals.of(tenant.key)) if _tenant_of(a) == tenant.key}
+        match refusals.answer(refusal, tenant, known.values(), now):
             case Obstacle() as obstacle:
                 if obstacle.key not in self._told:
                     if len(self._told) >= _MOST_TOLD:
@@ -60,9 +66,10 @@ class Refusals:
                     self._told.add(obstacle.key)
                     await events.warn(context.kube, tenant, obstacle.reason, obstacle.message)
             case Request() as request:
-                await self._create(context, tenant, request)
+                return await self._create(context, tenant, request)
+        return []
 
-    async def _create(self, context: Context, tenant: Tenant, request: Request) -> None:
+    async def _create(self, context: Context, tenant: Tenant, request: Request) -> list[DDLApproval]:
         body = {
             "apiVersion": API_VERSION,
             "kind": DDLApproval.crd.kind,
@@ -76,6 +83,9 @@ class Refusals:
         try:
             made = await context.kube.create(resource_type(DDLApproval), tenant.metadata.namespace, body)
         except Conflict:
-            return
-        # Counted at once, long before the watch brings it.
-        context.approvals.put(DDLApproval.parse(made))
+            return []
+        return [DDLApproval.parse(made)]
+
+
+def _tenant_of(approval: DDLApproval) -> tuple[str, str]:
+    return (approval.metadata.namespace, approval.spec.tenant_ref.name)
