@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -135,3 +138,15 @@ def test_a_run_that_goes_no_further_than_shown_has_not_grown_and_any_other_has(
         return
     assert set(expected) == set(before)
     assert set(grown(expected, [*before, *more])) == set(more) - set(before)
+
+
+def test_the_process_of_a_rehearsal_says_why_it_could_not_connect_and_never_the_password() -> None:
+    order = {
+        "conninfo": "host=127.0.0.1 port=1 user=u password=a-secret dbname=d connect_timeout=2",
+        "role": "tenant_acme", "pass_id": "", "texts": [], "lock_timeout_ms": 1, "budget_ms": 1,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "vaultbrix.ddl.rehearse"]
+    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "refused" in json.loads(done.stdout)["message"]
+    assert "a-secret" not in done.stdout + done.stderr
