@@ -141,7 +141,7 @@ def main() -> int:
         seen = rehearse(order)
     except psycopg.Error as error:
         lines = (error.diag.message_primary or str(error)).strip().splitlines()
-        message = lines[-1][:_MESSAGE] if lines else type(error).__name__
+        message = lines[0][:_MESSAGE] if lines else type(error).__name__
         json.dump({"sqlstate": error.sqlstate or "", "message": message}, sys.stdout)
         return 1
     except MemoryError:
