@@ -46,7 +46,7 @@ class Order:
 
 def rehearse(order: Order) -> dict[str, Any]:
     """Run and roll back; what was seen. Raises psycopg.Error when there is no connection."""
-    with psycopg.connect(order.conninfo, autocommit=True) as connection:
+    with psycopg.connect(order.conninfo, autocommit=True, prepare_threshold=None) as connection:
         before = {row[0]: row[1:] for row in _look(connection, _TABLES)}
         begun = time.monotonic()
         try:

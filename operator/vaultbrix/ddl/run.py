@@ -171,4 +171,6 @@ def _connect(order: Order) -> psycopg.Connection:
             **({"sslrootcert": str(authority)} if authority.stat().st_size else {}),
         ),
         autocommit=True,
+        # A text that says the same thing often would be sent by the extended protocol in the end.
+        prepare_threshold=None,
     )
