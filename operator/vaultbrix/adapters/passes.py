@@ -47,7 +47,7 @@ async def issue_pass(
     async with connection.transaction():
         cursor = await connection.execute(
             "INSERT INTO vaultbrix.ddl_pass(pass_id, role_name, login, approved_by, expires_at, gated, lexer_safe,"
-            " expect_drops, allow_nested) VALUES (%s, %s, %s, %s, %s, %s, true, %s, %s)"
+            " expect_drops, allow_nested, rehearsal) VALUES (%s, %s, %s, %s, %s, %s, true, %s, %s, %s)"
             " ON CONFLICT DO NOTHING",
             [
                 pass_id,
@@ -58,11 +58,10 @@ async def issue_pass(
                 plan.gated,
                 None if expect_drops is None else list(expect_drops),
                 allow_nested,
+                rehearsal,
             ],
         )
         if cursor.rowcount:
-            if rehearsal:
-                await connection.execute("INSERT INTO vaultbrix.rehearsal(pass_id) VALUES (%s)", [pass_id])
             async with connection.cursor() as many:
                 await many.executemany(
                     "INSERT INTO vaultbrix.ddl_pass_text(pass_id, from_stmt, to_stmt, sha256) VALUES (%s, %s, %s, %s)",

@@ -4,49 +4,103 @@ PostgreSQL's own parser (pglast) reads the text; the rows for the gate are cut f
 because clients choose how many statements go into one message: every contiguous run is one possible message.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import Any
 
-from pglast.parser import DeparseError, ParseError, deparse_protobuf, parse_sql_protobuf
+import pglast
+from pglast.parser import ParseError, scan
+from pglast.stream import RawStream
 
-from vaultbrix.api.ddlapproval import StatementSummary
-from vaultbrix.domain.ddl import lookalikes, names, queries, runs, statements, tags, text
-from vaultbrix.domain.ddl.effect import Effect
-from vaultbrix.domain.ddl.nodes import ast
-from vaultbrix.domain.ddl.refused import refusal
-from vaultbrix.domain.ddl.runs import Run, digest, normalise
-from vaultbrix.domain.ddl.text import Piece, RejectedText
-from vaultbrix.domain.ddl.trees import Call
+from vaultbrix.api.ddlapproval import MAX_SQL_BYTES, MAX_STATEMENTS, StatementSummary
 
-__all__ = ["Plan", "RejectedText", "Run", "digest", "normalise", "plan"]
+# Statements that never ask for a pass: either their command tag is free, or no event trigger fires for them
+# (PostgreSQL 40.2). The gate itself decides by command tag and denies by default; a statement missing here
+# is only expected to use its part of the pass.
+_FREE = frozenset(
+    [
+        "SelectStmt",
+        "InsertStmt",
+        "UpdateStmt",
+        "DeleteStmt",
+        "MergeStmt",
+        "CreateStmt",
+        "IndexStmt",
+        "ViewStmt",
+        "CommentStmt",
+        "GrantStmt",
+        "CreateFunctionStmt",
+        "CreateTrigStmt",
+        "CreateSeqStmt",
+        "CreateEnumStmt",
+        "CreateRangeStmt",
+        "CompositeTypeStmt",
+        "CreateTableAsStmt",
+        "CreateStatsStmt",
+        "CreateSchemaStmt",
+        "CreateDomainStmt",
+        "CreateCastStmt",
+        "CreatePolicyStmt",
+        "DefineStmt",
+        "RefreshMatViewStmt",
+        "VariableSetStmt",
+        "VariableShowStmt",
+        "ConstraintsSetStmt",
+        "PrepareStmt",
+        "ExecuteStmt",
+        "DeallocateStmt",
+        "ExplainStmt",
+        "LockStmt",
+        "NotifyStmt",
+        "ListenStmt",
+        "UnlistenStmt",
+        "DeclareCursorStmt",
+        "FetchStmt",
+        "ClosePortalStmt",
+        "DiscardStmt",
+        "DoStmt",
+        "CallStmt",
+        "GrantRoleStmt",
+        "CreateRoleStmt",
+        "AlterRoleStmt",
+        "AlterRoleSetStmt",
+        "DropRoleStmt",
+    ]
+)
 
-MAX_OBJECTS = 32
-MAX_NAME = 255
-MAX_NOTES = 16
+_NO_TRANSACTION_BLOCK = frozenset({"CreatedbStmt", "DropdbStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt"})
 
-# Schemas that a tenant's names may lead to and that are nobody's.
-_COMMON_SCHEMAS = frozenset({"pg_catalog", "pg_temp", "information_schema"})
+# A tree of any text must be walked on the stack of one thread; longer statements are lists of rows, not DDL.
+MAX_TOKENS = 5000
+
+# Bidirectional controls and zero-width characters: what a person sees is not what the server reads (CVE-2021-42574).
+_INVISIBLE = frozenset(
+    "\u061c\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+
+_COMMENTS = ("SQL_COMMENT", "C_COMMENT")
+
+_TRIMMED = " ;\t\n\r\f"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A contiguous run of statements, 1-based and inclusive, and the hash the gate compares."""
+
+    first: int
+    last: int
+    sha256: bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is derived from a text that may be approved.
-
-    ``nested``: positions of statements in which DDL may run that the text does not show (DO, CALL, functions). They
-    are not gated by themselves; with ``allow_nested`` they use the pass when DDL runs in them.
-    """
+    """Everything that is derived from a text that may be approved."""
 
     sha256: str
     statements: tuple[StatementSummary, ...]
     texts: tuple[str, ...]
-    nested: tuple[int, ...]
-    _text: str = field(repr=False)
-    _pieces: tuple[Piece, ...] = field(repr=False)
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """Every message that the gate lets through; made anew each time, as there may be tens of thousands."""
-        return tuple(runs.runs(self._text, self._pieces))
+    runs: tuple[Run, ...]
 
     @property
     def gated(self) -> list[int]:
@@ -58,96 +112,171 @@ class Plan:
         """Whether all of it can run in one transaction."""
         return all(s.transactional for s in self.statements)
 
-    @property
-    def additive(self) -> bool:
-        """Whether a Tenant whose ddlPolicy approves additive changes needs no approval for it."""
-        return all(s.additive for s in self.statements)
+
+class RejectedText(ValueError):
+    """The text cannot be approved; the message says where and why."""
+
+    def __init__(self, message: str, *, syntax: bool = False) -> None:
+        super().__init__(message)
+        self.syntax = syntax
 
 
-def plan(sql: str, *, schema: str | None = None) -> Plan:
-    """Parse a text; ``schema`` is the tenant's own, and names of another are noted.
+def normalise(text: str) -> str:
+    """CRLF to LF, then white space and semicolons trimmed at both ends, as ``vaultbrix.norm`` does in SQL."""
+    return text.replace("\r\n", "\n").strip(_TRIMMED)
 
-    Raises RejectedText, and nothing else, with the place and the remedy when the text cannot be approved.
+
+def digest(text: str) -> bytes:
+    """sha256 of the normalised text in UTF-8."""
+    return hashlib.sha256(normalise(text).encode()).digest()
+
+
+def plan(text: str) -> Plan:
+    """Parse a text. Raises RejectedText with the place and the remedy when it cannot be approved."""
+    _check_characters(text)
+    try:
+        scanned = scan(text)
+        tokens = [t for t in scanned if t.name not in _COMMENTS]
+        _check_length(tokens)
+        slices = pglast.split(text, only_slices=True)
+        trees = pglast.parse_sql(text)
+    except ParseError as error:
+        raise RejectedText(_located(text, error), syntax=True) from None
+    if not slices:
+        raise RejectedText("spec.sql holds no statement")
+    if len(slices) > MAX_STATEMENTS:
+        raise RejectedText(f"spec.sql holds {len(slices)} statements; at most {MAX_STATEMENTS} are allowed")
+    _check_constants(text, tokens)
+    bounds = _bounds(text, slices, tokens)
+    texts = tuple(text[start:stop] for start, stop in bounds)
+    try:
+        statements = tuple(_summary(i, tree.stmt) for i, tree in enumerate(trees, 1))
+    except RecursionError:
+        raise RejectedText("spec.sql holds an expression that is nested too deeply; make it shorter") from None
+    runs = [
+        Run(a + 1, z + 1, digest(text[start : bounds[z][1]]))
+        for a, starts in enumerate(_message_starts(bounds, scanned))
+        for start in starts
+        for z in range(a, len(slices))
+    ]
+    # The whole text as one message, with whatever comments stand before the first statement.
+    runs.append(Run(1, len(slices), digest(text)))
+    return Plan(digest(text).hex(), statements, texts, tuple(dict.fromkeys(runs)))
+
+
+def _message_starts(bounds: list[tuple[int, int]], scanned: list[Any]) -> list[set[int]]:
+    """Where a message may begin whose first statement is this one: at the statement, or at any comment before it.
+
+    psql sends a C comment that stands before a statement but drops a ``--`` comment; others send both.
     """
-    pieces = tuple(text.pieces(sql))
-    called = [queries.functions(piece.tree) for piece in pieces]
-    for position, (piece, found) in enumerate(zip(pieces, called, strict=True), 1):
-        why = refusal(piece.tree, found)
-        if why:
-            raise RejectedText(f"{text.place(sql, piece.start)}: statement {position} {why}")
-    summaries = tuple(_summary(sql, n, pieces, found, schema) for n, found in enumerate(called, 1))
-    return Plan(
-        sha256=digest(sql).hex(),
-        statements=summaries,
-        texts=tuple(sql[piece.start : piece.stop] for piece in pieces),
-        nested=tuple(
-            n
-            for n, (piece, found) in enumerate(zip(pieces, called, strict=True), 1)
-            if queries.is_nested(piece.tree, found)
-        ),
-        _text=sql,
-        # Plans are kept by the hundred, trees are large.
-        _pieces=tuple(replace(piece, tokens=(), tree=None) for piece in pieces),
-    )
+    ends = [0, *(stop for _, stop in bounds)]
+    return [
+        {start, *(t.start for t in scanned if t.name in _COMMENTS and end <= t.start < start)}
+        for end, (start, _) in zip(ends, bounds, strict=False)
+    ]
 
 
-def _summary(
-    sql: str, position: int, pieces: Sequence[Piece], called: list[Call], schema: str | None
-) -> StatementSummary:
-    piece = pieces[position - 1]
-    tree = piece.tree
-    tag = tags.tag(tree)
-    gated = tags.is_gated(tag)
-    effect = statements.effect(tree) | queries.called(tree, called) | _enum_value(sql, position, pieces)
-    notes = [*lookalikes.notes(sql, piece.tokens), *effect.notes]
-    if schema is not None:
-        notes += [
-            f"names schema {names.quoted(other)}, which is not the tenant's"
-            for other in sorted(names.schemas(tree) - _COMMON_SCHEMAS - {schema})
-        ]
+def _check_characters(text: str) -> None:
+    if len(text.encode()) > MAX_SQL_BYTES:
+        raise RejectedText(f"spec.sql is longer than {MAX_SQL_BYTES} bytes")
+    for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        for column, char in enumerate(content, 1):
+            if char in _INVISIBLE or (char != "\t" and (ord(char) < 32 or 127 <= ord(char) < 160)):
+                raise RejectedText(
+                    f"spec.sql line {line}, column {column}: character U+{ord(char):04X} is invisible or "
+                    "changes the direction of text; remove it"
+                )
+
+
+def _check_length(tokens: list[Any]) -> None:
+    length = 0
+    for token in tokens:
+        length = 0 if token.name == "ASCII_59" else length + 1
+        if length > MAX_TOKENS:
+            raise RejectedText(f"spec.sql holds a statement of more than {MAX_TOKENS} words and signs; make it shorter")
+
+
+def _bounds(text: str, slices: Sequence[slice], tokens: list[Any]) -> list[tuple[int, int]]:
+    """Where each statement begins and ends: from its first token up to its semicolon, without blanks at the end.
+
+    Not where pglast's slices end: they lose blanks that only Unicode knows, which PostgreSQL takes for letters.
+    """
+    limits = [*(s.start for s in slices[1:]), len(text)]
+    found = []
+    for s, limit in zip(slices, limits, strict=True):
+        inside = [t for t in tokens if s.start <= t.start < limit]
+        words = [t for t in inside if t.name != "ASCII_59"]
+        stop = next((t.start for t in inside if t.start > words[-1].start), limit)
+        found.append((words[0].start, len(text[:stop].rstrip(_TRIMMED))))
+    return found
+
+
+def _check_constants(text: str, tokens: list[Any]) -> None:
+    # standard_conforming_strings is the tenant's to set, and it changes how such a constant is read.
+    for token in tokens:
+        piece = text[token.start : token.end + 1]
+        if token.name == "SCONST" and piece[:1] in ("'", "n", "N") and "\\" in piece:
+            line = text.count("\n", 0, token.start) + 1
+            raise RejectedText(
+                f"spec.sql line {line}: a plain '...' constant holds a backslash; write E'...' and double it"
+            )
+
+
+def _summary(position: int, tree: Any) -> StatementSummary:
+    node = type(tree).__name__
+    if node == "TransactionStmt":
+        raise RejectedText(
+            f"statement {position} controls the transaction; leave it out: the text runs in one transaction"
+        )
+    if node == "VariableSetStmt" and tree.name in ("role", "session_authorization"):
+        raise RejectedText(f"statement {position} changes the role; the text runs as the tenant")
+    if node == "CopyStmt":
+        raise RejectedText(f"statement {position}: COPY cannot be part of an approval")
+    outside = _outside_transaction(tree)
+    if node in _NO_TRANSACTION_BLOCK:
+        raise RejectedText(f"statement {position} is none that a tenant can run")
+    shown: str = RawStream()(tree)
+    tag = " ".join(shown.split()[:2]).upper()
     return StatementSummary(
         position=position,
         tag=tag[:64],
-        gated=gated,
-        sql=_shown(sql, piece)[:1024],
-        objects=_limited([_short(name) for name in names.objects(tree)], MAX_OBJECTS),
-        danger=effect.danger,
-        rewrites=effect.rewrites,
-        lock=effect.lock.label,
-        transactional=effect.transactional,
-        additive=effect.additive or not gated,
-        notes=_limited([_short(note) for note in notes], MAX_NOTES),
+        gated=node not in _FREE and node not in ("VacuumStmt", "ReindexStmt"),
+        sql=shown[:1024],
+        transactional=not outside,
     )
 
 
-def _enum_value(sql: str, position: int, pieces: Sequence[Piece]) -> Effect:
-    """A value of an enumeration is of no use to the transaction that adds it, unless that made the type too."""
-    tree = pieces[position - 1].tree
-    if not isinstance(tree, ast.AlterEnumStmt) or tree.oldVal:
-        return Effect(additive=True)
-    made = any(
-        isinstance(p.tree, ast.CreateEnumStmt) and p.tree.typeName == tree.typeName for p in pieces[: position - 1]
-    )
-    used = any(tree.newVal in sql[p.start : p.stop] for p in pieces[position:])
-    if made or not used:
-        return Effect(additive=True)
-    note = "a later statement uses the new value, which PostgreSQL allows only after a commit: runs by itself"
-    return Effect(additive=True, transactional=False, notes=(note,))
+def _outside_transaction(tree: Any) -> bool:
+    """Whether PostgreSQL refuses the statement inside a transaction block."""
+    match type(tree).__name__:
+        case "VacuumStmt":
+            return bool(tree.is_vacuumcmd)
+        case "ReindexStmt":
+            whole = tree.kind.name in ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
+            return whole or any(option.defname == "concurrently" for option in tree.params or ())
+        case "AlterTableStmt":
+            return any(getattr(command.def_, "concurrent", False) for command in tree.cmds)
+        case "IndexStmt" | "DropStmt":
+            return bool(tree.concurrent)
+        case node:
+            return node in _NO_TRANSACTION_BLOCK
 
 
-def _shown(sql: str, piece: Piece) -> str:
+def _located(text: str, error: ParseError) -> str:
+    message = str(error.args[0]) if error.args else "syntax error"
+    offset = _offset(text, error)
+    if offset is None:
+        return f"spec.sql: {message}"
+    line = text.count("\n", 0, offset) + 1
+    column = offset - (text.rfind("\n", 0, offset) + 1) + 1
+    return f"spec.sql line {line}, column {column}: {message}"
+
+
+def _offset(text: str, error: ParseError) -> int | None:
+    # pglast takes the parser's position, which counts characters, for one in bytes. A letter for each character
+    # beyond ASCII, which the lexer reads alike, makes both the same.
     try:
-        return str(deparse_protobuf(parse_sql_protobuf(sql[piece.start : piece.stop])))
-    except (ParseError, DeparseError):
-        # What the printer cannot print the server may run all the same; without comments, as the lexer reads it.
-        return " ".join(sql[t.start : t.end + 1] for t in piece.tokens[:512])
-
-
-def _short(words: str) -> str:
-    return words if len(words) <= MAX_NAME else words[: MAX_NAME - 1] + "…"
-
-
-def _limited(items: list[str], most: int) -> list[str]:
-    if len(items) <= most:
-        return items
-    return [*items[: most - 1], f"… and {len(items) - most + 1} more"]
+        pglast.parse_sql("".join(c if c.isascii() else "x" for c in text))
+    except ParseError as same:
+        error = same
+    return error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else None

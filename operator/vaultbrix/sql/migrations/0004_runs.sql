@@ -2,11 +2,9 @@
 -- transaction; and a sweep of guards that looks only at the tables that a GRANT changed.
 SET ROLE vaultbrix_gate;
 
--- No table of before is altered: a tenant's open transaction that has only asked for a pass would hold the upgrade up.
-
 -- A rehearsal lets the text through and the database refuses to commit what used it.
-CREATE TABLE vaultbrix.rehearsal(pass_id uuid PRIMARY KEY REFERENCES vaultbrix.ddl_pass ON DELETE CASCADE);
-CREATE TABLE vaultbrix.rehearsal_use(pass_id uuid NOT NULL);
+ALTER TABLE vaultbrix.ddl_pass ADD COLUMN rehearsal boolean NOT NULL DEFAULT false;
+ALTER TABLE vaultbrix.ddl_pass_use ADD COLUMN rehearsal boolean NOT NULL DEFAULT false;
 CREATE INDEX ON vaultbrix.ddl_pass_use(pid, message_ts);
 
 -- Everything that uses of a pass dropped or emptied, as expect_drops names it. Each command of a message adds its own.
@@ -26,9 +24,9 @@ BEGIN
 END $$;
 -- Deferred to the commit, whoever brings it about: the client, a procedure, PREPARE TRANSACTION, or a statement that
 -- commits halfway. What a rolled-back subtransaction did is undone together with its mark.
-CREATE CONSTRAINT TRIGGER rehearsal AFTER INSERT ON vaultbrix.rehearsal_use DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW EXECUTE FUNCTION vaultbrix.refuse_rehearsal();
-ALTER TABLE vaultbrix.rehearsal_use ENABLE ALWAYS TRIGGER rehearsal;
+CREATE CONSTRAINT TRIGGER rehearsal AFTER INSERT ON vaultbrix.ddl_pass_use DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (NEW.rehearsal) EXECUTE FUNCTION vaultbrix.refuse_rehearsal();
+ALTER TABLE vaultbrix.ddl_pass_use ENABLE ALWAYS TRIGGER rehearsal;
 
 CREATE OR REPLACE FUNCTION vaultbrix.use_pass(p_tag text, p_nested boolean, p_schemas name[], p_consume boolean, p_objects text[])
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -36,8 +34,7 @@ DECLARE q text := current_query(); h bytea; r record;
 BEGIN
   IF q IS NULL OR current_setting('standard_conforming_strings') <> 'on' THEN RETURN NULL; END IF;
   h := sha256(convert_to(vaultbrix.norm(q), 'UTF8'));
-  FOR r IN SELECT p.pass_id, t.from_stmt, t.to_stmt, p.next_stmt,
-                  EXISTS (SELECT FROM vaultbrix.rehearsal m WHERE m.pass_id = p.pass_id) AS rehearsal,
+  FOR r IN SELECT p.pass_id, t.from_stmt, t.to_stmt, p.next_stmt, p.rehearsal,
                   EXISTS (SELECT FROM unnest(p.gated) x WHERE x >= p.next_stmt AND x < t.from_stmt) AS skips
              FROM vaultbrix.ddl_pass_text t JOIN vaultbrix.ddl_pass p USING (pass_id)
             WHERE t.sha256 = h AND p.revoked_at IS NULL AND p.expires_at > clock_timestamp()
@@ -62,9 +59,8 @@ BEGIN
      WHERE pass_id = r.pass_id AND revoked_at IS NULL AND expires_at > clock_timestamp() AND next_stmt <= r.from_stmt
        AND NOT EXISTS (SELECT FROM unnest(p.gated) x WHERE x >= p.next_stmt AND x < r.from_stmt);
     IF NOT FOUND THEN CONTINUE; END IF;
-    INSERT INTO vaultbrix.ddl_pass_use(pass_id, from_stmt, to_stmt, pid, message_ts, session_role, tag, objects)
-      VALUES (r.pass_id, r.from_stmt, r.to_stmt, pg_backend_pid(), statement_timestamp(), session_user, p_tag, p_objects);
-    IF r.rehearsal THEN INSERT INTO vaultbrix.rehearsal_use(pass_id) VALUES (r.pass_id); END IF;
+    INSERT INTO vaultbrix.ddl_pass_use(pass_id, from_stmt, to_stmt, pid, message_ts, session_role, tag, objects, rehearsal)
+      VALUES (r.pass_id, r.from_stmt, r.to_stmt, pg_backend_pid(), statement_timestamp(), session_user, p_tag, p_objects, r.rehearsal);
     INSERT INTO vaultbrix.ddl_pass_drop(pass_id, object) SELECT r.pass_id, x FROM unnest(p_objects) x;
     RETURN r.pass_id;
   END LOOP;
@@ -84,8 +80,8 @@ END $$;
 -- Locks the pass of the session's own login; raises VBX03 when it is another's, or a rehearsal, which leaves no record.
 CREATE FUNCTION vaultbrix.own_pass(p_pass uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM FROM vaultbrix.ddl_pass WHERE pass_id = p_pass AND login = session_user FOR NO KEY UPDATE;
-  IF NOT FOUND OR EXISTS (SELECT FROM vaultbrix.rehearsal WHERE pass_id = p_pass) THEN RAISE EXCEPTION 'no pass % for %', p_pass, session_user USING ERRCODE = 'VBX03'; END IF;
+  PERFORM FROM vaultbrix.ddl_pass WHERE pass_id = p_pass AND login = session_user AND NOT rehearsal FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RAISE EXCEPTION 'no pass % for %', p_pass, session_user USING ERRCODE = 'VBX03'; END IF;
 END $$;
 CREATE FUNCTION vaultbrix.lasting_pass(p_pass uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
