@@ -1,7 +1,4 @@
-"""The gate in the database: numbered migrations, the policy of a tenant, one-time logins.
-
-Passes are in ``passes`` and findings in ``gateaudit``; both can be had from here.
-"""
+"""The gate in the database: numbered migrations, passes and the ledger of runs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,39 +9,9 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.adapters import roles
-from vaultbrix.adapters.gateaudit import EVENT_TRIGGERS, audit_gate
-from vaultbrix.adapters.passes import (
-    PassUse,
-    committed,
-    dropped,
-    issue_pass,
-    revoke_pass,
-    steps,
-    use_of,
-)
 from vaultbrix.api.conditions import Reason
+from vaultbrix.domain.ddlplan import Plan
 from vaultbrix.runtime.errors import Blocked
-
-__all__ = [
-    "Migration",
-    "PassUse",
-    "ServerFacts",
-    "audit_gate",
-    "committed",
-    "create_login",
-    "drop_login",
-    "dropped",
-    "facts",
-    "install",
-    "issue_pass",
-    "logins",
-    "migrations",
-    "revoke_pass",
-    "set_policy",
-    "steps",
-    "uninstall",
-    "use_of",
-]
 
 OLDEST_VERSION = 15
 
@@ -118,13 +85,13 @@ async def install(connection: psycopg.AsyncConnection) -> int:
     """
     known = migrations()
     async with connection.transaction():
-        # Two operators at once, one after the other. Any tenant could hold an advisory lock; this needs a superuser.
-        await connection.execute("LOCK TABLE pg_catalog.pg_event_trigger IN SHARE ROW EXCLUSIVE MODE")
         await connection.execute("CREATE SCHEMA IF NOT EXISTS vaultbrix")
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS vaultbrix.migration(version int PRIMARY KEY, name text NOT NULL,"
             " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
+        # Two operators during an upgrade, one after the other. No advisory lock: any tenant could hold it.
+        await connection.execute("LOCK TABLE vaultbrix.migration IN SHARE ROW EXCLUSIVE MODE")
         cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM vaultbrix.migration")
         row = await cursor.fetchone()
         assert row is not None
@@ -146,72 +113,43 @@ async def install(connection: psycopg.AsyncConnection) -> int:
     return known[-1].version
 
 
-async def uninstall(connection: psycopg.AsyncConnection) -> None:
-    """Take the gate away: event triggers, guards, passes, claims and its owner, in one transaction.
-
-    Tenants keep roles, data and the right to empty their own tables. Group roles and pgaudit stay: pg_hba.conf and
-    the agent refer to them. Nothing where there is no gate. Raises psycopg.Error while a table is locked.
-    """
+async def issue_pass(
+    connection: psycopg.AsyncConnection,
+    *,
+    pass_id: str,
+    role: str,
+    login: str,
+    approved_by: str,
+    expires_at: datetime,
+    plan: Plan,
+) -> None:
+    """Store the pass of an approval; one that is stored already stays as it is."""
     async with connection.transaction():
-        await connection.execute("SELECT set_config('lock_timeout', '5s', true)")
-        for name in EVENT_TRIGGERS:
-            await connection.execute(sql.SQL("DROP EVENT TRIGGER IF EXISTS {}").format(sql.Identifier(name)))
         cursor = await connection.execute(
-            "SELECT n.nspname, c.relname, r.rolname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner"
-            " WHERE t.tgname = 'vaultbrix_truncate_guard' AND t.tgparentid = 0"
+            "INSERT INTO vaultbrix.ddl_pass(pass_id, role_name, login, approved_by, expires_at, gated, lexer_safe)"
+            " VALUES (%s, %s, %s, %s, %s, %s, true) ON CONFLICT DO NOTHING",
+            [pass_id, role, login, approved_by, expires_at, plan.gated],
         )
-        for schema, table, _ in await cursor.fetchall():
-            await connection.execute(
-                sql.SQL("DROP TRIGGER vaultbrix_truncate_guard ON {}").format(sql.Identifier(schema, table))
-            )
-        cursor = await connection.execute(
-            "SELECT n.nspname, c.relname, r.rolname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " JOIN pg_roles r ON r.oid = c.relowner JOIN vaultbrix.tenant t ON t.role_name = r.rolname"
-            " WHERE c.relkind IN ('r', 'p') AND NOT has_table_privilege(r.oid, c.oid, 'TRUNCATE')"
-            if await _has_schema(connection)
-            else "SELECT WHERE false"
-        )
-        for schema, table, owner in await cursor.fetchall():
-            await connection.execute(
-                sql.SQL("GRANT TRUNCATE ON {} TO {}").format(sql.Identifier(schema, table), sql.Identifier(owner))
-            )
-        cursor = await connection.execute(
-            "SELECT r.rolname FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole"
-            " JOIN pg_auth_members m ON m.member = r.oid AND m.roleid = to_regrole('vaultbrix_tenants')"
-            " WHERE d.defaclnamespace = 0 AND d.defaclobjtype = 'r'"
-        )
-        for (role,) in await cursor.fetchall():
-            await connection.execute(
-                sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {0} GRANT TRUNCATE ON TABLES TO {0}").format(
-                    sql.Identifier(role)
+        if cursor.rowcount:
+            async with connection.cursor() as many:
+                await many.executemany(
+                    "INSERT INTO vaultbrix.ddl_pass_text(pass_id, from_stmt, to_stmt, sha256) VALUES (%s, %s, %s, %s)",
+                    [(pass_id, run.first, run.last, run.sha256) for run in plan.runs],
                 )
-            )
-        await connection.execute("DROP SCHEMA IF EXISTS vaultbrix CASCADE")
-        cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'vaultbrix_gate'")
-        if await cursor.fetchone():
-            await connection.execute("DROP OWNED BY vaultbrix_gate")
-            await connection.execute("DROP ROLE vaultbrix_gate")
 
 
-async def _has_schema(connection: psycopg.AsyncConnection) -> bool:
-    cursor = await connection.execute("SELECT to_regclass('vaultbrix.tenant') IS NOT NULL")
-    row = await cursor.fetchone()
-    return bool(row and row[0])
+async def revoke_pass(connection: psycopg.AsyncConnection, pass_id: str) -> None:
+    """End the pass; it stays as a record."""
+    await connection.execute(
+        "UPDATE vaultbrix.ddl_pass SET revoked_at = clock_timestamp() WHERE pass_id = %s AND revoked_at IS NULL",
+        [pass_id],
+    )
 
 
-async def set_policy(connection: psycopg.AsyncConnection, role: str, *, additive: bool) -> None:
-    """Whether ALTERs that only add pass without an approval when they run as the tenant's role.
-
-    Decided by effect in the database (migration 0005). Raises psycopg.errors.ForeignKeyViolation for a role that is
-    no tenant's; goes with the tenant.
-    """
-    if additive:
-        await connection.execute(
-            "INSERT INTO vaultbrix.additive_role(role_name) VALUES (%s) ON CONFLICT DO NOTHING", [role]
-        )
-    else:
-        await connection.execute("DELETE FROM vaultbrix.additive_role WHERE role_name = %s", [role])
+async def committed(connection: psycopg.AsyncConnection, pass_id: str) -> bool:
+    """Whether the text of that pass ran: its ledger row is written in the DDL's own transaction."""
+    cursor = await connection.execute("SELECT 1 FROM vaultbrix.ddl_run WHERE pass_id = %s", [pass_id])
+    return await cursor.fetchone() is not None
 
 
 async def create_login(

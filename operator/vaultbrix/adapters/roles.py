@@ -125,17 +125,14 @@ async def _attributes(connection: psycopg.AsyncConnection, wanted: LoginRole, na
 
 
 async def _memberships(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
-    # Since PostgreSQL 16 a membership has options of its own; before, their columns are missing.
     cursor = await connection.execute(
-        "SELECT g.rolname, m.admin_option OR coalesce(to_jsonb(m)->>'set_option', 'true') <> 'true'"
-        " OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, %(inherit)s) <> %(inherit)s"
-        " FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %(name)s",
-        {"inherit": wanted.inherit, "name": wanted.name},
+        "SELECT g.rolname, m.admin_option FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
+        [wanted.name],
     )
     present = await cursor.fetchall()
-    for group, differs in present:
-        if group not in wanted.groups or differs:
+    for group, admin in present:
+        if group not in wanted.groups or admin:
             await connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), name))
     for group in sorted(wanted.groups):
         if (group, False) not in present:

@@ -107,11 +107,6 @@ class Plan:
         """Positions of the statements that the gate will see."""
         return [s.position for s in self.statements if s.gated]
 
-    @property
-    def transactional(self) -> bool:
-        """Whether all of it can run in one transaction."""
-        return all(s.transactional for s in self.statements)
-
 
 class RejectedText(ValueError):
     """The text cannot be approved; the message says where and why."""
@@ -232,18 +227,14 @@ def _summary(position: int, tree: Any) -> StatementSummary:
         raise RejectedText(f"statement {position} changes the role; the text runs as the tenant")
     if node == "CopyStmt":
         raise RejectedText(f"statement {position}: COPY cannot be part of an approval")
-    outside = _outside_transaction(tree)
-    if node in _NO_TRANSACTION_BLOCK:
-        raise RejectedText(f"statement {position} is none that a tenant can run")
+    if _outside_transaction(tree):
+        raise RejectedText(
+            f"statement {position} cannot run inside a transaction block, where an approved text runs; "
+            "leave out CONCURRENTLY"
+        )
     shown: str = RawStream()(tree)
     tag = " ".join(shown.split()[:2]).upper()
-    return StatementSummary(
-        position=position,
-        tag=tag[:64],
-        gated=node not in _FREE and node not in ("VacuumStmt", "ReindexStmt"),
-        sql=shown[:1024],
-        transactional=not outside,
-    )
+    return StatementSummary(position=position, tag=tag[:64], gated=node not in _FREE, sql=shown[:1024])
 
 
 def _outside_transaction(tree: Any) -> bool:
