@@ -7,7 +7,17 @@ from tests.unit.builders import HOUR, NOW, SECOND, approval
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, ExecutionError
-from vaultbrix.domain.approval import ApprovalVerdict, RunState, Step, decide, login_name, login_uid, refused_decision
+from vaultbrix.domain.approval import (
+    ApprovalVerdict,
+    RunState,
+    Step,
+    decide,
+    effect_grew,
+    login_name,
+    login_uid,
+    refused_decision,
+    rehearsal_login,
+)
 
 SHA = "a" * 64
 LEDGER = RunState(ledger=True)
@@ -142,3 +152,72 @@ def test_a_one_time_login_fits_a_name_of_postgresql_and_is_no_tenants(uid: objec
 
 def test_an_approval_that_is_never_decided_never_runs() -> None:
     assert verdict(approval(), after=int(HOUR.total_seconds()) * 1000).step is Step.NOTHING
+
+
+def session(**more: Any) -> DDLApproval:
+    return approval(execution="Session", **more)
+
+
+USED = RunState(pass_exists=True, executed=1)
+
+
+def test_a_session_waits_for_the_tenant_while_its_pass_is_open_and_says_how_far_it_is() -> None:
+    found = verdict(session(decision=decision()), USED)
+    assert summary(found) == (ApprovalPhase.APPROVED, Reason.ISSUED, Step.OBSERVE)
+    assert "1 of its gated statements" in found.message
+
+
+def test_a_session_that_was_not_used_up_in_time_says_how_many_statements_ran() -> None:
+    found = session(decision=decision(), status={"phase": "Approved", "expiresAt": "2026-12-01T12:00:10Z"})
+    ended = verdict(found, USED, after=10)
+    assert summary(ended) == (ApprovalPhase.EXPIRED, Reason.EXPIRED, Step.CLOSE)
+    assert "1 of its gated statements" in ended.message
+
+
+def test_a_session_that_was_used_up_at_the_last_moment_succeeded() -> None:
+    found = session(decision=decision(), status={"phase": "Approved", "expiresAt": "2026-12-01T12:00:10Z"})
+    assert verdict(found, RunState(ledger=True, pass_exists=True), after=60).phase is ApprovalPhase.SUCCEEDED
+
+
+def test_a_session_that_needs_no_pass_is_over_with_its_approval_and_says_why() -> None:
+    found = verdict(session(decision=decision()), RunState(unneeded=True))
+    assert summary(found) == (ApprovalPhase.SUCCEEDED, Reason.SUCCEEDED, Step.CLOSE)
+    assert "asks for a pass" in found.message
+    assert verdict(session(decision=decision("Denied")), RunState(unneeded=True)).phase is ApprovalPhase.DENIED
+    assert verdict(approval(decision=decision()), RunState(unneeded=True)).step is Step.ISSUE, "a Job runs it"
+
+
+def test_none_of_those_who_may_have_asked_decides() -> None:
+    found = approval(requestedBy="jane@example.com,bob@example.com", decision=decision(by="bob@example.com"))
+    assert verdict(found).reason is Reason.SELF_APPROVAL
+    assert verdict(approval(requestedBy="tenant:team/acme", decision=decision())).step is Step.ISSUE
+
+
+def test_a_statement_of_which_nobody_knows_is_reported_and_what_stayed_is_counted() -> None:
+    silent = ExecutionError(message="it was begun by an earlier attempt", statement=3)
+    run = RunState(job_exists=True, job_failed=True, executed=2, unfinished=3, error=silent)
+    found = verdict(approval(decision=decision()), run)
+    assert summary(found) == (ApprovalPhase.FAILED, Reason.INTERRUPTED, Step.CLOSE)
+    for part in ("statement 3", "the 2 before it", "twice", "INVALID index"):
+        assert part in found.message
+
+
+def test_a_statement_that_failed_outside_a_transaction_says_what_to_look_for() -> None:
+    error = ExecutionError(sqlstate="23505", message="duplicate", statement=2)
+    run = RunState(job_exists=True, job_failed=True, executed=1, unfinished=2, error=error)
+    found = verdict(approval(decision=decision()), run)
+    assert (found.reason, "INVALID index" in found.message) == (Reason.STATEMENT_FAILED, True)
+
+
+def test_an_effect_that_grew_names_what_is_new_and_asks_for_another_approval() -> None:
+    found = effect_grew([f"view s.v{n}" for n in range(10)])
+    assert summary(found) == (ApprovalPhase.FAILED, Reason.EFFECT_GREW, Step.CLOSE)
+    for part in ("view s.v0", "and 2 more", "submit it again"):
+        assert part in found.message
+
+
+@given(st.uuids(version=4))
+def test_a_rehearsals_login_is_not_that_of_the_job(uid: object) -> None:
+    assert rehearsal_login(str(uid)) != login_name(str(uid))
+    with pytest.raises(ValueError, match="badly formed"):
+        login_uid(rehearsal_login(str(uid)))

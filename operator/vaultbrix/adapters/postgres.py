@@ -68,20 +68,22 @@ async def connect(target: Target) -> AsyncIterator[psycopg.AsyncConnection]:
 
 async def open_connection(target: Target) -> psycopg.AsyncConnection:
     """An autocommit connection that the caller closes. Raises psycopg.Error."""
-    return await psycopg.AsyncConnection.connect(
-        psycopg.conninfo.make_conninfo(
-            host=target.host,
-            port=target.port,
-            dbname=target.database,
-            user=target.user,
-            sslmode=target.ssl_mode,
-            application_name=target.application,
-            connect_timeout=CONNECT_TIMEOUT,
-            **({"options": target.options} if target.options else {}),
-            **({"password": target.password} if target.password else {}),
-            **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
-        ),
-        autocommit=True,
+    return await psycopg.AsyncConnection.connect(conninfo(target), autocommit=True)
+
+
+def conninfo(target: Target) -> str:
+    """libpq's connection string, which holds the password."""
+    return psycopg.conninfo.make_conninfo(
+        host=target.host,
+        port=target.port,
+        dbname=target.database,
+        user=target.user,
+        sslmode=target.ssl_mode,
+        application_name=target.application,
+        connect_timeout=CONNECT_TIMEOUT,
+        **({"options": target.options} if target.options else {}),
+        **({"password": target.password} if target.password else {}),
+        **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
     )
 
 

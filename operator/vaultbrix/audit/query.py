@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-# Their own logins, and the one-time logins of their approvals.
+# Their own logins, and the one-time logins of their approvals. What a rehearsal did was rolled back.
 _TENANTS = "(role ^@ 'tenant_' OR role ^@ 'vaultbrix_d_')"
 
 

@@ -1,28 +1,55 @@
 """DDLApproval: parse, wait for the decision, run once, report. The ledger in the database is the only proof."""
 
 import asyncio
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from vaultbrix.adapters.kube import NotFound, resource_type
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, is_true
-from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, DDLApprovalStatus, Verdict
+from vaultbrix.api.ddlapproval import (
+    FINAL_PHASES,
+    ApprovalPhase,
+    DDLApproval,
+    DDLApprovalStatus,
+    Execution,
+    ExecutionError,
+    Verdict,
+)
 from vaultbrix.controllers.context import Context
-from vaultbrix.controllers.ddlrun import Run
+from vaultbrix.controllers.ddlrun import Run, locate
+from vaultbrix.controllers.ddlwatch import Watcher
+from vaultbrix.controllers.rehearsal import Rehearsals
 from vaultbrix.controllers.status import Conditions, set_finalizer, write_status
-from vaultbrix.domain.approval import ApprovalVerdict, RunState, Step, decide, refused_decision
+from vaultbrix.domain import rehearsal
+from vaultbrix.domain.approval import ApprovalVerdict, RunState, Step, decide, effect_grew, refused_decision
 from vaultbrix.domain.ddlplan import Plan, RejectedText, plan
 from vaultbrix.runtime.errors import Blocked, Expected
 
 FINALIZER = "vaultbrix.com/run"
 
-# How often a running Job is looked at.
-OBSERVE_EVERY = timedelta(seconds=1)
+# A run is looked at whenever something about it changed; this is for what nobody saw.
+LOOK_AGAIN = timedelta(seconds=20)
+
+_REFUSED = "VBX01"
 
 _planned = lru_cache(maxsize=256)(plan)
 
 
-async def reconcile(context: Context, known: DDLApproval, now: datetime) -> datetime | None:
+@dataclass(frozen=True)
+class Parts:
+    """What is done for approvals beside their own controller, each part with its own memory."""
+
+    rehearsals: Rehearsals = field(default_factory=Rehearsals)
+    watcher: Watcher = field(default_factory=Watcher)
+
+    def forget(self, approval: DDLApproval) -> None:
+        """Of one that is gone."""
+        self.rehearsals.forget(approval)
+        self.watcher.forget(approval)
+
+
+async def reconcile(context: Context, parts: Parts, known: DDLApproval, now: datetime) -> datetime | None:
     """Take the approval one step further. Raises Expected after the status says so."""
     try:
         # Read afresh: what is decided here happens once, and must not rest on a stale copy.
@@ -33,7 +60,7 @@ async def reconcile(context: Context, known: DDLApproval, now: datetime) -> date
     started = FINALIZER in approval.metadata.finalizers
     if approval.deleting:
         if started:
-            run = _run(context, approval)
+            run = await locate(context, approval)
             if run is not None:
                 await run.withdraw()
             await set_finalizer(context.kube, approval, FINALIZER, present=False)
@@ -45,59 +72,181 @@ async def reconcile(context: Context, known: DDLApproval, now: datetime) -> date
     except RejectedText as error:
         await _invalid(context, approval, error, now)
         return None
+    work = _Work(context, parts, planned, now)
     try:
-        return await _advance(context, approval, planned, now)
+        return await work.advance(approval)
     except Expected as error:
-        await _failing(context, approval, planned, error, now)
+        await work.fail(approval, error)
         raise
 
 
-async def _advance(context: Context, approval: DDLApproval, planned: Plan, now: datetime) -> datetime | None:
-    run = _run(context, approval)
-    started = FINALIZER in approval.metadata.finalizers
-    state = await run.gather() if started and run is not None else RunState()
-    verdict = decide(approval, planned.sha256, state, now)
-    if verdict.step is Step.ISSUE:
-        return await _start(context, approval, planned, verdict, now)
-    if verdict.step is Step.CLOSE and started and run is not None and await run.close():
-        verdict = decide(approval, planned.sha256, RunState(ledger=True), now)
-    if verdict.phase is not approval.status.phase or verdict.step is not Step.NOTHING or not approval.status.sha256:
-        status = _status(approval, planned, verdict, state, now)
-        approval = await write_status(context.kube, context.approvals, approval, status)
-    if verdict.step is Step.OBSERVE:
-        return now + OBSERVE_EVERY
-    if verdict.phase in FINAL_PHASES:
-        await set_finalizer(context.kube, approval, FINALIZER, present=False)
-    return None
+@dataclass(frozen=True)
+class _Work:
+    """One look at one approval, whose text is known to parse."""
 
+    context: Context
+    parts: Parts
+    plan: Plan
+    now: datetime
 
-async def _start(
-    context: Context, approval: DDLApproval, planned: Plan, verdict: ApprovalVerdict, now: datetime
-) -> datetime:
-    # The deadline is written before anything happens, so that no crash gives the approval a second life.
-    approval = await write_status(
-        context.kube, context.approvals, approval, _status(approval, planned, verdict, RunState(), now)
-    )
-    expires_at = approval.status.expires_at
-    if expires_at is None:
-        return now
-    approval = await set_finalizer(context.kube, approval, FINALIZER, present=True)
-    run = _run(context, approval)
-    if run is None or not is_true(run.tenant.status.conditions, ConditionType.PROVISIONED):
-        raise Blocked(
-            Reason.TENANT_NOT_READY,
-            f"Tenant {approval.spec.tenant_ref.name} does not exist or is not provisioned; see its conditions",
+    async def advance(self, approval: DDLApproval) -> datetime | None:
+        started = FINALIZER in approval.metadata.finalizers
+        run = await locate(self.context, approval) if started else None
+        state = await run.gather(self.plan, self.parts.watcher.progress(approval)) if run else RunState()
+        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        state = replace(
+            state,
+            unneeded=not self.plan.gated and not _nested(approval),
+            orphaned=started and (tenant is None or tenant.deleting),
         )
-    if run.tenant.spec.suspended:
-        raise Blocked(Reason.TENANT_SUSPENDED, f"Tenant {run.tenant.display} is suspended (spec.suspended)")
-    await run.start(planned, expires_at)
-    return now
+        verdict = decide(approval, self.plan.sha256, state, self.now)
+        if verdict.step is Step.ISSUE:
+            return await self._start(approval, verdict)
+        if verdict.step is Step.CLOSE and run is not None:
+            verdict, state = await self._close(approval, run, verdict, state)
+        approval = await self._write(approval, verdict, state)
+        if verdict.step is Step.OBSERVE:
+            again = self.now + LOOK_AGAIN
+            ends = approval.status.expires_at if approval.spec.execution is Execution.SESSION else None
+            return min(again, ends) if ends else again
+        if verdict.phase in FINAL_PHASES:
+            await set_finalizer(self.context.kube, approval, FINALIZER, present=False)
+            self.parts.forget(approval)
+        return None
 
+    async def _start(self, approval: DDLApproval, verdict: ApprovalVerdict) -> datetime:
+        # The deadline is written before anything happens, so that no crash gives the approval a second life.
+        approval = await self._write(approval, verdict, RunState())
+        expires_at = approval.status.expires_at
+        if expires_at is None:
+            return self.now
+        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        server = self.context.server_of(tenant) if tenant else None
+        if (
+            tenant is None
+            or server is None
+            or tenant.deleting
+            or not is_true(tenant.status.conditions, ConditionType.PROVISIONED)
+        ):
+            raise Blocked(
+                Reason.TENANT_NOT_READY,
+                f"Tenant {approval.spec.tenant_ref.name} does not exist or is not provisioned; see its conditions",
+            )
+        if tenant.spec.suspended:
+            raise Blocked(Reason.TENANT_SUSPENDED, f"Tenant {tenant.display} is suspended (spec.suspended)")
+        approval = await set_finalizer(self.context.kube, approval, FINALIZER, present=True)
+        if FINALIZER not in approval.metadata.finalizers:
+            return self.now
+        await Run(self.context, approval, tenant, server).start(self.plan, expires_at)
+        return self.now
 
-def _run(context: Context, approval: DDLApproval) -> Run | None:
-    tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
-    server = context.server_of(tenant) if tenant else None
-    return Run(context, approval, tenant, server) if tenant and server else None
+    async def _close(
+        self, approval: DDLApproval, run: Run, verdict: ApprovalVerdict, state: RunState
+    ) -> tuple[ApprovalVerdict, RunState]:
+        """End it, and see what came of it up to the last moment."""
+        closed = await run.close(self.plan)
+        state = replace(state, ledger=closed.ledger, executed=closed.executed)
+        if closed.ledger:
+            return decide(approval, self.plan.sha256, state, self.now), state
+        if verdict.reason is Reason.STATEMENT_FAILED and state.error and state.error.sqlstate == _REFUSED:
+            verdict = await self._explain(approval, run, verdict)
+        elif verdict.phase is ApprovalPhase.EXPIRED or state.orphaned:
+            verdict = decide(approval, self.plan.sha256, state, self.now)
+        return verdict, state
+
+    async def _explain(self, approval: DDLApproval, run: Run, verdict: ApprovalVerdict) -> ApprovalVerdict:
+        """Whether the gate refused because the effect has grown, found by another rehearsal."""
+        expected = rehearsal.expected_drops(approval.status.rehearsal)
+        if expected is None or run.tenant is None:
+            return verdict
+        try:
+            now = await self.parts.rehearsals.rehearse(
+                self.context, approval, run.tenant, run.server, self.plan, self.now
+            )
+        except Expected:
+            return verdict
+        more = rehearsal.grown(expected, now.drops)
+        return effect_grew(more) if more else verdict
+
+    async def _write(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> DDLApproval:
+        if approval.status.phase in FINAL_PHASES and verdict.step is Step.NOTHING:
+            return approval
+        status = self._status(approval, verdict, state)
+        return await write_status(self.context.kube, self.context.approvals, approval, status)
+
+    async def fail(self, approval: DDLApproval, error: Expected) -> None:
+        """Write why nothing goes on now."""
+        fresh = self.context.approvals.get(*approval.key) or approval
+        conditions = Conditions(approval, fresh.status.conditions, self.now)
+        self._parsed(conditions)
+        for type_ in (
+            ConditionType.REHEARSED,
+            ConditionType.DECIDED,
+            ConditionType.PASS_ISSUED,
+            ConditionType.EXECUTED,
+        ):
+            conditions.keep(type_)
+        conditions.set(ConditionType.READY, False, error.reason, error.message)
+        status = fresh.status.model_copy(update={"conditions": conditions.all()})
+        await write_status(self.context.kube, self.context.approvals, fresh, status)
+
+    def _status(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> DDLApprovalStatus:
+        old, now = approval.status, self.now.replace(microsecond=0)
+        decided = verdict.phase not in (ApprovalPhase.PENDING, ApprovalPhase.INVALID)
+        decided_at = old.decided_at or (now if decided else None)
+        ran = verdict.phase in (ApprovalPhase.SUCCEEDED, ApprovalPhase.FAILED)
+        running = verdict.phase is ApprovalPhase.RUNNING
+        approved = approval.spec.decision is not None and approval.spec.decision.verdict is Verdict.APPROVED
+        by_job = approval.spec.execution is Execution.JOB
+        started = running or ran or (state.executed > 0 and not by_job)
+        error = state.error if verdict.phase is ApprovalPhase.FAILED else None
+        return DDLApprovalStatus(
+            observed_generation=approval.metadata.generation,
+            phase=verdict.phase,
+            sha256=self.plan.sha256,
+            statements=list(self.plan.statements),
+            decided_at=decided_at,
+            expires_at=old.expires_at or (decided_at + approval.spec.valid_for if decided_at and approved else None),
+            rehearsal=self.parts.rehearsals.of(approval),
+            progress=state.progress if running else None,
+            executed=max(old.executed, state.executed),
+            job_name=old.job_name or (f"ddl-{approval.metadata.uid}" if (running or ran) and by_job else None),
+            started_at=old.started_at or (now if started else None),
+            finished_at=old.finished_at or (now if ran else None),
+            error=_named(error, verdict),
+            conditions=self._conditions(approval, verdict, state),
+        )
+
+    def _conditions(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> list[Condition]:
+        phase = verdict.phase
+        conditions = Conditions(approval, approval.status.conditions, self.now)
+        self._parsed(conditions)
+        self.parts.rehearsals.report(approval, conditions)
+        decision = approval.spec.decision
+        refused = refused_decision(approval, self.plan.sha256)
+        if decision is None:
+            conditions.set(ConditionType.DECIDED, False, Reason.UNDECIDED, "no admin has decided yet")
+        elif refused is not None:
+            conditions.set(ConditionType.DECIDED, False, *refused)
+        else:
+            conditions.set(
+                ConditionType.DECIDED, True, Reason(str(decision.verdict)), f"{decision.verdict} by {decision.by}"
+            )
+        issued = phase is ApprovalPhase.RUNNING or (phase is ApprovalPhase.APPROVED and state.pass_exists)
+        conditions.set(
+            ConditionType.PASS_ISSUED,
+            issued,
+            Reason.ISSUED if issued else Reason.CLOSED if phase in FINAL_PHASES else Reason.WAITING,
+            "the gate lets the text through once" if issued else "the gate lets nothing through for this approval",
+        )
+        succeeded = phase is ApprovalPhase.SUCCEEDED
+        for type_ in (ConditionType.EXECUTED, ConditionType.READY):
+            conditions.set(type_, succeeded, verdict.reason, verdict.message)
+        return conditions.all()
+
+    def _parsed(self, conditions: Conditions) -> None:
+        count = len(self.plan.statements)
+        conditions.set(ConditionType.PARSED, True, Reason.PARSED, f"{count} statement{'s' if count > 1 else ''}")
 
 
 async def _invalid(context: Context, approval: DDLApproval, error: RejectedText, now: datetime) -> None:
@@ -114,63 +263,13 @@ async def _invalid(context: Context, approval: DDLApproval, error: RejectedText,
     await write_status(context.kube, context.approvals, approval, status)
 
 
-async def _failing(context: Context, approval: DDLApproval, planned: Plan, error: Expected, now: datetime) -> None:
-    conditions = Conditions(approval, approval.status.conditions, now)
-    for type_ in (ConditionType.DECIDED, ConditionType.PASS_ISSUED, ConditionType.EXECUTED):
-        conditions.keep(type_)
-    conditions.set(ConditionType.PARSED, True, Reason.PARSED, f"{len(planned.statements)} statements")
-    conditions.set(ConditionType.READY, False, error.reason, error.message)
-    fresh = context.approvals.get(*approval.key) or approval
-    status = fresh.status.model_copy(update={"conditions": conditions.all()})
-    await write_status(context.kube, context.approvals, fresh, status)
-
-
-def _status(
-    approval: DDLApproval, planned: Plan, verdict: ApprovalVerdict, run: RunState, now: datetime
-) -> DDLApprovalStatus:
-    old = approval.status
-    decided = verdict.phase not in (ApprovalPhase.PENDING, ApprovalPhase.INVALID)
-    decided_at = old.decided_at or (now.replace(microsecond=0) if decided else None)
-    running = verdict.phase is ApprovalPhase.RUNNING
-    ran = verdict.phase in (ApprovalPhase.SUCCEEDED, ApprovalPhase.FAILED)
-    approved = approval.spec.decision is not None and approval.spec.decision.verdict is Verdict.APPROVED
-    return DDLApprovalStatus(
-        observed_generation=approval.metadata.generation,
-        phase=verdict.phase,
-        sha256=planned.sha256,
-        statements=list(planned.statements),
-        decided_at=decided_at,
-        expires_at=old.expires_at or (decided_at + approval.spec.valid_for if decided_at and approved else None),
-        job_name=old.job_name or (f"ddl-{approval.metadata.uid}" if running or ran else None),
-        started_at=old.started_at or (now.replace(microsecond=0) if running or ran else None),
-        finished_at=old.finished_at or (now.replace(microsecond=0) if ran else None),
-        error=run.error if verdict.phase is ApprovalPhase.FAILED else None,
-        conditions=_conditions(approval, planned, verdict, now),
-    )
-
-
-def _conditions(approval: DDLApproval, planned: Plan, verdict: ApprovalVerdict, now: datetime) -> list[Condition]:
-    phase = verdict.phase
-    conditions = Conditions(approval, approval.status.conditions, now)
-    conditions.set(ConditionType.PARSED, True, Reason.PARSED, f"{len(planned.statements)} statements")
+def _nested(approval: DDLApproval) -> bool:
     decision = approval.spec.decision
-    refused = refused_decision(approval, planned.sha256)
-    if decision is None:
-        conditions.set(ConditionType.DECIDED, False, Reason.UNDECIDED, "no admin has decided yet")
-    elif refused is not None:
-        conditions.set(ConditionType.DECIDED, False, *refused)
-    else:
-        conditions.set(
-            ConditionType.DECIDED, True, Reason(str(decision.verdict)), f"{decision.verdict} by {decision.by}"
-        )
-    issued = phase is ApprovalPhase.RUNNING
-    conditions.set(
-        ConditionType.PASS_ISSUED,
-        issued,
-        Reason.ISSUED if issued else Reason.CLOSED if phase in FINAL_PHASES else Reason.WAITING,
-        "the gate lets the text through once" if issued else "the gate lets nothing through for this approval",
-    )
-    succeeded = phase is ApprovalPhase.SUCCEEDED
-    for type_ in (ConditionType.EXECUTED, ConditionType.READY):
-        conditions.set(type_, succeeded, verdict.reason, verdict.message)
-    return conditions.all()
+    return decision is not None and decision.allow_nested
+
+
+def _named(error: ExecutionError | None, verdict: ApprovalVerdict) -> ExecutionError | None:
+    """The error with what is known better than PostgreSQL's own words say it."""
+    if error is None or verdict.reason not in (Reason.EFFECT_GREW, Reason.INTERRUPTED):
+        return error
+    return error.model_copy(update={"message": verdict.message[:1024]})

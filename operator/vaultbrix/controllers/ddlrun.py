@@ -6,17 +6,16 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import psycopg
-
-from vaultbrix.adapters import gate
+from vaultbrix.adapters import gate, rehearsals, runs
 from vaultbrix.adapters.kube import JOBS, PODS, SECRETS, Conflict, NotFound, Object
-from vaultbrix.api.ddlapproval import DDLApproval, ExecutionError
+from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.ddlapproval import DDLApproval, Execution, ExecutionError, Progress
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers.admin import admin_connection, certificate_authority
 from vaultbrix.controllers.context import Context
-from vaultbrix.domain import scram
-from vaultbrix.domain.approval import RunState, login_name, login_uid
+from vaultbrix.domain import ddlprogress, rehearsal, scram
+from vaultbrix.domain.approval import RunState, login_name, rehearsal_login
 from vaultbrix.domain.credentials import PASSWORD_BYTES
 from vaultbrix.domain.ddlplan import Plan
 from vaultbrix.domain.render import ddl_job
@@ -30,20 +29,18 @@ def run_name(uid: str) -> str:
     return f"ddl-{uid}"
 
 
-async def sweep(context: Context, connection: psycopg.AsyncConnection) -> None:
-    """End the runs whose approval is gone, however it went: with its namespace, or stripped of its finalizer."""
-    alive = {login_name(approval.metadata.uid) for approval in context.approvals}
-    for login in await gate.logins(connection):
-        if login in alive:
-            continue
-        try:
-            uid = login_uid(login)
-        except ValueError:
-            continue
-        for kind in (JOBS, SECRETS):
-            await context.kube.delete(kind, context.settings.namespace, run_name(uid))
-        await gate.drop_login(connection, login)
-        await gate.revoke_pass(connection, uid)
+async def locate(context: Context, approval: DDLApproval) -> "Run | None":
+    """The approval with the server that its run is on; of a Tenant that is gone, the one that has the pass."""
+    tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+    if tenant is not None:
+        server = context.server_of(tenant)
+        return Run(context, approval, tenant, server) if server else None
+    for server in context.servers:
+        if is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+            async with admin_connection(context.kube, server) as connection:
+                if await gate.use_of(connection, approval.metadata.uid) is not None:
+                    return Run(context, approval, None, server)
+    return None
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Run:
 
     context: Context
     approval: DDLApproval
-    tenant: Tenant
+    tenant: Tenant | None
     server: PostgresServer
 
     @property
@@ -70,65 +67,108 @@ class Run:
         """Name of Job and Secret."""
         return run_name(self.approval.metadata.uid)
 
-    async def gather(self) -> RunState:
+    @property
+    def _session(self) -> bool:
+        return self.approval.spec.execution is Execution.SESSION
+
+    async def gather(self, plan: Plan, progress: Progress | None) -> RunState:
         """How the run stands. The Job is read before the ledger, so that no commit slips between the two."""
-        namespace = self.context.settings.namespace
-        try:
-            job = await self.context.kube.get(JOBS, namespace, self.name)
-        except NotFound:
-            job = None
+        job = None if self._session else await self._read_job()
         async with admin_connection(self.context.kube, self.server) as connection:
-            ledger = await gate.committed(connection, self.pass_id)
-        if job is None:
-            return RunState(ledger=ledger)
-        ended = any(
-            c["type"] in ("Failed", "Complete") and c["status"] == "True"
-            for c in job.get("status", {}).get("conditions") or []
+            seen = (await runs.see(connection, {self.pass_id: self.login}))[self.pass_id]
+        state = self._state(plan, seen)
+        if self._session or job is None:
+            return state
+        steps = dict(seen.steps)
+        ended = job_ended(job)
+        failed = ended and not state.ledger
+        return RunState(
+            ledger=state.ledger,
+            job_exists=True,
+            job_failed=failed,
+            pass_exists=state.pass_exists,
+            executed=state.executed,
+            unfinished=ddlprogress.unfinished(steps) if failed else None,
+            error=await self._error() if failed else None,
+            progress=None if ended else progress,
         )
-        error = await self._error() if ended and not ledger else None
-        return RunState(ledger=ledger, job_exists=True, job_failed=ended and not ledger, error=error)
+
+    async def _read_job(self) -> Object | None:
+        try:
+            return await self.context.kube.get(JOBS, self.context.settings.namespace, self.name)
+        except NotFound:
+            return None
+
+    def _state(self, plan: Plan, seen: runs.Seen) -> RunState:
+        decision = self.approval.spec.decision
+        nested = decision is not None and decision.allow_nested
+        if self._session:
+            return RunState(
+                ledger=seen.next_stmt > 0 and ddlprogress.used_up(plan, seen.next_stmt, allow_nested=nested),
+                pass_exists=seen.next_stmt > 0,
+                executed=ddlprogress.used(plan, seen.next_stmt),
+            )
+        steps = dict(seen.steps)
+        return RunState(
+            ledger=ddlprogress.finished(plan, whole=seen.whole, steps=steps),
+            pass_exists=seen.next_stmt > 0,
+            executed=ddlprogress.executed(plan, whole=seen.whole, steps=steps),
+        )
 
     async def start(self, plan: Plan, expires_at: datetime) -> None:
         """Pass, login, Secret, Job, in this order: each step finds what a crash left of it and goes on."""
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        decision = self.approval.spec.decision
+        decision, tenant = self.approval.spec.decision, self.tenant
         assert decision is not None
+        assert tenant is not None
         async with admin_connection(self.context.kube, self.server) as connection:
+            # Its own rehearsal must not stand in its way.
+            await rehearsals.end(connection, rehearsal_login(self.approval.metadata.uid))
             await gate.issue_pass(
                 connection,
                 pass_id=self.pass_id,
-                role=self.tenant.role,
-                login=self.login,
+                role=tenant.role,
+                login=None if self._session else self.login,
                 approved_by=decision.by,
                 expires_at=expires_at,
                 plan=plan,
+                expect_drops=rehearsal.expected_drops(self.approval.status.rehearsal),
+                allow_nested=decision.allow_nested,
             )
+            if self._session:
+                return
             await gate.create_login(
                 connection,
                 login=self.login,
-                role=self.tenant.role,
+                role=tenant.role,
                 verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
                 valid_until=expires_at + self._deadline(),
             )
-        await self.context.kube.apply(SECRETS, await self._secret(password))
+        await self.context.kube.apply(SECRETS, await self._secret(password, tenant))
         try:
             await self.context.kube.create(JOBS, self.context.settings.namespace, self._job())
         except Conflict:
             return
 
-    async def close(self) -> bool:
-        """End pass, login and Secret; returns whether the text committed. The Job stays as a record for a while."""
-        await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
+    async def close(self, plan: Plan) -> RunState:
+        """End pass, login and Secret; how the run stands then. The Job stays as a record for a while."""
+        if not self._session:
+            await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
         async with admin_connection(self.context.kube, self.server) as connection:
             # The login first: a transaction of its session holds the pass.
-            await gate.drop_login(connection, self.login, self.tenant.role)
+            await gate.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await gate.revoke_pass(connection, self.pass_id)
-            return await gate.committed(connection, self.pass_id)
+            seen = await runs.see(connection, {self.pass_id: self.login})
+        return self._state(plan, seen[self.pass_id])
 
     async def withdraw(self) -> None:
         """Close, and take the Job away too."""
-        await self.context.kube.delete(JOBS, self.context.settings.namespace, self.name)
-        await self.close()
+        namespace = self.context.settings.namespace
+        await self.context.kube.delete(JOBS, namespace, self.name)
+        await self.context.kube.delete(SECRETS, namespace, self.name)
+        async with admin_connection(self.context.kube, self.server) as connection:
+            await gate.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
+            await gate.revoke_pass(connection, self.pass_id)
 
     def _deadline(self) -> timedelta:
         return self.approval.spec.statement_timeout + _JOB_SLACK
@@ -146,7 +186,7 @@ class Run:
             secret=self.name,
         )
 
-    async def _secret(self, password: str) -> Object:
+    async def _secret(self, password: str, tenant: Tenant) -> Object:
         spec = self.approval.spec
         parameters = {
             "host": self.server.spec.host,
@@ -154,7 +194,7 @@ class Run:
             "database": self.server.spec.database,
             "ssl_mode": self.server.spec.tls.mode,
             "user": self.login,
-            "role": self.tenant.role,
+            "role": tenant.role,
             "pass_id": self.pass_id,
             "lock_timeout_ms": int(spec.lock_timeout.total_seconds() * 1000),
             "statement_timeout_ms": int(spec.statement_timeout.total_seconds() * 1000),
@@ -179,12 +219,22 @@ class Run:
         """What the Pods said last, or that they said nothing."""
         labels = f"batch.kubernetes.io/job-name={self.name}"
         pods = await self.context.kube.list(PODS, self.context.settings.namespace, labels=labels)
-        for pod in reversed(pods.get("items", [])):
-            for container in pod.get("status", {}).get("containerStatuses") or []:
-                message = container.get("state", {}).get("terminated", {}).get("message")
-                if message:
-                    try:
-                        return ExecutionError.model_validate_json(message)
-                    except ValueError:
-                        return ExecutionError(message=message[:1024])
+        ended = [
+            (terminated.get("finishedAt") or "", terminated.get("message") or "")
+            for pod in pods.get("items", [])
+            for container in pod.get("status", {}).get("containerStatuses") or []
+            if (terminated := container.get("state", {}).get("terminated"))
+        ]
+        for _, message in sorted(ended, reverse=True):
+            if message:
+                try:
+                    return ExecutionError.model_validate_json(message)
+                except ValueError:
+                    return ExecutionError(message=message[:1024])
         return ExecutionError(message="the Job ended without saying why; see its Pods' logs")
+
+
+def job_ended(job: Object) -> bool:
+    """Whether a Job is over, well or not."""
+    conditions = job.get("status", {}).get("conditions") or []
+    return any(c["type"] in ("Failed", "Complete") and c["status"] == "True" for c in conditions)

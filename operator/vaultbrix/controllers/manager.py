@@ -9,20 +9,25 @@ import structlog
 from vaultbrix.adapters.informer import Informer
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.ddlapproval import ApprovalPhase, DDLApproval
 from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers import accessrule, ddlapproval, postgresserver, tenant
 from vaultbrix.controllers.accessrule import Parts
 from vaultbrix.controllers.context import Context, Key
+from vaultbrix.controllers.ddlwatch import LOOK_EVERY
+from vaultbrix.controllers.refusal import Refusals
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import WorkQueue, pause_after
 
 log = structlog.get_logger(__name__)
 
 WORKERS = 8
-# An audit store that does not answer holds up its own receipts only.
+# An audit store that does not answer holds up its own receipts and requests only.
 RECEIPT_WORKERS = 2
+# A server that does not answer holds up those of two others at most.
+RUN_WORKERS = 3
 
 
 class Manager:
@@ -31,8 +36,12 @@ class Manager:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._parts = Parts()
+        self._ddl = ddlapproval.Parts()
+        self._refusals = Refusals()
         self._queue: WorkQueue[Key] = WorkQueue(self._process, workers=WORKERS)
         self._receipts: WorkQueue[Key] = WorkQueue(self._receipt, workers=RECEIPT_WORKERS)
+        self._rehearsals: WorkQueue[Key] = WorkQueue(self._rehearse, workers=RUN_WORKERS)
+        self._runs: WorkQueue[Key] = WorkQueue(self._look_at_runs, workers=RUN_WORKERS)
         self._bases: dict[Key, Hashable] = {}
         self.informers: dict[type[Resource], Informer[Resource]] = {
             store.model: Informer(context.kube, store, self._changed)  # type: ignore[arg-type]  # a Store is read through its own type
@@ -56,8 +65,8 @@ class Manager:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._queue.run())
-            group.create_task(self._receipts.run())
+            for queue in (self._queue, self._receipts, self._rehearsals, self._runs):
+                group.create_task(queue.run())
 
     async def resync(self) -> None:
         """Compare everything again: objects that vanished unseen, and drift outside of Kubernetes."""
@@ -91,6 +100,9 @@ class Manager:
                 if self._context.rules.get(*resource.key) is None:
                     self._parts.receipts.forget(resource)
                     self._recount(self._tenant_key(resource))
+            case DDLApproval():
+                if self._context.approvals.get(*resource.key) is None:
+                    self._ddl.forget(resource)
 
     def _follow(self, resource: PostgresServer | Tenant) -> None:
         """Look at what is decided from the object, if the part of it changed that is decided from."""
@@ -103,6 +115,9 @@ class Manager:
             self._bases[key] = basis
         for follower in followers(self._context, resource):
             self._queue.add(follower)
+        server = resource.metadata.name if isinstance(resource, PostgresServer) else resource.spec.server_ref.name
+        self._receipts.add(Key("Refusals", "", server))
+        self._rehearsals.add(Key("PostgresServer", "", server))
 
     def _recount(self, where: tuple[str, str]) -> None:
         """Look at the rules of a tenant whose status no longer holds, as when one left its slot to another."""
@@ -120,7 +135,7 @@ class Manager:
                 if server is None:
                     await self._parts.policies.remove_base(context, key.name)
                     return None
-                again = await postgresserver.reconcile(context, self._parts, server, now)
+                again = await postgresserver.reconcile(context, self._parts, self._ddl.rehearsals.logins, server, now)
                 self._follow(context.servers.get(*where) or server)
                 return again
             case "Tenant":
@@ -135,7 +150,7 @@ class Manager:
                 return await self._rule(key, rule, now) if rule else None
             case "DDLApproval":
                 approval = context.approvals.get(*where)
-                return await ddlapproval.reconcile(context, approval, now) if approval else None
+                return await self._approval(approval, now) if approval else None
             case "NetworkPolicy":
                 if await self._parts.policies.reconcile(context, where, now):
                     self._tell_covered(where)
@@ -159,7 +174,42 @@ class Manager:
             if due is not None:
                 self._receipts.add_at(key, due)
 
+    async def _approval(self, approval: DDLApproval, now: datetime) -> datetime | None:
+        try:
+            return await ddlapproval.reconcile(self._context, self._ddl, approval, now)
+        finally:
+            fresh = self._context.approvals.get(*approval.key)
+            tenant = self._context.tenants.get(*self._tenant_key(approval))
+            if fresh is not None and tenant is not None:
+                key = Key("PostgresServer", "", tenant.spec.server_ref.name)
+                if fresh.status.phase in (ApprovalPhase.APPROVED, ApprovalPhase.RUNNING):
+                    self._runs.add_at(key, now + LOOK_EVERY)
+                due = self._ddl.rehearsals.due(fresh, now)
+                if due is not None:
+                    self._rehearsals.add_at(key, due)
+
+    async def _rehearse(self, key: Key) -> datetime | None:
+        server = self._context.servers.get(key.namespace, key.name)
+        if server is None:
+            return None
+        told, again = await self._ddl.rehearsals.next(self._context, server, datetime.now(UTC))
+        for approval in told:
+            self._queue.add(approval)
+        return again
+
+    async def _look_at_runs(self, key: Key) -> datetime | None:
+        server = self._context.servers.get(key.namespace, key.name)
+        if server is None:
+            return None
+        changed, again = await self._ddl.watcher.look(self._context, server, datetime.now(UTC))
+        for approval in changed:
+            self._queue.add(approval)
+        return again
+
     async def _receipt(self, key: Key) -> datetime | None:
+        if key.kind == "Refusals":
+            server = self._context.servers.get(key.namespace, key.name)
+            return await self._refusals.look(self._context, server, datetime.now(UTC)) if server else None
         rule = self._context.rules.get(key.namespace, key.name)
         if rule is None or self._parts.receipts.due(self._context, rule, datetime.now(UTC)) is None:
             return None
@@ -182,8 +232,8 @@ class Manager:
                 self._queue.add(key_of(rule))
 
     @staticmethod
-    def _tenant_key(rule: AccessRule) -> tuple[str, str]:
-        return (rule.metadata.namespace, rule.spec.tenant_ref.name)
+    def _tenant_key(resource: AccessRule | DDLApproval) -> tuple[str, str]:
+        return (resource.metadata.namespace, resource.spec.tenant_ref.name)
 
 
 def key_of(resource: Resource) -> Key:

@@ -1,5 +1,6 @@
 """PostgresServer: reach it, install the gate, keep the base NetworkPolicy, see how its agents do."""
 
+from collections.abc import Container
 from datetime import datetime, timedelta
 
 from vaultbrix.adapters import gate
@@ -9,7 +10,7 @@ from vaultbrix.controllers import agents
 from vaultbrix.controllers.accessrule import Parts
 from vaultbrix.controllers.admin import admin_connection
 from vaultbrix.controllers.context import Context
-from vaultbrix.controllers.ddlrun import sweep
+from vaultbrix.controllers.ddlsweep import sweep
 from vaultbrix.controllers.status import Conditions, write_status
 from vaultbrix.runtime.errors import Expected
 
@@ -17,8 +18,10 @@ from vaultbrix.runtime.errors import Expected
 CHECK_EVERY = timedelta(seconds=60)
 
 
-async def reconcile(context: Context, parts: Parts, server: PostgresServer, now: datetime) -> datetime | None:
-    """Make the server ready for tenants. Raises Expected after the status says so."""
+async def reconcile(
+    context: Context, parts: Parts, rehearsing: Container[str], server: PostgresServer, now: datetime
+) -> datetime | None:
+    """Make the server ready for tenants; ``rehearsing`` as of sweep. Raises Expected after the status says so."""
     conditions = Conditions(server, server.status.conditions, now)
     await agents.report(context.kube, server, conditions)
     tenants = context.tenants_of(server.metadata.name)
@@ -34,7 +37,7 @@ async def reconcile(context: Context, parts: Parts, server: PostgresServer, now:
         async with admin_connection(context.kube, server) as connection:
             facts = await gate.facts(connection)
             version = await gate.install(connection)
-            await sweep(context, connection)
+            await sweep(context, connection, rehearsing)
             await parts.logins.sweep(context, connection, now)
         await parts.policies.reconcile_base(context, server)
     except Expected as error:

@@ -3,11 +3,11 @@
 import secrets
 from datetime import datetime
 
-from vaultbrix.adapters import rulelogins, tenants
+from vaultbrix.adapters import gate, rulelogins, tenants
 from vaultbrix.adapters.tenants import TenantRole
 from vaultbrix.api.conditions import ConditionType, Reason, is_true
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import DeletionPolicy, Tenant, TenantStatus
+from vaultbrix.api.tenant import AutoApprove, DeletionPolicy, Tenant, TenantStatus
 from vaultbrix.controllers.admin import admin_connection
 from vaultbrix.controllers.context import Context
 from vaultbrix.controllers.credentials import CredentialsSecret, ensure_secret
@@ -42,6 +42,8 @@ async def reconcile(context: Context, tenant: Tenant, now: datetime) -> datetime
         async with admin_connection(context.kube, server) as connection:
             salt = secrets.token_bytes(scram.SALT_BYTES)
             await tenants.provision(connection, tenant_role(tenant), password, salt)
+            additive = AutoApprove.ADDITIVE in tenant.spec.ddl_policy.auto_approve
+            await gate.set_policy(connection, tenant.role, additive=additive)
     except Expected as error:
         _explain(conditions, error)
         await _report(context, tenant, conditions)

@@ -10,7 +10,7 @@ from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.access import decide_all
-from vaultbrix.domain.approval import login_name
+from vaultbrix.domain.approval import login_name, rehearsal_login
 from vaultbrix.domain.grants import (
     AgentState,
     Change,
@@ -105,11 +105,21 @@ def of_gone(state: AgentState, uids: Iterable[str]) -> list[Change]:
 def of_approval(
     state: AgentState, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
 ) -> list[Change]:
-    """Whom an approval's one-time login stands for.
+    """Whom an approval's one-time logins stand for: the one of its rehearsal, and that of its Job.
 
-    Known from the moment the approval exists, long before its login does, so that no record comes too early.
+    Known from the moment the approval exists, long before its logins do, so that no record comes too early.
     """
-    name = login_name(approval.metadata.uid)
+    uid = approval.metadata.uid
+    return [
+        change
+        for name in (rehearsal_login(uid), login_name(uid))
+        for change in _of_login(state, name, approval, tenant, now, gone=gone)
+    ]
+
+
+def _of_login(
+    state: AgentState, name: str, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
+) -> list[Change]:
     known = state.logins.get(name)
     if gone:
         if known is None or known.ended_at is not None:

@@ -1,0 +1,137 @@
+"""Rehearsals on a server: pass and login of their own, the process that runs the text, and no trace afterwards."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import sys
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from vaultbrix.adapters import gate
+from vaultbrix.adapters.postgres import Target, conninfo
+from vaultbrix.api.conditions import Reason
+from vaultbrix.api.ddlapproval import ExecutionError
+from vaultbrix.domain import rehearsal, scram
+from vaultbrix.domain.credentials import PASSWORD_BYTES
+from vaultbrix.domain.ddlplan import Plan
+from vaultbrix.domain.rehearsal import Effects, Table
+from vaultbrix.runtime.errors import Transient
+
+# Starting the process, connecting, looking at what was done.
+_SLACK = timedelta(seconds=15)
+
+
+def new_pass() -> str:
+    """The id of a pass that no approval has."""
+    return str(uuid4())
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One text, its tenant's role and the login that it is run with."""
+
+    login: str
+    role: str
+    plan: Plan
+    lock_timeout: timedelta
+    allow_nested: bool = False
+    pass_id: str = field(default_factory=new_pass)
+
+
+async def rehearse(connection: psycopg.AsyncConnection, admin: Target, wanted: Rehearsal) -> Effects:
+    """Run the text and roll it back; ``connection`` is the admin's. Raises Transient when it cannot be run now."""
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    until = datetime.now(UTC) + rehearsal.LONGEST + 2 * _SLACK
+    try:
+        await gate.issue_pass(
+            connection,
+            pass_id=wanted.pass_id,
+            role=wanted.role,
+            login=wanted.login,
+            approved_by="",
+            expires_at=until,
+            plan=wanted.plan,
+            allow_nested=wanted.allow_nested,
+            rehearsal=True,
+        )
+        await gate.create_login(
+            connection,
+            login=wanted.login,
+            role=wanted.role,
+            verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
+            valid_until=until,
+        )
+        target = replace(admin, user=wanted.login, password=password, application="vaultbrix-rehearsal", options="")
+        return await _run(target, wanted)
+    finally:
+        # The login first: its session may hold locks, and the pass.
+        await asyncio.shield(_clean(connection, wanted))
+
+
+async def end(connection: psycopg.AsyncConnection, login: str) -> None:
+    """End a rehearsal that may be running, with its login."""
+    await gate.drop_login(connection, login)
+
+
+async def sweep(connection: psycopg.AsyncConnection) -> None:
+    """Forget the passes of rehearsals that were cut short."""
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE rehearsal AND expires_at < clock_timestamp()")
+
+
+async def _clean(connection: psycopg.AsyncConnection, wanted: Rehearsal) -> None:
+    if connection.closed:
+        return
+    await gate.drop_login(connection, wanted.login, wanted.role)
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE pass_id = %s AND rehearsal", [wanted.pass_id])
+
+
+async def _run(target: Target, wanted: Rehearsal) -> Effects:
+    order = {
+        "conninfo": conninfo(target),
+        "role": wanted.role,
+        "pass_id": wanted.pass_id,
+        "texts": list(wanted.plan.texts[: rehearsal.rehearsable(wanted.plan)]),
+        "lock_timeout_ms": int(min(wanted.lock_timeout, rehearsal.LONGEST_LOCK_WAIT).total_seconds() * 1000),
+        "budget_ms": int(rehearsal.LONGEST.total_seconds() * 1000),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "vaultbrix.ddl.rehearse",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout((rehearsal.LONGEST + _SLACK).total_seconds()):
+            answer, _ = await process.communicate(json.dumps(order).encode())
+    except TimeoutError:
+        return Effects(
+            0, error=ExecutionError(sqlstate="57014", message="it took too long"), nested=wanted.allow_nested
+        )
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    return _effects(answer, wanted)
+
+
+def _effects(answer: bytes, wanted: Rehearsal) -> Effects:
+    try:
+        seen: dict[str, Any] = json.loads(answer)
+    except ValueError:
+        # Killed, or out of memory beyond its own control.
+        return Effects(0, error=ExecutionError(message="it answers with more than a rehearsal has room for"))
+    if "duration_ms" not in seen:
+        raise Transient(Reason.DATABASE_ERROR, f"the rehearsal was cut short: {seen.get('message', '')}")
+    error = ExecutionError.model_validate(seen["error"]) if seen["error"] else None
+    tables = tuple(
+        Table(t["name"], t["rows"], t["bytes"], t["gone"], t["moved"], tuple(t["locks"]))
+        for t in seen.get("tables", ())
+    )
+    return Effects(seen["duration_ms"], tuple(seen.get("drops", ())), tables, error, wanted.allow_nested)

@@ -1,0 +1,50 @@
+"""What runs and rehearsals leave on a server when their approval is gone, or the operator was."""
+
+from collections.abc import Container
+
+import psycopg
+import structlog
+
+from vaultbrix.adapters import gate, rehearsals
+from vaultbrix.adapters.kube import JOBS, SECRETS
+from vaultbrix.adapters.postgres import classify
+from vaultbrix.controllers.context import Context
+from vaultbrix.controllers.ddlrun import run_name
+from vaultbrix.domain.approval import REHEARSAL_PREFIX, login_name, login_uid
+
+log = structlog.get_logger(__name__)
+
+
+async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsing: Container[str]) -> None:
+    """End the runs whose approval is gone, however it went: with its namespace, or stripped of its finalizer.
+
+    ``rehearsing`` are the logins of rehearsals that are under way. What a lock stands in the way of is left to the
+    next time, and keeps nothing else from being swept.
+    """
+    # Read first: the approval of a login that is made meanwhile is known by then.
+    found = await gate.logins(connection)
+    alive = {login_name(approval.metadata.uid) for approval in context.approvals}
+    for login in found:
+        if login in alive or login in rehearsing:
+            continue
+        try:
+            await _end(context, connection, login)
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            log.warning("login not dropped yet", login=login, message=classify(error).message)
+    await rehearsals.sweep(connection)
+
+
+async def _end(context: Context, connection: psycopg.AsyncConnection, login: str) -> None:
+    if login.startswith(REHEARSAL_PREFIX):
+        await gate.drop_login(connection, login)
+        return
+    try:
+        uid = login_uid(login)
+    except ValueError:
+        return
+    for kind in (JOBS, SECRETS):
+        await context.kube.delete(kind, context.settings.namespace, run_name(uid))
+    await gate.drop_login(connection, login)
+    await gate.revoke_pass(connection, uid)

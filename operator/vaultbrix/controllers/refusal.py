@@ -1,0 +1,91 @@
+"""Refused statements → pending DDLApprovals, for tenants that want it. Read from the audit store, as receipts are."""
+
+from datetime import datetime, timedelta
+
+from vaultbrix.adapters import auditstore, events
+from vaultbrix.adapters.kube import Conflict, resource_type
+from vaultbrix.adapters.postgres import connect
+from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.meta import API_VERSION
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.controllers.admin import audit_target
+from vaultbrix.controllers.context import Context
+from vaultbrix.domain import refusals
+from vaultbrix.domain.refusals import Obstacle, Refusal, Request
+
+LOOK_EVERY = timedelta(seconds=2)
+
+# What was refused while no operator ran.
+_FROM_BEFORE = timedelta(minutes=10)
+# Sessions' lines reach the log in the order of events, give or take.
+_SLACK = timedelta(seconds=10)
+_MOST_TOLD = 10_000
+
+
+class Refusals:
+    """Turns refusals into requests. Remembers how far each server's records were read, and what it has told."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+        self._told: set[str] = set()
+
+    async def look(self, context: Context, server: PostgresServer, now: datetime) -> datetime | None:
+        """Make the requests that are missing; when to look again, None while nobody wants it. Raises Expected."""
+        name = server.metadata.name
+        tenants = [
+            tenant
+            for tenant in context.tenants_of(name)
+            if tenant.spec.ddl_policy.request_on_refusal and not tenant.deleting and not tenant.spec.suspended
+        ]
+        if not tenants or server.spec.audit_secret_ref is None:
+            return None
+        since = self._since.setdefault(name, now - _FROM_BEFORE)
+        async with connect(await audit_target(context.kube, server)) as connection:
+            found, latest = await auditstore.refusals(connection, name, since)
+        # Those that the watch has not brought yet count too.
+        made: list[DDLApproval] = []
+        for refusal in found:
+            for tenant in tenants:
+                if refusals.is_of(refusal, tenant):
+                    made += await self._answer(context, tenant, refusal, made, now)
+        if latest is not None:
+            self._since[name] = max(since, latest - _SLACK)
+        return now + LOOK_EVERY
+
+    async def _answer(
+        self, context: Context, tenant: Tenant, refusal: Refusal, made: list[DDLApproval], now: datetime
+    ) -> list[DDLApproval]:
+        """Make a request or an event, or neither; returns what was made."""
+        known = {a.metadata.uid: a for a in (*made, *context.approvals.of(tenant.key)) if _tenant_of(a) == tenant.key}
+        match refusals.answer(refusal, tenant, known.values(), now):
+            case Obstacle() as obstacle:
+                if obstacle.key not in self._told:
+                    if len(self._told) >= _MOST_TOLD:
+                        self._told.clear()
+                    self._told.add(obstacle.key)
+                    await events.warn(context.kube, tenant, obstacle.reason, obstacle.message)
+            case Request() as request:
+                return await self._create(context, tenant, request)
+        return []
+
+    async def _create(self, context: Context, tenant: Tenant, request: Request) -> list[DDLApproval]:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": DDLApproval.crd.kind,
+            "metadata": {
+                "name": request.name,
+                "namespace": tenant.metadata.namespace,
+                "labels": {refusals.LABEL: "true"},
+            },
+            "spec": request.spec,
+        }
+        try:
+            made = await context.kube.create(resource_type(DDLApproval), tenant.metadata.namespace, body)
+        except Conflict:
+            return []
+        return [DDLApproval.parse(made)]
+
+
+def _tenant_of(approval: DDLApproval) -> tuple[str, str]:
+    return (approval.metadata.namespace, approval.spec.tenant_ref.name)
