@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaultbrix.adapters.kube import Conflict, Object, resource_type
-from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import MAX_SQL_BYTES, DDLApproval
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.cli import ddlwait
@@ -16,7 +15,6 @@ from vaultbrix.cli.session import Failed, User
 from vaultbrix.domain import submission
 from vaultbrix.domain.ddlplan import Plan
 from vaultbrix.domain.request import Misused, check_name, parse_span
-from vaultbrix.runtime.errors import Blocked
 
 STDIN = "-"
 
@@ -132,12 +130,7 @@ async def _notes(user: User, tenant: Tenant, planned: Plan) -> list[str]:
         found.append("nothing of it needs an approval: the tenant may run it by itself")
     if tenant.spec.suspended:
         found.append(f"Tenant {tenant.metadata.name} is suspended, so nothing runs until it is not")
-    try:
-        others = await user.objects(DDLApproval, user.namespace)
-    except Blocked as error:
-        if error.reason is not Reason.FORBIDDEN:
-            raise
-        others = []
+    others = await user.permitted(DDLApproval, user.namespace)
     if same := submission.same_text(others, tenant.metadata.name, planned.sha256):
         found.append(f"{', '.join(same)} has the same text and is under way; this one would run it once more")
     return found

@@ -63,6 +63,15 @@ class User:
         """All objects of a namespace, or of all where it is empty; one that cannot be read is told and left out."""
         return self.read(model, (await self.raw(model, namespace))["items"])
 
+    async def permitted(self, model: type[R], namespace: str) -> list[R]:
+        """As objects; none where the person may not see them."""
+        try:
+            return await self.objects(model, namespace)
+        except Blocked as error:
+            if error.reason is not Reason.FORBIDDEN:
+                raise
+            return []
+
     async def raw(self, model: type[R], namespace: str) -> Object:
         """As objects, as the API server answers."""
         try:
