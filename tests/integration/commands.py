@@ -96,7 +96,7 @@ class Terminal:
 
     def awaits(self, what: str) -> None:
         """Read until it has printed that."""
-        wait_for(f"the terminal shows {what}", lambda: self._read() or what in self.text, tell=lambda: self.text)
+        wait_for(f"the terminal shows {what}", lambda: what in self._read(), tell=lambda: self.text)
 
     def types(self, text: str) -> None:
         """Type a line."""
@@ -104,19 +104,25 @@ class Terminal:
 
     def ends(self) -> int:
         """Wait for its end; returns its exit code."""
-        wait_for("it has ended", lambda: self._read() or self._process.poll() is not None, tell=lambda: self.text)
+        wait_for("it has ended", self._ended, tell=lambda: self.text)
         self._read()
         os.close(self._screen)
         assert "Traceback" not in self.text, self.text
         return self._process.wait()
 
-    def _read(self) -> None:
+    def _ended(self) -> bool:
+        # A process that nobody reads from may wait for that instead of ending.
+        self._read()
+        return self._process.poll() is not None
+
+    def _read(self) -> str:
         while select.select([self._screen], [], [], 0)[0]:
             try:
                 self._seen += os.read(self._screen, 65536)
             except OSError:
                 # The other side is closed (Linux says EIO).
-                return
+                break
+        return self.text
 
 
 def may(verbs: list[str], *plurals: str) -> dict[str, Any]:

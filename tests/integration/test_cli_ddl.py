@@ -284,8 +284,7 @@ def test_wait_says_by_its_exit_code_how_it_ended(alone: World, status: Object, c
     ready = {
         "type": "Ready", "status": "False", "reason": status["phase"], "message": "why", "lastTransitionTime": NOW,
     }  # fmt: skip
-    conditions = {"conditions": [ready]} if status["phase"] else {}
-    told(alone, team, "drop", **status, **conditions)
+    told(alone, team, "drop", conditions=[ready] if status["phase"] else [], **status)
     done = jane.types("ddl", "wait", "drop", "--timeout", "1s")
     assert done.returncode == code, done.stderr
     assert says in done.stdout + done.stderr
@@ -319,7 +318,7 @@ def test_what_would_go_is_listed_with_its_size(alone: World) -> None:
     team = alone.team()
     told(alone, team, "drop", rehearsal=REHEARSAL)
     said = Person.admin(alone, team).succeeds("ddl", "show", "drop")
-    assert re.search(r"1 +DROP TABLE +orders +Table +AccessExclusiveLock +needs approval", said)
+    assert re.search(r"1 +DROP TABLE +orders +Table +AccessExclusiveLock +gated", said)
     for line in (
         f"Rehearsed at {NOW} in 12 ms, and rolled back",
         "  - table tenant_acme.orders  (about 12,345 rows, 3.0 MiB)",

@@ -106,19 +106,22 @@ def statements(found: Sequence[StatementSummary]) -> None:
     """What the parser understood: a table, then each statement in full with what is to be known of it."""
     if not found:
         return
+    # A column that says nothing costs those that do, where the terminal is narrow.
+    rewriting = any(s.rewrites for s in found)
+    headers = ("#", "STATEMENT", "OBJECTS", "LOSES", *(["REWRITES"] if rewriting else []), "LOCK", "GATE")
     rows = [
         (
             s.position,
             painted(visible(s.tag), ""),
             painted(", ".join(visible(name) for name in s.objects), ""),
             danger(s.danger),
-            painted("may rewrite" if s.rewrites else "", "bold yellow"),
+            *([painted("maybe" if s.rewrites else "", "bold yellow")] if rewriting else []),
             s.lock,
-            "free" if not s.gated else "additive" if s.additive else "needs approval",
+            "free" if not s.gated else "additive" if s.additive else "gated",
         )
         for s in found
     ]
-    show(table(("#", "STATEMENT", "OBJECTS", "LOSES", "TABLE", "LOCK", "GATE"), rows), indent=2)
+    show(table(headers, rows), indent=2)
     say()
     for statement in found:
         say(f"  {statement.position:<4}{visible(statement.sql)}")
