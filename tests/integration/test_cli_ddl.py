@@ -165,8 +165,8 @@ def test_whoever_asked_cannot_decide_and_nothing_is_written(world: World) -> Non
     name = world.tenant(team)
     boss = Person.admin(world, team)
     boss.succeeds("ddl", "submit", name, "--sql", DROP, "--reason", "CHG-9", "--name", "drop")
-    assert "test asked for drop and cannot decide on it" in boss.fails("ddl", "approve", "drop", "--yes")
-    assert "cannot decide" in boss.fails("ddl", "deny", "drop", "--message", "no", "--sha256", SHA[:8])
+    assert "drop was asked for by test, who cannot decide on it" in boss.fails("ddl", "approve", "drop", "--yes")
+    assert "cannot decide on it" in boss.fails("ddl", "deny", "drop", "--message", "no", "--sha256", SHA[:8])
     assert decision(world, team, "drop") == {}
 
 
@@ -269,11 +269,7 @@ def test_submit_can_wait_and_ends_as_wait_does(world: World) -> None:
         ({"phase": "Denied"}, 4, "Denied"),
         ({"phase": "Expired"}, 5, "submit it again"),
         ({"phase": "Invalid", "sha256": None}, 6, "correct it"),
-        (
-            {"phase": "Running", "progress": {"statement": 2, "of": 3, "phase": "scanning heap", "percent": 40}},
-            7,
-            "runs",
-        ),
+        ({"phase": "Running", "progress": {"statement": 2, "of": 3, "phase": "sorting", "percent": 40}}, 7, "runs"),
         ({"phase": None, "sha256": None}, 7, "is the operator running?"),
     ],
     ids=lambda value: str(value.get("phase")) if isinstance(value, dict) else "",
@@ -417,7 +413,7 @@ EVIL = "\x1b[2J[bold red]a[/]\u202e :smile:\r\nerror: fake\u3164\u200b\x9b"
 
 def test_nothing_that_a_tenant_wrote_paints_hides_or_begins_a_line(alone: World) -> None:
     team = alone.team()
-    evil = EVIL.replace("\x00", "")
+    evil = EVIL
     statement = {**STATEMENT, "sql": evil, "tag": evil[:60], "objects": [evil], "notes": [evil], "lock": "x"}
     rehearsal = {
         **REHEARSAL, "drops": [evil], "affected": [{"object": evil, "rows": 1, "bytes": 1}],
@@ -436,7 +432,7 @@ def test_nothing_that_a_tenant_wrote_paints_hides_or_begins_a_line(alone: World)
         done = jane.types("ddl", *command)
         said = done.stdout + done.stderr
         assert all(c.isprintable() or c == "\n" for c in said), command
-        assert "\u3164" not in said.replace("\\u3164", "")
+        assert "\u3164" not in said
         assert "[bold red]a[/]" in said
         assert ":smile:" in said
         assert not any(line.startswith("error: fake") for line in said.splitlines())

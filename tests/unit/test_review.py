@@ -69,7 +69,7 @@ def test_what_was_read_and_waits_may_be_decided_by_somebody_else() -> None:
         (asked(metadata={"deletionTimestamp": rfc3339(NOW)}), "withdrawn"),
         (asked(phase="Invalid"), "is Invalid"),
         (asked(phase="Expired"), "is Expired"),
-        (asked(phase=None, sha256=None), "has not read it yet"),
+        (asked(phase=None, sha256=None), "has not been read"),
         (asked(sha256="0" * 64), "is not that of spec.sql"),
     ],
 )

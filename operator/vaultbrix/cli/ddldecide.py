@@ -8,7 +8,7 @@ import typer
 from vaultbrix.adapters.kube import Conflict, NotFound, resource_type
 from vaultbrix.api.ddlapproval import DDLApproval, Verdict
 from vaultbrix.cli.ddlshow import describe
-from vaultbrix.cli.output import say
+from vaultbrix.cli.output import tell
 from vaultbrix.cli.session import Failed, User
 from vaultbrix.domain import review
 from vaultbrix.domain.request import Misused, Refused
@@ -57,9 +57,9 @@ async def decide(user: User, wish: Wish) -> int:
         "allowNested": wish.allow_nested,
     }
     approval = await _write(user, approval, wish, decision)
-    say(f"DDLApproval {wish.name} in namespace {approval.metadata.namespace} is {str(wish.verdict).lower()} by {by}")
+    tell(f"DDLApproval {wish.name} in namespace {approval.metadata.namespace} is {str(wish.verdict).lower()} by {by}")
     if approving:
-        say(f"to see how it ends: vaultbrix ddl wait {wish.name} -n {approval.metadata.namespace}")
+        tell(f"to see how it ends: vaultbrix ddl wait {wish.name} -n {approval.metadata.namespace}")
     return 0
 
 

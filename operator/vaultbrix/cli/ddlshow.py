@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from vaultbrix.adapters.kube import resource_type
 from vaultbrix.api.ddlapproval import ApprovalPhase, Danger, DDLApproval, Execution, Rehearsal, StatementSummary
 from vaultbrix.api.meta import format_duration, rfc3339
-from vaultbrix.cli.output import Format, document, manifest, paint, painted, say, short, show, table
+from vaultbrix.cli.output import Format, document, manifest, painted, short, show, table, tell
 from vaultbrix.cli.session import User
 from vaultbrix.domain import review
 from vaultbrix.domain.countdown import span
-from vaultbrix.domain.visible import lines, visible
+from vaultbrix.domain.visible import lines
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -46,7 +46,7 @@ async def present(user: User, name: str, form: Format, *, sql: bool) -> int:
         return 0
     describe(approval, sql=sql)
     for step in review.next_steps(approval):
-        say(step)
+        tell(step)
     return 0
 
 
@@ -56,14 +56,14 @@ def describe(approval: DDLApproval, *, sql: bool) -> None:
     _head(approval, now)
     statements(approval.status.statements)
     if not review.genuine(approval):
-        paint("! status.sha256 is not that of spec.sql: the statements above are not those of the text", "bold red")
-        say()
+        tell("! status.sha256 is not that of spec.sql: the statements above are not those of the text", "bold red")
+        tell()
     _rehearsal(approval)
     _run(approval)
     if conditions := review.not_true(approval):
         for condition in conditions:
-            say(f"{condition.type} is {condition.status}: {condition.reason}: {visible(condition.message)}")
-        say()
+            tell(f"{condition.type} is {condition.status}: {condition.reason}: {condition.message}")
+        tell()
     if sql:
         text(approval.spec.sql)
 
@@ -71,16 +71,16 @@ def describe(approval: DDLApproval, *, sql: bool) -> None:
 def _head(approval: DDLApproval, now: datetime) -> None:
     spec, meta = approval.spec, approval.metadata
     phase = approval.status.phase
-    paint(
+    tell(
         f"DDLApproval {meta.name} in namespace {meta.namespace}: {phase or 'New'}, {review.state(approval, now)}",
         "bold",
     )
-    say()
+    tell()
     who = "the operator runs it as the tenant" if spec.execution is Execution.JOB else "the tenant sends it, once"
     limits = f"lock timeout {format_duration(spec.lock_timeout)}, statement timeout "
     _field("tenant", spec.tenant_ref.name)
     _field("requested by", f"{spec.requested_by}, {span(now - meta.creation_timestamp)} ago")
-    _field("reason", visible(spec.reason))
+    _field("reason", spec.reason)
     _field("execution", f"{spec.execution}: {who}; {limits}{format_duration(spec.statement_timeout)}")
     ends = approval.status.expires_at
     _field("valid", f"until {rfc3339(ends)}" if ends else f"for {format_duration(spec.valid_for)} once it is approved")
@@ -88,13 +88,13 @@ def _head(approval: DDLApproval, now: datetime) -> None:
     if spec.decision is not None:
         nested = ", with what functions and DO blocks of it do" if spec.decision.allow_nested else ""
         at = f" at {rfc3339(approval.status.decided_at)}" if approval.status.decided_at else ""
-        message = f": {visible(spec.decision.message)}" if spec.decision.message else ""
+        message = f": {spec.decision.message}" if spec.decision.message else ""
         _field("decision", f"{spec.decision.verdict} by {spec.decision.by}{at}{nested}{message}")
-    say()
+    tell()
 
 
 def _field(name: str, value: str) -> None:
-    say(f"  {name:14}{value}")
+    tell(f"  {name:14}{value}")
 
 
 def danger(found: Danger | None) -> "Text":
@@ -112,56 +112,56 @@ def statements(found: Sequence[StatementSummary]) -> None:
     rows = [
         (
             s.position,
-            painted(visible(s.tag), ""),
-            painted(", ".join(visible(name) for name in s.objects), ""),
+            painted(s.tag),
+            painted(", ".join(s.objects)),
             danger(s.danger),
             *([painted("maybe" if s.rewrites else "", "bold yellow")] if rewriting else []),
-            s.lock,
+            painted(s.lock),
             "free" if not s.gated else "additive" if s.additive else "gated",
         )
         for s in found
     ]
     show(table(headers, rows), indent=2)
-    say()
+    tell()
     for statement in found:
-        say(f"  {statement.position:<4}{visible(statement.sql)}")
+        tell(f"  {statement.position:<4}{statement.sql}")
         for note in review.warnings(statement):
-            paint(f"      ! {visible(note)}", "yellow")
-    say()
+            tell(f"      ! {note}", "yellow")
+    tell()
 
 
 def _rehearsal(approval: DDLApproval) -> None:
     found = approval.status.rehearsal
     match review.rehearsed(approval):
         case review.Rehearsed.NONE:
-            say("Not rehearsed: what CASCADE would take along is not known.")
+            tell("Not rehearsed: what CASCADE would take along is not known.")
         case review.Rehearsed.WAITING:
-            say("Not rehearsed yet.")
+            tell("Not rehearsed yet.")
         case review.Rehearsed.IMPOSSIBLE:
-            paint(f"Cannot be rehearsed: {visible(found.message) if found else 'see its conditions'}", "yellow")
+            tell(f"Cannot be rehearsed: {found.message if found else 'see its conditions'}", "yellow")
         case review.Rehearsed.FAILED:
             at = f" at {rfc3339(found.at)}" if found else ""
-            paint(f"FAILED when it was rehearsed{at}: {visible(review.told(found.error if found else None))}", "red")
+            tell(f"FAILED when it was rehearsed{at}: {review.told(found.error if found else None)}", "red")
         case review.Rehearsed.DONE if found is not None:
-            said = f": {visible(found.message)}" if found.message else ""
-            say(f"Rehearsed at {rfc3339(found.at)} in {found.duration_ms} ms, and rolled back{said}")
+            said = f": {found.message}" if found.message else ""
+            tell(f"Rehearsed at {rfc3339(found.at)} in {found.duration_ms} ms, and rolled back{said}")
     if found is not None:
         _effect(found)
-    say()
+    tell()
 
 
 def _effect(found: Rehearsal) -> None:
     gone, changed = review.victims(found)
     if found.possible and not gone and found.error is None:
-        say("  nothing would be dropped or emptied")
+        tell("  nothing would be dropped or emptied")
     for victim in gone:
-        paint(f"  - {visible(victim.name)}{_size(victim)}", "red")
+        tell(f"  - {victim.name}{_size(victim)}", "red")
     if len(gone) == 512:
-        paint("  - and maybe more: 512 are listed at most", "red")
+        tell("  - and maybe more: 512 are listed at most", "red")
     for victim in changed:
-        paint(f"  ~ {visible(victim.name)}{_size(victim)}{', rewritten' if victim.rewritten else ''}", "yellow")
+        tell(f"  ~ {victim.name}{_size(victim)}{', rewritten' if victim.rewritten else ''}", "yellow")
     for lock in found.locks:
-        say(f"    {lock.mode} on {visible(lock.object)}")
+        tell(f"    {lock.mode} on {lock.object}")
 
 
 def _size(victim: review.Victim) -> str:
@@ -177,22 +177,22 @@ def _run(approval: DDLApproval) -> None:
     if status.started_at is None and status.error is None and not status.executed:
         return
     if status.phase is ApprovalPhase.RUNNING:
-        say(review.progress(approval, now))
+        tell(review.progress(approval, now))
     if status.started_at and status.finished_at:
         lasted = span(status.finished_at - status.started_at)
-        say(f"Ran from {rfc3339(status.started_at)} to {rfc3339(status.finished_at)} ({lasted})")
+        tell(f"Ran from {rfc3339(status.started_at)} to {rfc3339(status.finished_at)} ({lasted})")
     if status.executed:
-        say(f"{status.executed} of {len(status.statements)} statements have taken effect for good")
+        tell(f"{status.executed} of {len(status.statements)} statements have taken effect for good")
     if status.error is not None:
-        paint(f"Failed: {visible(review.told(status.error))}", "red")
-    say()
+        tell(f"Failed: {review.told(status.error)}", "red")
+    tell()
 
 
 def text(sql: str) -> None:
     """The raw text, line by line."""
     for number, line in enumerate(lines(sql), 1):
-        say(f"{number:5} | {line}")
-    say()
+        tell(f"{number:5} | {line}")
+    tell()
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ async def listing(user: User, wanted: Listing) -> int:
     if not found:
         of = f" of Tenant {wanted.tenant}" if wanted.tenant else ""
         where = "any namespace" if wanted.everywhere else f"namespace {namespace}"
-        say(f"no DDLApproval{of} {'waits for a decision ' if wanted.pending else ''}in {where}")
+        tell(f"no DDLApproval{of} {'waits for a decision ' if wanted.pending else ''}in {where}")
         return 0
     headers = ("NAME", "TENANT", "PHASE", "LOSES", "STATEMENTS", "REQUESTED BY", "AGE", "DECIDED BY", "REASON")
     rows = [_row(a, everywhere=wanted.everywhere) for a in found]
@@ -242,8 +242,8 @@ def _row(approval: DDLApproval, *, everywhere: bool) -> list[object]:
         painted(status.phase or "New", _PHASES.get(status.phase, "") if status.phase else ""),
         danger(review.worst(status.statements)),
         len(status.statements) or "",
-        spec.requested_by,
+        painted(spec.requested_by),
         span(datetime.now(UTC) - approval.metadata.creation_timestamp),
-        spec.decision.by if spec.decision else "",
-        short(visible(spec.reason)),
+        painted(spec.decision.by if spec.decision else ""),
+        painted(short(spec.reason)),
     ]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vaultbrix.api.ddlapproval import ApprovalPhase, DDLApproval
-from vaultbrix.cli.output import painted, say, warn
+from vaultbrix.cli.output import painted, tell, warn
 from vaultbrix.cli.session import User
 from vaultbrix.domain import review
 from vaultbrix.domain.countdown import span
@@ -68,15 +68,15 @@ def _tell(approval: DDLApproval, outcome: ApprovalPhase | None, timeout: str, *,
         if status.started_at and status.finished_at:
             took = f"; {len(status.statements)} statements in {span(status.finished_at - status.started_at)}"
         if not quiet:
-            say(f"{name}: {review.state(approval, now)}{took}")
+            tell(f"{name}: {review.state(approval, now)}{took}")
             for step in review.next_steps(approval) if outcome is ApprovalPhase.APPROVED else ():
-                say(step)
+                tell(step)
         return code
     still = f"not settled after {timeout}: " if outcome is None else ""
-    why = visible(review.why(approval)) or "nothing has looked at it yet; is the operator running?"
-    warn(f"error: {name}: {still}{review.state(approval, now)}: {why}")
+    why = review.why(approval) or "nothing has looked at it yet; is the operator running?"
+    warn(visible(f"error: {name}: {still}{review.state(approval, now)}: {why}"))
     for step in review.next_steps(approval):
-        warn(step)
+        warn(visible(step))
     return code
 
 
@@ -98,7 +98,7 @@ class _Lines:
     def __call__(self, approval: DDLApproval) -> None:
         milestone = review.milestone(approval)
         if milestone != self._last:
-            say(f"{approval.metadata.name}: {visible(review.progress(approval, datetime.now(UTC)))}")
+            tell(f"{approval.metadata.name}: {review.progress(approval, datetime.now(UTC))}")
         self._last = milestone
 
 
@@ -118,5 +118,5 @@ class _Screen(AbstractContextManager[Report]):
         self._status.stop()
 
     def _show(self, approval: DDLApproval) -> None:
-        line = visible(review.progress(approval, datetime.now(UTC)))
-        self._status.update(painted(f"{approval.metadata.name}: {line}", ""))
+        line = review.progress(approval, datetime.now(UTC))
+        self._status.update(painted(f"{approval.metadata.name}: {line}"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaultbrix.domain.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -52,16 +54,19 @@ def warn(text: str) -> None:
     typer.echo(_line(text), err=True)
 
 
-def painted(text: object, style: str) -> "Text":
-    """A cell of a table, as plain but with blanks as they are, in a style of rich."""
+def painted(text: object, style: str = "") -> "Text":
+    """A cell of a table in a style of rich, with what cannot be seen made visible."""
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(_line(str(text)), style)
+    return Text(visible(str(text)), style)
 
 
-def paint(text: str, style: str) -> None:
-    """As say, in a style of rich where there is a terminal."""
-    _console(None).print(painted(text, style), soft_wrap=True)
+def tell(text: str = "", style: str = "") -> None:
+    """A line with what cannot be seen made visible; in a style of rich where there is a terminal."""
+    if style:
+        _console(None).print(painted(text, style), soft_wrap=True)
+    else:
+        say(visible(text))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":

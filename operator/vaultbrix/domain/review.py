@@ -22,7 +22,7 @@ from vaultbrix.api.meta import rfc3339
 from vaultbrix.domain.countdown import span
 from vaultbrix.domain.ddlplan import digest
 from vaultbrix.domain.request import Misused, Refused
-from vaultbrix.domain.visible import foreign
+from vaultbrix.domain.visible import foreign, visible
 
 # What a person types, or a script names, so that it decides on no other text than the one it means.
 PREFIX = 8
@@ -203,33 +203,49 @@ def settled(approval: DDLApproval, *, decided: bool) -> ApprovalPhase | None:
 
 def check_decision(approval: DDLApproval, verdict: Verdict, by: str, *, despite_rehearsal: bool = False) -> str:
     """The sha256 to decide on. Raises Refused when the decision would not count, or not mean what was shown."""
-    name, phase, decision = approval.metadata.name, approval.status.phase, approval.spec.decision
-    another = "another decision needs another DDLApproval: vaultbrix ddl submit"
+    objection = _objection(approval, by)
+    if objection is None and verdict is Verdict.APPROVED and not despite_rehearsal:
+        objection = _doubt(approval)
+    if objection is not None:
+        raise Refused(visible(f"{approval.metadata.name} {objection}"))
+    assert approval.status.sha256 is not None
+    return approval.status.sha256
+
+
+def _objection(approval: DDLApproval, by: str) -> str | None:
+    phase, decision, sha256 = approval.status.phase, approval.spec.decision, approval.status.sha256
     if approval.deleting:
-        raise Refused(f"{name} is withdrawn: it was deleted; nothing to decide")
+        return "is withdrawn: it was deleted; nothing to decide"
     if decision is not None:
-        raise Refused(f"{name} was decided: {decision.verdict} by {decision.by}; a decision is written once, {another}")
-    if phase not in _UNDECIDED:
-        raise Refused(f"{name} is {phase}, so nothing is left to decide ({why(approval) or 'see its conditions'})")
-    if by == approval.spec.requested_by:
-        raise Refused(f"{by} asked for {name} and cannot decide on it; ask another admin, or withdraw it with kubectl")
-    sha256 = approval.status.sha256
-    if sha256 is None:
-        raise Refused(f"{name}: the operator has not read it yet, so there is no sha256 to decide on; is it running?")
-    if not genuine(approval):
-        raise Refused(
-            f"{name}: status.sha256 is not that of spec.sql, so what the status says is of another text; "
-            "somebody else than the operator wrote it: find out who"
+        return (
+            f"was decided: {decision.verdict} by {decision.by}; a decision is written once, another one needs another "
+            "DDLApproval: vaultbrix ddl submit"
         )
-    if verdict is Verdict.APPROVED and not despite_rehearsal:
-        option = "approve it all the same with --despite-rehearsal"
-        match rehearsed(approval):
-            case Rehearsed.FAILED:
-                failed = approval.status.rehearsal.error if approval.status.rehearsal else None
-                raise Refused(f"{name} failed when it was rehearsed ({told(failed)}) and would fail again; {option}")
-            case Rehearsed.WAITING:
-                raise Refused(f"{name} is not rehearsed yet, so its effect is not known; try again soon, or {option}")
-    return sha256
+    if phase not in _UNDECIDED:
+        return f"is {phase}, so nothing is left to decide ({why(approval) or 'see its conditions'})"
+    if by == approval.spec.requested_by:
+        return f"was asked for by {by}, who cannot decide on it; ask another admin, or withdraw it with kubectl delete"
+    if sha256 is None:
+        return "has not been read by the operator yet, so there is no sha256 to decide on; is the operator running?"
+    if not genuine(approval):
+        return (
+            "has a status.sha256 that is not that of spec.sql, so what the status says is of another text; somebody "
+            "else than the operator wrote it: find out who"
+        )
+    return None
+
+
+def _doubt(approval: DDLApproval) -> str | None:
+    anyway = "approve it all the same with --despite-rehearsal"
+    match rehearsed(approval):
+        case Rehearsed.FAILED:
+            found = approval.status.rehearsal
+            error = told(found.error if found else None)
+            return f"failed when it was rehearsed ({error}) and would fail again; {anyway}"
+        case Rehearsed.WAITING:
+            return f"is not rehearsed yet, so its effect is not known; try again soon, or {anyway}"
+        case _:
+            return None
 
 
 def told(error: ExecutionError | None) -> str:
