@@ -40,6 +40,7 @@ REHEARSAL = {
     ],
     "locks": [{"object": "tenant_acme.items", "mode": "ShareRowExclusiveLock"}],
 }
+SORTING = {"statement": 2, "of": 3, "phase": "sorting", "percent": 40}
 FAILED = {"possible": True, "at": NOW, "error": {"sqlstate": "2BP01", "message": "others depend on it", "statement": 1}}
 
 
@@ -119,12 +120,12 @@ def test_a_change_is_asked_for_shown_approved_and_runs(world: World, tmp_path: P
     assert "waits for a decision: drop" in boss.types("explain", "--ip", "203.0.113.9", "--tenant", name).stdout
     said = boss.succeeds("ddl", "show", "drop", "--sql")
     sha = digest(made["spec"]["sql"]).hex()
-    for part in ("Pending, waits for a decision", "CHG-7", sha, "DROP TABLE orders", f"ddl approve drop -n {team}",
+    for part in ("Pending, has waited", "CHG-7", sha, "DROP TABLE orders", f"ddl approve drop -n {team}",
                  "    1 | -- CHG-7\n    2 | DROP TABLE orders;\n"):  # fmt: skip
         assert part in said
     waiting = Process(jane.command("ddl", "wait", "drop"), tmp_path / "wait.log", env=jane.environment)
     waiting.start()
-    wait_for("it says what it waits for", lambda: "drop: Pending: waits for a decision" in waiting.text())
+    wait_for("it says what it waits for", lambda: "for a decision" in waiting.text())
     said = boss.succeeds("ddl", "approve", "drop", "--sha256", sha[:8], "--message", "fine")
     assert "is approved by test" in said
     run_job(world, made["metadata"]["uid"])
@@ -258,7 +259,7 @@ def test_submit_can_wait_and_ends_as_wait_does(world: World) -> None:
     jane = Person.admin(world, team)
     done = jane.types("ddl", "submit", name, "--sql", DROP, "--reason", "CHG-1", "--wait", "--timeout", "1s")
     assert done.returncode == 7
-    assert "not settled after 1s: waits for a decision" in done.stderr
+    assert "not settled after 1s: has waited" in done.stderr
     assert "vaultbrix ddl approve" in done.stderr
 
 
@@ -269,7 +270,7 @@ def test_submit_can_wait_and_ends_as_wait_does(world: World) -> None:
         ({"phase": "Denied"}, 4, "Denied"),
         ({"phase": "Expired"}, 5, "submit it again"),
         ({"phase": "Invalid", "sha256": None}, 6, "correct it"),
-        ({"phase": "Running", "progress": {"statement": 2, "of": 3, "phase": "sorting", "percent": 40}}, 7, "runs"),
+        ({"phase": "Running", "progress": SORTING}, 7, "not settled after 1s: runs (Running: why)"),
         ({"phase": None, "sha256": None}, 7, "is the operator running?"),
     ],
     ids=lambda value: str(value.get("phase")) if isinstance(value, dict) else "",
@@ -349,6 +350,13 @@ def test_a_status_that_is_not_of_the_text_is_not_approved(alone: World) -> None:
     assert "statements above are not those of the text" in boss.succeeds("ddl", "show", "drop")
     assert "somebody else than the operator wrote it" in boss.fails("ddl", "approve", "drop", "--sha256", "0" * 8)
     assert decision(alone, team, "drop") == {}
+
+
+def test_a_status_that_says_less_than_the_text_is_contradicted(alone: World) -> None:
+    team = alone.team()
+    told(alone, team, "drop", sql=f"{DROP}; DROP TABLE customers")
+    said = Person.admin(alone, team).succeeds("ddl", "show", "drop")
+    assert "! read here, statement 2 is: DROP TABLE customers" in said
 
 
 @pytest.mark.parametrize("typed", [SHA[:7], "yes", ""])

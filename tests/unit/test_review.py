@@ -265,21 +265,63 @@ def test_progress_says_what_runs_and_a_log_gets_no_line_for_every_percent() -> N
 
     found = running(phase="building index", percent=43)
     assert review.progress(found, NOW) == "Running: statement 2 of 5, building index, 43 %"
-    assert review.progress(asked(), NOW + MINUTE) == "Pending: waits for a decision since 1m"
+    assert review.progress(asked(), NOW + MINUTE) == "Pending: has waited 1m for a decision"
     assert review.milestone(found) == review.milestone(running(phase="building index", percent=44))
     assert review.milestone(found) != review.milestone(running(phase="building index", percent=51))
     assert review.milestone(found) != review.milestone(running(phase="sorting", percent=43))
 
 
+def test_a_status_that_says_something_else_than_the_text_is_noticed() -> None:
+    assert review.contradictions(asked()) == []
+    hidden = asked(statements=[statement(sql="SELECT 1"), statement(2)])
+    assert review.contradictions(hidden) == [
+        "read here, statement 1 is: DROP TABLE a",
+        "read here, statement 2 is: not there",
+    ]
+    assert review.contradictions(asked(phase="Succeeded", statements=[])) == []
+    newer = approval(sql="BEGIN", status={"phase": "Pending", "sha256": SHA})
+    assert "controls the transaction" in review.contradictions(newer)[0]
+
+
 def test_each_cause_is_told_once_and_what_ran_has_none() -> None:
     conditions = [
         *true("Parsed"),
-        condition("Executed", "Undecided", message="waits"),
-        condition("Ready", "Undecided", message="waits"),
+        condition("Executed", "TenantSuspended", message="suspended"),
+        condition("Ready", "TenantSuspended", message="suspended"),
         condition("PassIssued", "Waiting", message="nothing through"),
     ]
-    assert [c.type for c in review.not_true(asked(conditions=conditions))] == ["Ready", "PassIssued"]
+    found = asked(phase="Approved", decision=APPROVED, conditions=conditions)
+    assert [c.type for c in review.not_true(found)] == ["Ready", "PassIssued"]
     assert review.not_true(asked(phase="Succeeded", conditions=conditions)) == []
+
+
+def test_that_nobody_has_decided_is_said_once_and_what_else_is_amiss_is_said_too() -> None:
+    found = asked(
+        conditions=[
+            condition("Ready", "TenantNotFound", message="no Tenant acme"),
+            condition("Decided", "Undecided", message="no admin has decided yet"),
+            condition("PassIssued", "Waiting", message="nothing through"),
+            condition("Rehearsed", "Waiting", message="waits for the Tenant"),
+        ]
+    )
+    assert [c.type for c in review.not_true(found)] == ["Ready", "Rehearsed"]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (asked(phase=None, sha256=None), "is the operator running?"),
+        (asked(conditions=[condition("Ready", "Undecided", message="waits")]), "has waited 0s for a decision"),
+        (
+            asked(phase="Approved", decision=APPROVED, conditions=[condition("Ready", "TenantSuspended", message="s")]),
+            f"approved by {BOSS} (TenantSuspended: s)",
+        ),
+        (asked(phase="Denied", conditions=[condition("Ready", "Denied", message="denied: no")]), "Denied: denied: no"),
+        (asked(phase="Failed"), "Failed: failed"),
+    ],
+)
+def test_why_it_is_not_there_yet_is_one_line(found: DDLApproval, says: str) -> None:
+    assert review.shortfall(found, NOW).endswith(says)
 
 
 @given(

@@ -58,6 +58,11 @@ def describe(approval: DDLApproval, *, sql: bool) -> None:
     if not review.genuine(approval):
         tell("! status.sha256 is not that of spec.sql: the statements above are not those of the text", "bold red")
         tell()
+    if differences := review.contradictions(approval):
+        tell("! The status does not say what this program reads: another version, or somebody wrote it.", "bold red")
+        for difference in differences:
+            tell(f"! {difference}", "bold red")
+        tell()
     _rehearsal(approval)
     _run(approval)
     if conditions := review.not_true(approval):

@@ -73,8 +73,7 @@ def _tell(approval: DDLApproval, outcome: ApprovalPhase | None, timeout: str, *,
                 tell(step)
         return code
     still = f"not settled after {timeout}: " if outcome is None else ""
-    why = review.why(approval) or "nothing has looked at it yet; is the operator running?"
-    warn(visible(f"error: {name}: {still}{review.state(approval, now)}: {why}"))
+    warn(visible(f"error: {name}: {still}{review.shortfall(approval, now)}"))
     for step in review.next_steps(approval):
         warn(visible(step))
     return code

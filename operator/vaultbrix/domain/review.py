@@ -20,7 +20,7 @@ from vaultbrix.api.ddlapproval import (
 )
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.domain.countdown import span
-from vaultbrix.domain.ddlplan import digest
+from vaultbrix.domain.ddlplan import RejectedText, digest, plan
 from vaultbrix.domain.request import Misused, Refused
 from vaultbrix.domain.visible import foreign, visible
 
@@ -127,13 +127,30 @@ def genuine(approval: DDLApproval) -> bool:
     return approval.status.sha256 in (None, digest(approval.spec.sql).hex())
 
 
+def contradictions(approval: DDLApproval) -> list[str]:
+    """What the same parser reads here of a text that waits for a decision, where the status says something else."""
+    if not waiting(approval) or approval.status.sha256 is None:
+        return []
+    try:
+        here = {s.position: s.sql for s in plan(approval.spec.sql).statements}
+    except RejectedText as error:
+        return [f"here, it would be rejected: {error}"]
+    there = {s.position: s.sql for s in approval.status.statements}
+    differing = sorted(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
+    return [f"read here, statement {n} is: {here.get(n, 'not there')}" for n in differing]
+
+
 def not_true(approval: DDLApproval) -> list[Condition]:
-    """Conditions that are not True, Ready first, each cause once; none for one that has run."""
+    """Conditions that are not True, Ready first, each cause once.
+
+    None for one that has run, and none that say only that nobody has decided yet.
+    """
     if approval.status.phase is ApprovalPhase.SUCCEEDED:
         return []
     found: dict[tuple[str, str], Condition] = {}
     for condition in sorted(approval.status.conditions, key=lambda c: c.type != ConditionType.READY):
-        if condition.status != "True":
+        expected = condition.reason == Reason.UNDECIDED or condition.type == ConditionType.PASS_ISSUED
+        if condition.status != "True" and not (expected and waiting(approval)):
             found.setdefault((condition.reason, condition.message), condition)
     return list(found.values())
 
@@ -148,12 +165,12 @@ def state(approval: DDLApproval, now: datetime) -> str:
         case None:
             return "not looked at by the operator yet"
         case ApprovalPhase.PENDING:
-            return f"waits for a decision since {span(now - approval.metadata.creation_timestamp)}"
+            return f"has waited {span(now - approval.metadata.creation_timestamp)} for a decision"
         case ApprovalPhase.APPROVED:
             left = f", for {span(status.expires_at - now)} more" if status.expires_at else ""
             return f"approved by {by}{left}"
         case ApprovalPhase.RUNNING:
-            return f"runs since {span(now - status.started_at)}" if status.started_at else "runs"
+            return f"has run for {span(now - status.started_at)}" if status.started_at else "runs"
         case ApprovalPhase.SUCCEEDED | ApprovalPhase.FAILED as phase:
             done = "ran" if phase is ApprovalPhase.SUCCEEDED else "failed"
             return f"{done} {span(now - status.finished_at)} ago" if status.finished_at else done
@@ -169,6 +186,17 @@ def why(approval: DDLApproval) -> str:
     """What the operator says last, in one line; empty when it has said nothing."""
     ready = _condition(approval, ConditionType.READY)
     return f"{ready.reason}: {ready.message}" if ready else ""
+
+
+def shortfall(approval: DDLApproval, now: datetime) -> str:
+    """Why it did not come to what is waited for, or has not yet, in one line."""
+    status = approval.status
+    if status.phase is None:
+        return "nothing has looked at it yet; is the operator running?"
+    said = why(approval)
+    if status.phase in FINAL_PHASES:
+        return said or f"{status.phase}: {state(approval, now)}"
+    return f"{state(approval, now)}{f' ({said})' if said and not waiting(approval) else ''}"
 
 
 def progress(approval: DDLApproval, now: datetime) -> str:
