@@ -180,6 +180,8 @@ def test_what_is_not_to_be_seen_at_a_glance_is_said() -> None:
     assert review.warnings(summary(sql="x" * 1024)) == ["longer than is shown here"]
     (said,) = review.warnings(summary(sql="DROP TABLE \u043erders"))
     assert "U+043E CYRILLIC SMALL LETTER O" in said
+    known = summary(sql="DROP TABLE \u043erders", notes=["name holds U+043E"])
+    assert review.warnings(known) == ["name holds U+043E"]
     (said,) = review.warnings(summary(sql="".join(chr(0x4E00 + n) for n in range(20))))
     assert said.endswith("and 15 more")
 

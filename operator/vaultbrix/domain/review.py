@@ -111,7 +111,8 @@ def warnings(statement: StatementSummary) -> list[str]:
         found.append("runs outside a transaction: what it did stays when a later statement fails")
     if cut(statement):
         found.append("longer than is shown here")
-    if strange := foreign(statement.sql):
+    strange = foreign(statement.sql)
+    if strange and not any(strange[0].split()[0] in note for note in statement.notes):
         more = f" and {len(strange) - MOST_FOREIGN} more" if len(strange) > MOST_FOREIGN else ""
         found.append(f"characters that are not Latin: {', '.join(strange[:MOST_FOREIGN])}{more}")
     return found

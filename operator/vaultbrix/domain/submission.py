@@ -77,7 +77,7 @@ def _refusal(option: str, text: str, message: str) -> Refusal:
     number, column = int(place[1]), int(place[2] or 0)
     rows = text.replace("\r\n", "\n").split("\n")
     row = rows[number - 1] if number <= len(rows) else ""
-    if row.lstrip().startswith("\\"):
+    if row.lstrip().startswith("\\") and "psql" not in shown:
         shown += "; commands of psql, which begin with \\, cannot be part of it"
     return Refusal(shown, *_excerpt(row, column))
 
