@@ -1,12 +1,15 @@
 """The command line as a person uses it: a process of its own, with a kubeconfig of that person."""
 
 import json
+import os
+import pty
+import select
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.harness.processes import VAULTBRIX
-from tests.harness.shell import TOP, run
+from tests.harness.shell import TOP, run, wait_for
 from tests.harness.world import World
 
 READ = ["get", "list", "watch"]
@@ -53,6 +56,17 @@ class Person:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def pipes(self, content: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """As types, with something on standard input."""
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(self.command(*arguments), input=content, capture_output=True, env=environment, timeout=60)
+        assert b"Traceback" not in done.stderr, done.stderr
+        return done
+
+    def terminal(self, *arguments: str) -> "Terminal":
+        """Start a command at a terminal."""
+        return Terminal(self.command(*arguments), {**os.environ, **self.environment, "TERM": "xterm"})
+
     def succeeds(self, *arguments: str) -> str:
         """Run a command that must end well; returns what it printed."""
         done = self.types(*arguments)
@@ -64,6 +78,51 @@ class Person:
         done = self.types(*arguments)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stderr
+
+
+class Terminal:
+    """A command at a terminal of its own."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._screen, inside = pty.openpty()
+        self._process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environment)
+        os.close(inside)
+        self._seen = b""
+
+    @property
+    def text(self) -> str:
+        """All that was printed, control sequences included."""
+        return self._seen.decode(errors="replace")
+
+    def awaits(self, what: str) -> None:
+        """Read until it has printed that."""
+        wait_for(f"the terminal shows {what}", lambda: what in self._read(), tell=lambda: self.text)
+
+    def types(self, text: str) -> None:
+        """Type a line."""
+        os.write(self._screen, text.encode() + b"\n")
+
+    def ends(self) -> int:
+        """Wait for its end; returns its exit code."""
+        wait_for("it has ended", self._ended, tell=lambda: self.text)
+        self._read()
+        os.close(self._screen)
+        assert "Traceback" not in self.text, self.text
+        return self._process.wait()
+
+    def _ended(self) -> bool:
+        # A process that nobody reads from may wait for that instead of ending.
+        self._read()
+        return self._process.poll() is not None
+
+    def _read(self) -> str:
+        while select.select([self._screen], [], [], 0)[0]:
+            try:
+                self._seen += os.read(self._screen, 65536)
+            except OSError:
+                # The other side is closed (Linux says EIO).
+                break
+        return self.text
 
 
 def may(verbs: list[str], *plurals: str) -> dict[str, Any]:

@@ -24,6 +24,19 @@ def test_nothing_heavy_is_loaded_before_it_is_known_what_to_do() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("command", ["submit", "list", "show", "approve", "deny", "wait"])
+def test_every_command_for_ddl_explains_itself(command: str) -> None:
+    done = types("ddl", command, "--help")
+    assert done.returncode == 0
+    assert f"ddl {command} [OPTIONS]" in done.stdout
+    assert command in types("ddl", "--help").stdout
+
+
+def test_the_entry_point_of_jobs_is_no_command_for_people() -> None:
+    assert not any(line.split()[:1] == ["run"] for line in types("ddl", "--help").stdout.splitlines())
+    assert types("ddl", "run", "--help").returncode == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = types(command, "--help")
@@ -42,6 +55,21 @@ def test_every_command_explains_itself(command: str) -> None:
         (["revoke", "jane", "--timeout", "0s"], "error: --timeout 0s: must be at least 1s"),
         (["rules", "--watch", "-o", "yaml"], "error: --watch"),
         (["rules", "-o", "xml"], "'xml'"),
+        (["ddl", "submit", "acme", "--reason", "x"], "error: give exactly one of -f"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "a", "-f", "b"], "error: give exactly one of -f"),
+        (["ddl", "submit", "acme", "--reason", " ", "--sql", "DROP TABLE a"], "error: --reason: say why"),
+        (["ddl", "submit", "acme", "--reason", "x", "-f", "/no/such"], "error: -f /no/such: cannot be read: No such"),
+        (["ddl", "submit", "acme", "--reason", "x", "-f", "/"], "error: -f /: cannot be read: Is a directory"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", ""], "error: --sql: is empty"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABEL a"], "error: --sql: line 1, column 6: syntax"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABLE a\x1b[2J"], "U+001B is invisible"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--valid-for", "0s"], "error: --valid-for 0s"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--name", "No Name"], "error: --name No Name"),
+        (["ddl", "approve", "drop", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),
+        (["ddl", "deny", "drop", "--message", " "], "error: --message: say why"),
+        (["ddl", "deny", "drop"], "--message"),
+        (["ddl", "wait", "drop", "--timeout", "soon"], "error: --timeout soon"),
+        (["ddl", "wait", "drop", "--for", "ever"], "'ever'"),
     ],
     ids=str,
 )

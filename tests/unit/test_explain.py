@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.builders import HOUR, MINUTE, NOW, Raw, rule, server, tenant, true
+from tests.unit.builders import HOUR, MINUTE, NOW, Raw, approval, rule, server, tenant, true
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.meta import rfc3339
@@ -215,3 +215,13 @@ def test_nobody_is_said_to_be_let_in_whom_no_open_rule_covers(rules: Any, hours:
     covered = any(g is not None and g.covers(parse_ip(ip)) for g in grants)
     assert not found.admitted or covered
     assert found.headline
+
+
+def test_ddl_of_the_tenant_that_waits_is_mentioned() -> None:
+    decided = approval("decided", status={"phase": "Succeeded"})
+    others = approval("others", tenantRef={"name": "beta"})
+    one = asked(enforced(), approvals=(decided, others, approval("drop")))
+    assert one.admitted
+    assert one.notes == ("DDL of the tenant that waits for a decision: drop (vaultbrix ddl list -n team)",)
+    (note,) = asked(enforced(), approvals=(approval("drop"), approval("alter"))).notes
+    assert "alter and 1 more" in note

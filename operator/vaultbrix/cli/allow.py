@@ -6,7 +6,6 @@ from shlex import quote
 
 from vaultbrix.adapters.kube import Conflict, Object, resource_type
 from vaultbrix.api.accessrule import AccessRule, RuleLogin
-from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -16,7 +15,6 @@ from vaultbrix.domain import request
 from vaultbrix.domain.access import deadline_of, rule_login, start_of
 from vaultbrix.domain.countdown import countdown
 from vaultbrix.domain.progress import Progress, lacking, opening
-from vaultbrix.runtime.errors import Blocked
 
 ME = "me"
 
@@ -81,12 +79,7 @@ async def allow(user: User, wanted: Wanted) -> int:
 
 async def _rules_of(user: User, tenant: Tenant) -> list[AccessRule]:
     """As far as the person may see them; the operator sees all."""
-    try:
-        found = await user.objects(AccessRule, user.namespace)
-    except Blocked as error:
-        if error.reason is not Reason.FORBIDDEN:
-            raise
-        return []
+    found = await user.permitted(AccessRule, user.namespace)
     return [r for r in found if r.spec.tenant_ref.name == tenant.metadata.name]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vaultbrix.adapters.kube import Gone, Object, resource_type
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType
+from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.cli.output import Format, document, manifest, say, short, show, table
@@ -160,7 +161,8 @@ async def explain(user: User, ip: str, name: str) -> int:
         address = await user.own_address("--ip", tenant)
     server, hidden = await user.server_of(tenant)
     found = await user.objects(AccessRule, user.namespace)
-    view = domain.View(user.namespace, name, tenant, server, tuple(found), server_hidden=hidden)
+    approvals = tuple(await user.permitted(DDLApproval, user.namespace))
+    view = domain.View(user.namespace, name, tenant, server, tuple(found), hidden, approvals)
     now = datetime.now(UTC)
     told = domain.explain(address, view, now)
     say(f"{'yes' if told.admitted else 'no'}: {told.headline}")

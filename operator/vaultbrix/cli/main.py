@@ -1,23 +1,21 @@
 """The command line."""
 
 import asyncio
-import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from vaultbrix.cli import access, audit
+from vaultbrix.cli import access, audit, ddl
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Secure access to PostgreSQL."
 )
 access.register(app)
-ddl = typer.Typer(no_args_is_help=True, help="Approved DDL.")
 app.add_typer(audit.app, name="audit")
-app.add_typer(ddl, name="ddl")
+app.add_typer(ddl.app, name="ddl")
 
 ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
 
@@ -75,21 +73,6 @@ def agent(
         echo_port=echo_port,
     )
     run(main(options))
-
-
-@ddl.command("run")
-def ddl_run(directory: Annotated[Path, typer.Option(help="The mounted Secret of the Job.")]) -> None:
-    """Run an approved text once; the entry point of a DDLApproval's Job."""
-    from vaultbrix.cli.process import configure_logging  # noqa: PLC0415
-    from vaultbrix.ddl.run import Order  # noqa: PLC0415 - the parser is needed here only
-    from vaultbrix.ddl.run import run as run_order  # noqa: PLC0415
-
-    configure_logging()
-    code, error = run_order(Order.read(directory))
-    message = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
-    if error is not None and message.exists():
-        message.write_text(error.model_dump_json(by_alias=True))
-    raise typer.Exit(code)
 
 
 @app.command()

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaultbrix.domain.visible import visible
+
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 # Beyond any terminal: in a pipe, a row stays one line.
 _PIPE_WIDTH = 4096
@@ -50,8 +54,23 @@ def warn(text: str) -> None:
     typer.echo(_line(text), err=True)
 
 
+def painted(text: object, style: str = "") -> "Text":
+    """A cell of a table in a style of rich, with what cannot be seen made visible."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(visible(str(text)), style)
+
+
+def tell(text: str = "", style: str = "") -> None:
+    """A line with what cannot be seen made visible; in a style of rich where there is a terminal."""
+    if style:
+        _console(None).print(painted(text, style), soft_wrap=True)
+    else:
+        say(visible(text))
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
-    """A table whose cells are text and no markup."""
+    """A table whose cells are text and no markup; those that are painted stay so."""
     from rich.table import Table  # noqa: PLC0415 - only for those who print one
     from rich.text import Text  # noqa: PLC0415
 
@@ -59,19 +78,22 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
     for header in headers:
         found.add_column(header, overflow="fold")
     for row in rows:
-        found.add_row(*(Text(plain(cell)) for cell in row))
+        found.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
     return found
 
 
 def show(found: "Table", *, indent: int = 0) -> None:
     """Print a table: as wide as the terminal, or one line for each row in a pipe."""
-    from rich.console import Console  # noqa: PLC0415
     from rich.padding import Padding  # noqa: PLC0415
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _PIPE_WIDTH))
-    Console(width=width, markup=False, emoji=False, highlight=False).print(
-        Padding(found, (0, 0, 0, indent), expand=False)
-    )
+    _console(width).print(Padding(found, (0, 0, 0, indent), expand=False))
+
+
+def _console(width: int | None) -> "Console":
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def document(value: Any, form: Format) -> None:

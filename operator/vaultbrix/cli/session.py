@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from vaultbrix.adapters import echo
 from vaultbrix.adapters.kube import Conflict, Gone, Kube, NotFound, Object, default_namespace, resource_type
-from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import GROUP
 from vaultbrix.api.postgresserver import PostgresServer
@@ -63,6 +62,15 @@ class User:
     async def objects(self, model: type[R], namespace: str) -> list[R]:
         """All objects of a namespace, or of all where it is empty; one that cannot be read is told and left out."""
         return self.read(model, (await self.raw(model, namespace))["items"])
+
+    async def permitted(self, model: type[R], namespace: str) -> list[R]:
+        """As objects; none where the person may not see them."""
+        try:
+            return await self.objects(model, namespace)
+        except Blocked as error:
+            if error.reason is not Reason.FORBIDDEN:
+                raise
+            return []
 
     async def raw(self, model: type[R], namespace: str) -> Object:
         """As objects, as the API server answers."""
@@ -115,22 +123,26 @@ class User:
         except Expected as error:
             raise Failed(f"{option} me: {error.message}; {give}") from None
 
-    async def follow(
-        self, rule: AccessRule, done: Callable[[AccessRule], bool], timeout: float
-    ) -> tuple[AccessRule, Object, bool]:
-        """Read the rule until ``done`` or for ``timeout`` seconds; returns it as last read, and whether it was done."""
+    async def follow(self, known: R, done: Callable[[R], bool], timeout: float) -> tuple[R, Object, bool]:
+        """Read an object until ``done`` or for ``timeout`` seconds; returns its last state, and whether it was done."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        kind = resource_type(AccessRule)
         while True:
-            try:
-                raw = await self.kube.get(kind, rule.metadata.namespace, rule.metadata.name)
-            except NotFound:
-                raise Failed(f"AccessRule {rule.metadata.name} was deleted meanwhile; that ends it") from None
-            found = _parse(AccessRule, raw)
+            found, raw = await self.again(known)
             if done(found) or loop.time() >= end:
                 return found, raw, done(found)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def again(self, known: R) -> tuple[R, Object]:
+        """The object as it is now. Raises Failed when it, and not just another of its name, is gone."""
+        kind = resource_type(type(known))
+        try:
+            raw = await self.kube.get(kind, known.metadata.namespace, known.metadata.name)
+        except NotFound:
+            raw = {}
+        if raw.get("metadata", {}).get("uid") != known.metadata.uid:
+            raise Failed(f"{kind.kind} {known.metadata.name} was deleted meanwhile; that ends it")
+        return _parse(type(known), raw), raw
 
     async def _missing(self, model: type[R], name: str) -> str:
         kind = resource_type(model)

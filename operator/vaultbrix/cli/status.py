@@ -5,7 +5,7 @@ from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, is_true
-from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.ddlapproval import Danger, DDLApproval
 from vaultbrix.api.meta import Resource, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -14,6 +14,7 @@ from vaultbrix.cli.session import User
 from vaultbrix.domain.access import deadline_of
 from vaultbrix.domain.countdown import countdown, span
 from vaultbrix.domain.overview import Overview, not_true, overview
+from vaultbrix.domain.review import worst
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.runtime.store import R
 
@@ -89,7 +90,13 @@ def _report(found: Overview, unseen: list[str]) -> dict[str, Any]:
         "rulesEnding": [{**_where(r), "expiresAt": rfc3339(deadline_of(r))} for r in found.ending],
         "rulesNotReady": [{**_where(r), **_why(r.status.conditions)} for r in found.rules_not_ready],
         "approvalsWaiting": [
-            {**_where(a), "requestedBy": a.spec.requested_by, "reason": a.spec.reason} for a in found.approvals_waiting
+            {
+                **_where(a),
+                "requestedBy": a.spec.requested_by,
+                "reason": a.spec.reason,
+                "danger": worst(a.status.statements),
+            }
+            for a in found.approvals_waiting
         ],
         "notSeen": unseen,
     }
@@ -114,7 +121,13 @@ def _print(found: Overview, unseen: list[str], now: datetime) -> None:
     say(f"Approvals that wait for a decision: {len(found.approvals_waiting) or 'none'}")
     for approval in found.approvals_waiting:
         age = span(now - approval.metadata.creation_timestamp)
-        say(f"  {approval.display}: since {age}, {approval.spec.requested_by}: {short(approval.spec.reason)}")
+        danger = worst(approval.status.statements) or Danger.UNKNOWN
+        say(
+            f"  {approval.display}: since {age}, loses: {danger.lower()}, {approval.spec.requested_by}: "
+            f"{short(approval.spec.reason)}"
+        )
+    for approval in found.approvals_waiting[:1]:
+        say(f"  to look at the first: vaultbrix ddl show {approval.metadata.name} -n {approval.metadata.namespace}")
     for text in unseen:
         say(f"Not seen: {text}")
 

@@ -7,10 +7,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
 from vaultbrix.api.conditions import Condition, ConditionType
+from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.access import AccessVerdict, Address, deadline_of, decide_all, rule_login
 from vaultbrix.domain.countdown import ended_at, span
+from vaultbrix.domain.review import by_urgency, waiting
 
 MOST_ENDED = 3
 MOST_NEAR = 3
@@ -20,7 +22,7 @@ MOST_NEAR = 3
 class View:
     """What the caller sees. ``server`` is None where it does not exist, or where ``server_hidden`` forbids to see it.
 
-    ``rules`` are those of the tenant's namespace.
+    ``rules`` and ``approvals`` are those of the tenant's namespace.
     """
 
     namespace: str
@@ -29,6 +31,7 @@ class View:
     server: PostgresServer | None
     rules: tuple[AccessRule, ...] = ()
     server_hidden: bool = False
+    approvals: tuple[DDLApproval, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,11 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
                 f"{address} is cluster-internal (trustedCIDRs): it reaches PostgreSQL, "
                 "but logs in as a tenant only under a rule"
             )
+    if undecided := by_urgency(a for a in view.approvals if a.spec.tenant_ref.name == view.name and waiting(a)):
+        found.append(
+            f"DDL of the tenant that waits for a decision: {undecided[0].metadata.name}"
+            f"{f' and {len(undecided) - 1} more' if undecided[1:] else ''} (vaultbrix ddl list -n {view.namespace})"
+        )
     for rule in view.rules:
         other = rule.spec.tenant_ref.name
         if other == view.name or rule.status.phase is not AccessPhase.OPEN or ended_at(rule, now) is not None:

@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Condition, ConditionType, is_true
-from vaultbrix.api.ddlapproval import ApprovalPhase, DDLApproval
+from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.access import deadline_of, start_of
 from vaultbrix.domain.countdown import ended_at
+from vaultbrix.domain.review import by_urgency, waiting
 
 SOON = timedelta(hours=1)
 
@@ -49,12 +50,7 @@ def overview(
         rules_not_ready=tuple(
             sorted((r for r in due if not is_true(r.status.conditions, ConditionType.READY)), key=_key)
         ),
-        approvals_waiting=tuple(
-            sorted(
-                (a for a in approvals if a.spec.decision is None and a.status.phase in (None, ApprovalPhase.PENDING)),
-                key=lambda a: a.metadata.creation_timestamp,
-            )
-        ),
+        approvals_waiting=tuple(by_urgency(a for a in approvals if waiting(a))),
     )
 
 
