@@ -1,0 +1,68 @@
+"""Migration tools and the gate: what creates runs freely, what destroys waits for its approval, books stay true."""
+
+import pytest
+from tests.tools.conftest import Project
+
+from vaultbrix.adapters import gate
+from vaultbrix.domain.ddlplan import digest
+
+ADDED = {"note", "referrer_id"}
+
+
+def test_creating_migration_runs_freely_and_an_additive_one_waits_for_its_approval(project: Project) -> None:
+    project.begin()
+    project.tool.release(1)
+    project.migrate()
+    before = project.state()
+    assert {"id", "total", "legacy"} <= before.orders
+    assert len(before.applied) == 1
+    project.tool.release(2)
+    assert project.tool.migrate().returncode != 0
+    assert project.state() == before
+    project.approve(project.tool.text(2))
+    project.migrate()
+    assert project.state().orders == before.orders | ADDED
+
+
+@pytest.mark.skipif(not hasattr(gate, "set_policy"), reason="no additive policy in this version")
+def test_additive_migration_runs_freely_where_the_policy_says_so(project: Project) -> None:
+    if not project.tool.additive:
+        pytest.skip("the tool's own table needs more")
+    project.allow_additive()
+    project.tool.release(2)
+    project.migrate()
+    assert project.state().orders >= ADDED
+    assert project.refused() == []
+
+
+def test_refused_migration_says_what_to_do_leaves_nothing_half_done_and_runs_once_approved(project: Project) -> None:
+    project.migrated()
+    before = project.state()
+    project.tool.release(3)
+    refused = project.tool.migrate()
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert "requires an approved DDLApproval" in said
+    sha256, hint = digest(project.refused()[-1]).hex(), "Create a DDLApproval with exactly this SQL"
+    assert (sha256 in said) == ("detail" in project.tool.shows)
+    assert (hint in said) == ("hint" in project.tool.shows)
+    assert project.state() == before
+    project.approve(project.tool.text(3))
+    project.migrate()
+    after = project.state()
+    assert after.orders == before.orders - {"legacy"}
+    assert not after.obsolete
+    refusals = len(project.refused())
+    project.migrate()
+    assert project.state() == after
+    assert len(project.refused()) == refusals
+
+
+def test_texts_of_refusals_are_texts_to_approve(project: Project) -> None:
+    project.migrated()
+    project.tool.release(3)
+    for _ in range(project.tool.messages):
+        assert project.tool.migrate().returncode != 0
+        project.approve(project.refused()[-1])
+    project.migrate()
+    assert not project.state().obsolete
