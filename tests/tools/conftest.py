@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Generic, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -17,6 +18,8 @@ from tests.tools.tools import TOOLS, Login, Tool
 
 from vaultbrix.adapters import gate
 from vaultbrix.domain.ddlplan import plan
+
+T = TypeVar("T", bound=Tool)
 
 HOUR = timedelta(hours=1)
 
@@ -40,12 +43,16 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture(params=TOOLS, ids=lambda kind: kind.name)
-def project(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> "Project":
+def project(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> "Project[Tool]":
     """A tool and a tenant that it migrates."""
-    kind: type[Tool] = request.param
+    return made(database, request.param, tmp_path)
+
+
+def made(database: Database, kind: type[T], folder: Path) -> "Project[T]":
+    """A tenant of its own for a tool."""
     role = database.tenant(f"{kind.name.replace('-', '_')}_{uuid4().hex[:8]}")
     login = Login("localhost", database.postgres.port, role, PASSWORD, database.authority)
-    return Project(database.postgres, kind(tmp_path, login))
+    return Project(database.postgres, kind(folder, login))
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,10 @@ class State:
     obsolete: set[str]
 
 
-class Project:
+class Project(Generic[T]):
     """A tenant with a tool, and what an admin does for it."""
 
-    def __init__(self, postgres: Postgres, tool: Tool) -> None:
+    def __init__(self, postgres: Postgres, tool: T) -> None:
         self.postgres, self.tool, self.role = postgres, tool, tool.login.role
 
     def approve(self, text: str) -> str:

@@ -70,6 +70,8 @@ class Tool(ABC):
     """Which parts of PostgreSQL's error, beside its message, the tool passes on to its user."""
     messages: ClassVar[int] = 2
     """In how many messages with something gated the third migration is sent."""
+    keeps: ClassVar[bool] = True
+    """Whether the migrations before a refused one stay, when one run brings several."""
     additive: ClassVar[bool] = True
     """Whether the tool's own bookkeeping is additive too."""
 
@@ -231,6 +233,10 @@ class GolangMigrate(Tool):
     def begin(self) -> str:
         return self.text(1)
 
+    def force(self, number: int) -> Done:
+        """Have it take that migration for the last one."""
+        return self._migrate("force", str(number))
+
     def _migrate(self, *arguments: str) -> Done:
         return self.run(kits()["go"] / "migrate", "-path", ".", "-database", self.login.url, *arguments)
 
@@ -239,6 +245,7 @@ class NodePgMigrate(Tool):
     """node-pg-migrate with node-postgres; a dry run prints what all pending migrations would send."""
 
     name = "node-pg-migrate"
+    keeps = False
     applied = "SELECT name FROM pgmigrations ORDER BY id"
 
     def release(self, number: int) -> None:
