@@ -7,13 +7,15 @@ SHELL := /bin/bash
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+# What real migration tools need to be fetched and to run; a machine may have them from elsewhere.
+TOOL_PACKAGES = $(shell command -v javac >/dev/null || echo default-jdk-headless; command -v mvn >/dev/null || echo maven; \
+	command -v node >/dev/null || echo nodejs; command -v npm >/dev/null || echo npm)
 # What tests and demo need of Debian beside hack/cluster's own list.
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make
 
-.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 \
-	test-attacks-17 test-e2e lint generate bench bench-access \
-	bench-ddl soak cluster-up cluster-down
+.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-tools \
+	test-e2e lint generate bench bench-access bench-ddl soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -56,6 +58,12 @@ test-attacks-15: setup ## the same on Debian bookworm's PostgreSQL alone
 test-attacks-17: setup ## and all tests of the gate on trixie's, fetched into a folder of its own
 	hack/postgres/fetch 17
 	VAULTBRIX_POSTGRES=17 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3
+
+test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate
+	hack/cluster/install-prerequisites $(TOOL_PACKAGES)
+	hack/cluster/build.sh
+	tests/tools/prepare >/dev/null
+	$(RUN)/pytest tests/tools -n 2 --durations 15
 
 test-e2e: setup ## the chart on the one-node cluster
 	hack/cluster/up

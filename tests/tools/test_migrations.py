@@ -1,0 +1,99 @@
+"""Migration tools and the gate: what creates runs freely, what destroys waits for its approval, books stay true."""
+
+from pathlib import Path
+
+import pytest
+from tests.integration.database import Database
+from tests.tools.conftest import Project, made
+from tests.tools.tools import GolangMigrate, Tool
+
+from vaultbrix.adapters import gate
+from vaultbrix.domain.ddlplan import digest
+
+ADDED = {"note", "referrer_id"}
+
+
+def test_creating_migration_runs_freely_and_an_additive_one_waits_for_its_approval(project: Project[Tool]) -> None:
+    project.begin()
+    project.tool.release(1)
+    project.migrate()
+    before = project.state()
+    assert {"id", "total", "legacy"} <= before.orders
+    assert len(before.applied) == 1
+    project.tool.release(2)
+    assert project.tool.migrate().returncode != 0
+    assert project.state() == before
+    project.approve(project.tool.text(2))
+    project.migrate()
+    assert project.state().orders == before.orders | ADDED
+
+
+def test_of_several_migrations_those_before_the_refused_one_stay_if_the_tool_says_so(project: Project[Tool]) -> None:
+    project.begin()
+    project.tool.release(2)
+    assert project.tool.migrate().returncode != 0
+    state = project.state()
+    assert bool(state.orders) == project.tool.keeps
+    assert len(state.applied) == project.tool.keeps
+
+
+@pytest.mark.skipif(not hasattr(gate, "set_policy"), reason="no additive policy in this version")
+def test_additive_migration_runs_freely_where_the_policy_says_so(project: Project[Tool]) -> None:
+    if not project.tool.additive:
+        pytest.skip("the tool's own table needs more")
+    project.allow_additive()
+    project.tool.release(2)
+    project.migrate()
+    assert project.state().orders >= ADDED
+    assert project.refused() == []
+
+
+def test_refused_migration_says_what_to_do_leaves_nothing_half_done_and_runs_approved_once(
+    project: Project[Tool],
+) -> None:
+    project.migrated()
+    before = project.state()
+    project.tool.release(3)
+    refused = project.tool.migrate()
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert "requires an approved DDLApproval" in said
+    sha256, hint = digest(project.refused()[-1]).hex(), "Create a DDLApproval with exactly this SQL"
+    assert (sha256 in said) == ("detail" in project.tool.shows)
+    assert (hint in said) == ("hint" in project.tool.shows)
+    assert project.state() == before
+    project.approve(project.tool.text(3))
+    project.migrate()
+    after = project.state()
+    assert after.orders == before.orders - {"legacy"}
+    assert not after.obsolete
+    refusals = len(project.refused())
+    project.migrate()
+    assert project.state() == after
+    assert len(project.refused()) == refusals
+
+
+def test_texts_of_refusals_are_texts_to_approve(project: Project[Tool]) -> None:
+    project.migrated()
+    project.tool.release(3)
+    for _ in range(project.tool.messages):
+        assert project.tool.migrate().returncode != 0
+        project.approve(project.refused()[-1])
+    project.migrate()
+    assert not project.state().obsolete
+
+
+def test_golang_migrate_stays_dirty_where_only_its_own_truncates_were_approved(
+    database: Database, tmp_path: Path
+) -> None:
+    project = made(database, GolangMigrate, tmp_path)
+    project.migrated()
+    project.tool.release(3)
+    own, _, _ = project.tool.text(3).partition("\n")
+    project.approve(own)
+    assert project.tool.migrate().returncode != 0
+    assert project.state().applied == []
+    assert project.state().obsolete
+    project.approve(own)
+    assert project.tool.force(2).returncode == 0
+    assert project.state().applied == ["2"]
