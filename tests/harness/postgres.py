@@ -132,9 +132,20 @@ class Postgres:
         )
 
     def query(self, statement: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement as superuser; returns its rows."""
+        """Run one statement as superuser; returns its rows.
+
+        The operator repairs roles as tests change them: of two changes to one catalog row at one moment PostgreSQL
+        refuses the second (``tuple concurrently updated``), which is then sent again.
+        """
         with self.connect() as connection:
-            cursor = connection.execute(statement, parameters)
+            for pause in (0.05, 0.1, 0.2, 0.4, 0.8, 0):
+                try:
+                    cursor = connection.execute(statement, parameters)
+                    break
+                except psycopg.errors.InternalError_ as error:
+                    if "concurrently" not in str(error) or not pause:
+                        raise
+                    time.sleep(pause)
             return cursor.fetchall() if cursor.description else []
 
     def log_text(self) -> str:

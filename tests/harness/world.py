@@ -11,7 +11,7 @@ from tests.harness.apiserver import ApiServer, Object
 from tests.harness.network import MACHINE, SERVER, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import run
+from tests.harness.shell import run, wait_for
 from tests.harness.slot import SLOT, folder
 from tests.harness.store import Store
 
@@ -97,6 +97,17 @@ class World:
             if not process.running:
                 process.start()
         self.api.await_condition("pgs", SERVER_NAME, "", patience=60)
+
+    def clear(self) -> None:
+        """End all rules that a test has left: their addresses would be open for the next one."""
+        if self.api.request("GET", "/apis/vaultbrix.com/v1alpha1/accessrules?limit=1")["items"]:
+            self.api.kubectl("delete", "accessrules", "-A", "--all", "--timeout=50s")
+            wait_for("the kernel lets nobody in", lambda: not self.let_in())
+
+    def let_in(self) -> list[str]:
+        """CIDRs that the kernel lets through."""
+        saved = run(*self.network.inside("server", ["ipset", "save"])).stdout.splitlines()
+        return [line.split()[2] for line in saved if line.startswith("add vbx-allow")]
 
     def stop(self) -> None:
         """End all parts; they leave nothing behind but their logs."""

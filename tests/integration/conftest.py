@@ -30,8 +30,9 @@ def running() -> Iterator[World]:
 
 @pytest.fixture
 def world(running: World) -> World:
-    """The world with everything up, whatever the test before has ended."""
+    """The world with everything up and nothing open, whatever the test before has ended or left."""
     running.heal()
+    running.clear()
     return running
 
 
