@@ -146,6 +146,10 @@ class Duel:
         """Parse, Bind, Execute in one go."""
         return self._note(self._session.pgconn.exec_params(self.fill(text).encode(), list(parameters)))
 
+    def step(self, which: str, pass_id: str, position: int) -> str:
+        """Begin or end a step as the Job does."""
+        return self.extended(f"SELECT vaultbrix.{which}_step($1, $2)", [pass_id.encode(), str(position).encode()])
+
     def prepared(self, text: str) -> str:
         """A named statement, then its execution."""
         connection, name = self._session.pgconn, f"s{next(numbers)}".encode()

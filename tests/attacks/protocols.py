@@ -307,7 +307,8 @@ def rehearsal_halfway(d: Duel) -> None:
 def rehearsal_run(d: Duel) -> None:
     # To see that the calls would work: without the gate the pass is no rehearsal.
     pass_id = d.approve(DROP, rehearsal=not d.database.disarmed)
-    d.sql(f"SELECT vaultbrix.begin_run('{pass_id}')", f"SELECT vaultbrix.begin_step('{pass_id}', 1)")
+    d.sql(f"SELECT vaultbrix.begin_run('{pass_id}')")
+    d.step("begin", pass_id, 1)
     d.holds(set(d.codes) == {"VBX03"}, "recorded as run")
 
 
@@ -319,16 +320,34 @@ def others_steps(d: Duel) -> None:
     # To see that the calls would work: without the gate the pass is the attacker's own.
     theirs = d.role if d.database.disarmed else d.neighbour()
     pass_id = d.approve(DROP, role=theirs, login=theirs)
-    for call in ("begin_run('{}')", "begin_step('{}', 1)", "end_step('{}', 1)", "dropped('{}')"):
-        d.sql(f"SELECT vaultbrix.{call.format(pass_id)}")
+    d.sql(f"SELECT vaultbrix.begin_run('{pass_id}')", f"SELECT vaultbrix.dropped('{pass_id}')")
+    d.step("begin", pass_id, 1)
+    d.step("end", pass_id, 1)
     d.holds(set(d.codes) == {"VBX03"}, "it answered")
 
 
 @attack("steps", "a pass that has ended")
 def ended_step(d: Duel) -> None:
     pass_id = d.approve(DROP, lasting=timedelta(hours=1 if d.database.disarmed else -1))
-    d.sql(f"SELECT vaultbrix.begin_run('{pass_id}')", f"SELECT vaultbrix.begin_step('{pass_id}', 1)")
+    d.sql(f"SELECT vaultbrix.begin_run('{pass_id}')")
+    d.step("begin", pass_id, 1)
     d.holds(set(d.codes) == {"VBX03"}, "it began")
+
+
+@attack("steps", "pretended by the text that runs")
+def steps_pretended(d: Duel) -> None:
+    pass_id = d.approve(DROP)
+    d.sql(f"CREATE VIEW pretends AS SELECT vaultbrix.begin_step('{pass_id}', 2), vaultbrix.end_step('{pass_id}', 2)")
+    d.codes.clear()
+    if d.database.disarmed:
+        # To see that the calls would work: as the Job sends them.
+        d.step("begin", pass_id, 2)
+        d.step("end", pass_id, 2)
+    else:
+        d.sql("SELECT * FROM pretends", f"SELECT vaultbrix.begin_step('{pass_id}', 2)",
+              f"DO $$BEGIN PERFORM vaultbrix.begin_step('{pass_id}', 2); END$$",
+              f"PREPARE s AS SELECT vaultbrix.begin_step($1, $2); EXECUTE s('{pass_id}', 2)")  # fmt: skip
+    d.holds(set(d.codes) == {"VBX03"}, "it was believed")
 
 
 @attack("steps", "written by hand")

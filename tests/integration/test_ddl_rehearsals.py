@@ -16,7 +16,7 @@ def place(world: World) -> Iterator[Place]:
 def clean(place: Place) -> bool:
     """Whether nothing of any rehearsal is left."""
     logins = place.world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname ~ '^vaultbrix_r_'")
-    return not logins and not place.world.postgres.query("SELECT 1 FROM vaultbrix.ddl_pass WHERE rehearsal")
+    return not logins and not place.world.postgres.query("SELECT 1 FROM vaultbrix.rehearsal")
 
 
 def test_what_cascade_takes_along_is_named_and_nothing_is_gone(place: Place) -> None:

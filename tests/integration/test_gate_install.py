@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from tests.harness.processes import VAULTBRIX
+from tests.harness.shell import run
 from tests.integration.database import Database, directory, send
 
 from vaultbrix.adapters import gate
@@ -93,7 +95,32 @@ def test_what_is_taken_away_leaves_tenants_with_their_data_and_rights(bare: Data
     assert bare.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = 'vaultbrix_gate'") == []
     bare.admin(gate.uninstall)
     bare.admin(gate.install)
+    assert bare.admin(gate.audit_gate) == ["tenants that may truncate a new table before it is guarded; the Tenant's"
+                                           f" next check takes that away: {role}"]  # fmt: skip
+    assert bare.tenant("left") == role
     assert bare.admin(gate.audit_gate) == []
+
+
+def test_an_administrator_checks_it_and_takes_it_away_without_a_cluster(bare: Database) -> None:
+    bare.admin(gate.install)
+    where = {"PGHOST": str(bare.postgres.socket), "PGPORT": str(bare.postgres.port), "PGDATABASE": "postgres"}
+
+    def vaultbrix(*arguments: str, user: str = "postgres", said: str = "") -> tuple[int, str]:
+        done = run(*VAULTBRIX, "gate", *arguments, env={**where, "PGUSER": user}, input_text=said, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert vaultbrix("check") == (0, "the gate is as installed, and nothing goes around it\n")
+    bare.postgres.query("ALTER EVENT TRIGGER vaultbrix_drop DISABLE")
+    status, text = vaultbrix("check")
+    assert status == 1
+    assert "vaultbrix_drop" in text
+    status, text = vaultbrix("check", user="nobody")
+    assert status == 2
+    assert "nobody" in text
+    assert vaultbrix("uninstall", said="n\n")[0] != 0
+    assert bare.postgres.query("SELECT to_regnamespace('vaultbrix') IS NOT NULL") == [(True,)]
+    assert vaultbrix("uninstall", "--yes")[0] == 0
+    assert bare.postgres.query("SELECT to_regnamespace('vaultbrix') IS NOT NULL") == [(False,)]
 
 
 def test_a_gate_that_is_as_installed_has_no_findings(database: Database) -> None:
@@ -142,6 +169,13 @@ def test_a_finding_names_what_has_drifted(drifting: Database, drift: str) -> Non
     statement, finding = DRIFT[drift]
     found = drifting.admin(_drifted, statement)
     assert any(finding in text for text in found), found
+    assert drifting.admin(gate.audit_gate) == []
+
+
+@pytest.mark.parametrize("drift", ["switched off", "not always", "gone", "no guard"])
+def test_the_next_check_puts_back_what_has_drifted(drifting: Database, drift: str) -> None:
+    drifting.postgres.query(DRIFT[drift][0])  # type: ignore[arg-type]
+    drifting.admin(gate.install)
     assert drifting.admin(gate.audit_gate) == []
 
 

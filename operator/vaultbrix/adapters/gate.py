@@ -149,8 +149,9 @@ async def install(connection: psycopg.AsyncConnection) -> int:
 async def uninstall(connection: psycopg.AsyncConnection) -> None:
     """Take the gate away: event triggers, guards, passes, claims and its owner, in one transaction.
 
-    Tenants keep roles, data and the right to empty their own tables. Group roles and pgaudit stay: pg_hba.conf and
-    the agent refer to them. Nothing where there is no gate. Raises psycopg.Error while a table is locked.
+    Tenants keep roles, data and the right to empty their own tables; a comment on each role says whose it is, for a
+    later installation. Group roles and pgaudit stay: pg_hba.conf and the agent refer to them. Nothing where there is
+    no gate. Raises psycopg.Error while a table is locked.
     """
     async with connection.transaction():
         await connection.execute("SELECT set_config('lock_timeout', '5s', true)")
@@ -187,11 +188,26 @@ async def uninstall(connection: psycopg.AsyncConnection) -> None:
                     sql.Identifier(role)
                 )
             )
+        await _note_claims(connection)
         await connection.execute("DROP SCHEMA IF EXISTS vaultbrix CASCADE")
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'vaultbrix_gate'")
         if await cursor.fetchone():
             await connection.execute("DROP OWNED BY vaultbrix_gate")
             await connection.execute("DROP ROLE vaultbrix_gate")
+
+
+async def _note_claims(connection: psycopg.AsyncConnection) -> None:
+    if not await _has_schema(connection):
+        return
+    cursor = await connection.execute(
+        "SELECT role_name, namespace, name FROM vaultbrix.tenant JOIN pg_roles ON rolname = role_name"
+    )
+    for role, namespace, name in await cursor.fetchall():
+        await connection.execute(
+            sql.SQL("COMMENT ON ROLE {} IS {}").format(
+                sql.Identifier(role), sql.Literal(f"vaultbrix Tenant {namespace}/{name}")
+            )
+        )
 
 
 async def _has_schema(connection: psycopg.AsyncConnection) -> bool:

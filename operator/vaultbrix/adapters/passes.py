@@ -1,5 +1,6 @@
 """Passes: what lets an approved text through the gate, and what became of it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +8,8 @@ from datetime import datetime
 import psycopg
 
 from vaultbrix.domain.ddlplan import Plan
+
+_COPY_RUNS = "COPY vaultbrix.ddl_pass_text(pass_id, from_stmt, to_stmt, sha256) FROM STDIN"
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,11 @@ async def issue_pass(
         if cursor.rowcount:
             if rehearsal:
                 await connection.execute("INSERT INTO vaultbrix.rehearsal(pass_id) VALUES (%s)", [pass_id])
-            async with connection.cursor() as many:
-                await many.executemany(
-                    "INSERT INTO vaultbrix.ddl_pass_text(pass_id, from_stmt, to_stmt, sha256) VALUES (%s, %s, %s, %s)",
-                    [(pass_id, run.first, run.last, run.sha256) for run in plan.runs],
-                )
+            # Tens of thousands, at the worst.
+            runs = await asyncio.to_thread(lambda: plan.runs)
+            async with connection.cursor() as cursor, cursor.copy(_COPY_RUNS) as copy:
+                for run in runs:
+                    await copy.write_row((pass_id, run.first, run.last, run.sha256))
 
 
 async def revoke_pass(connection: psycopg.AsyncConnection, pass_id: str) -> None:

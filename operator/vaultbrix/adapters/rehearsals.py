@@ -80,14 +80,17 @@ async def end(connection: psycopg.AsyncConnection, login: str) -> None:
 
 async def sweep(connection: psycopg.AsyncConnection) -> None:
     """Forget the passes of rehearsals that were cut short."""
-    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE rehearsal AND expires_at < clock_timestamp()")
+    await connection.execute(
+        "DELETE FROM vaultbrix.ddl_pass p USING vaultbrix.rehearsal r"
+        " WHERE r.pass_id = p.pass_id AND p.expires_at < clock_timestamp()"
+    )
 
 
 async def _clean(connection: psycopg.AsyncConnection, wanted: Rehearsal) -> None:
     if connection.closed:
         return
     await gate.drop_login(connection, wanted.login, wanted.role)
-    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE pass_id = %s AND rehearsal", [wanted.pass_id])
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE pass_id = %s", [wanted.pass_id])
 
 
 async def _run(target: Target, wanted: Rehearsal) -> Effects:

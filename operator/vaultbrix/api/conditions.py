@@ -17,6 +17,7 @@ class ConditionType(StrEnum):
     READY = "Ready"
     # PostgresServer, Tenant
     GATE_INSTALLED = "GateInstalled"
+    GATE_INTACT = "GateIntact"
     AGENT_CONNECTED = "AgentConnected"
     SOURCE_ADDRESS_PRESERVED = "SourceAddressPreserved"
     CLOCK_IN_SYNC = "ClockInSync"
@@ -58,6 +59,8 @@ class Reason(StrEnum):
     UNSUPPORTED_VERSION = "UnsupportedVersion"
     DATABASE_ERROR = "DatabaseError"
     INSTALLED = "Installed"
+    INTACT = "Intact"
+    RISKS_FOUND = "RisksFound"
     PROVISIONED = "Provisioned"
     CREDENTIALS_WRITTEN = "CredentialsWritten"
     # AccessRule

@@ -54,11 +54,11 @@ async def submit(user: User, wanted: Wanted) -> int:
     if wanted.name:
         check_name(wanted.name)
     sql, notes = _text(wanted)
+    tenant = await user.find(Tenant, wanted.tenant)
     try:
-        planned = submission.understood(wanted.source, sql)
+        planned = submission.understood(wanted.source, sql, tenant.role)
     except submission.Unfit as error:
         return _refuse(error.refusal)
-    tenant = await user.find(Tenant, wanted.tenant)
     requested_by = await user.kube.whoami()
     submission.check_person(requested_by)
     body = submission.ddl_approval(

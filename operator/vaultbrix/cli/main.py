@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaultbrix.cli import access, audit, ddl
+from vaultbrix.cli import access, audit, ddl, gate
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 access.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
+app.add_typer(gate.app, name="gate")
 
 ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
 

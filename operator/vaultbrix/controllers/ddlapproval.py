@@ -68,7 +68,8 @@ async def reconcile(context: Context, parts: Parts, known: DDLApproval, now: dat
     if approval.status.phase in FINAL_PHASES and not started:
         return None
     try:
-        planned = await asyncio.to_thread(_planned, approval.spec.sql)
+        tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        planned = await asyncio.to_thread(_planned, approval.spec.sql, schema=tenant.role if tenant else None)
     except RejectedText as error:
         await _invalid(context, approval, error, now)
         return None

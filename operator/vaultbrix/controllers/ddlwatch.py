@@ -1,5 +1,6 @@
 """Runs that are under way: all of a server looked at together, each brought back to work when something changed."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -64,6 +65,10 @@ class Watcher:
             jobs = {job["metadata"]["name"]: job_ended(job) for job in answer.get("items", [])}
         async with admin_connection(context.kube, server) as connection:
             seen = await runs.see(connection, {uid: login_name(uid) for uid in uids})
+        for approval in mine:
+            uid = approval.metadata.uid
+            if seen[uid].activity is not None and uid not in self._plans:
+                self._plans[uid] = await asyncio.to_thread(plan, approval.spec.sql)
         changed = [
             Key("DDLApproval", *approval.key)
             for approval in mine
@@ -82,8 +87,6 @@ class Watcher:
         state = (seen.whole, seen.steps, seen.next_stmt, seen.complete, ended)
         progress = None
         if seen.activity is not None and not ended:
-            if uid not in self._plans:
-                self._plans[uid] = plan(approval.spec.sql)
             at, last = seen.activity, known.progress if known else None
             progress = ddlprogress.progress(
                 self._plans[uid], dict(seen.steps), at.query, at.phase, at.done, at.total, last

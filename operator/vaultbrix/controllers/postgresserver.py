@@ -37,15 +37,23 @@ async def reconcile(
         async with admin_connection(context.kube, server) as connection:
             facts = await gate.facts(connection)
             version = await gate.install(connection)
+            findings = await gate.audit_gate(connection)
             await sweep(context, connection, rehearsing)
             await parts.logins.sweep(context, connection, now)
         await parts.policies.reconcile_base(context, server)
     except Expected as error:
         conditions.keep(ConditionType.GATE_INSTALLED)
+        conditions.keep(ConditionType.GATE_INTACT)
         conditions.set(ConditionType.READY, False, error.reason, error.message)
         await _report(context, server, status, conditions)
         raise
     conditions.set(ConditionType.GATE_INSTALLED, True, Reason.INSTALLED, f"migration {version} is in force")
+    conditions.set(
+        ConditionType.GATE_INTACT,
+        not findings,
+        Reason.RISKS_FOUND if findings else Reason.INTACT,
+        "; ".join(findings) or "nothing goes around the gate",
+    )
     conditions.set(ConditionType.READY, True, Reason.READY, "tenants can be placed here")
     status = status.model_copy(
         update={

@@ -1,5 +1,6 @@
 """Refused statements → pending DDLApprovals, for tenants that want it. Read from the audit store, as receipts are."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 from vaultbrix.adapters import auditstore, events
@@ -58,7 +59,7 @@ class Refusals:
     ) -> list[DDLApproval]:
         """Make a request or an event, or neither; returns what was made."""
         known = {a.metadata.uid: a for a in (*made, *context.approvals.of(tenant.key)) if _tenant_of(a) == tenant.key}
-        match refusals.answer(refusal, tenant, known.values(), now):
+        match await asyncio.to_thread(refusals.answer, refusal, tenant, known.values(), now):
             case Obstacle() as obstacle:
                 if obstacle.key not in self._told:
                     if len(self._told) >= _MOST_TOLD:

@@ -59,12 +59,12 @@ def decode(option: str, content: bytes) -> tuple[str, list[str]]:
     return text, notes
 
 
-def understood(option: str, text: str) -> Plan:
-    """As the operator will read it. Raises Unfit with the place."""
+def understood(option: str, text: str, schema: str) -> Plan:
+    """As the operator will read it; ``schema`` is the tenant's. Raises Unfit with the place."""
     if not text.strip():
         raise Unfit(Refusal(f"{option}: is empty; give the statements to run"))
     try:
-        return plan(text)
+        return plan(text, schema=schema)
     except RejectedText as error:
         raise Unfit(_refusal(option, text, str(error))) from None
 

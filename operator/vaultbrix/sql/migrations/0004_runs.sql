@@ -103,11 +103,19 @@ BEGIN
   RETURN FOUND;
 END $$;
 
+-- Steps are written by the Job's own messages only: the text runs under the same login, and functions in it might pretend.
+CREATE FUNCTION vaultbrix.own_message(p_text text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_query() IS DISTINCT FROM p_text THEN
+    RAISE EXCEPTION 'steps are written by a message of their own, %', p_text USING ERRCODE = 'VBX03'; END IF;
+END $$;
+
 -- 'run': it is this session's to run now. 'done': it has taken effect. 'unknown': it was begun, and nobody said how it ended.
 CREATE FUNCTION vaultbrix.begin_step(pass uuid, "position" int) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE finished timestamptz;
 BEGIN
+  PERFORM vaultbrix.own_message('SELECT vaultbrix.begin_step($1, $2)');
   PERFORM vaultbrix.own_pass($1);
   SELECT s.finished_at INTO finished FROM vaultbrix.ddl_step s WHERE s.pass_id = $1 AND s.position = $2;
   IF FOUND THEN RETURN CASE WHEN finished IS NULL THEN 'unknown' ELSE 'done' END; END IF;
@@ -120,6 +128,7 @@ END $$;
 CREATE FUNCTION vaultbrix.end_step(pass uuid, "position" int) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  PERFORM vaultbrix.own_message('SELECT vaultbrix.end_step($1, $2)');
   PERFORM vaultbrix.own_pass($1);
   UPDATE vaultbrix.ddl_step s SET finished_at = clock_timestamp() WHERE s.pass_id = $1 AND s.position = $2 AND s.finished_at IS NULL;
   IF NOT FOUND THEN

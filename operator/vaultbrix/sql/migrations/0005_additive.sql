@@ -199,9 +199,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgau
 DECLARE nested boolean := strpos(p_ctx, chr(10)) > 0; objs text[];
 BEGIN
   IF vaultbrix.is_exempt(p_actor) THEN RETURN; END IF;
-  -- A trigger's own name is the last of its address. Guards go with their tables and are none of the approver's business.
+  -- A trigger's own name is the last of its address. Guards and the places of long values go with their tables, are
+  -- none of the approver's business, and the latter have another name each time.
   SELECT array_agg(object_type || ' ' || object_identity) INTO objs FROM pg_event_trigger_dropped_objects() d
-   WHERE NOT is_temporary AND NOT (object_type = 'trigger' AND address_names[3] IS NOT DISTINCT FROM 'vaultbrix_truncate_guard');
+   WHERE NOT is_temporary AND schema_name IS DISTINCT FROM 'pg_toast'
+     AND NOT (object_type = 'trigger' AND address_names[3] IS NOT DISTINCT FROM 'vaultbrix_truncate_guard');
   IF objs IS NULL AND NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary) THEN RETURN; END IF;
   IF NOT nested AND EXISTS (SELECT FROM vaultbrix.attempt WHERE pid = pg_backend_pid()) THEN
     -- A column's default is no data; what else the statement does is judged at its end.
