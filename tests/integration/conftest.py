@@ -36,6 +36,14 @@ def world(running: World) -> World:
     return running
 
 
+@pytest.fixture
+def alone(world: World) -> Iterator[World]:
+    """The world without the operator: what a status says is what the test writes."""
+    world.operator.stop()
+    yield world
+    world.operator.start()
+
+
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
     """A PostgreSQL with the gate, for the tests of one file."""

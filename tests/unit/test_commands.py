@@ -62,7 +62,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["ddl", "submit", "acme", "--reason", "x", "-f", "/"], "error: -f /: cannot be read: Is a directory"),
         (["ddl", "submit", "acme", "--reason", "x", "--sql", ""], "error: --sql: is empty"),
         (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABEL a"], "error: --sql: line 1, column 6: syntax"),
-        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABLE a\x1b[2J"], "U+001B is invisible"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABLE a\x1b[2J"], "U+001B is a control character"),
         (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--valid-for", "0s"], "error: --valid-for 0s"),
         (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--name", "No Name"], "error: --name No Name"),
         (["ddl", "approve", "drop", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),

@@ -82,7 +82,9 @@ class TenantSpec(ApiModel):
         description="Absent: a Secret named <tenant>-db.",
         json_schema_extra=cel(("self == oldSelf", "is immutable")),
     )
-    ddl_policy: DDLPolicy = Field(default=DDLPolicy(), alias="ddlPolicy")
+    ddl_policy: DDLPolicy = Field(
+        default=DDLPolicy(), alias="ddlPolicy", description="What passes without an admin, and what a refusal becomes."
+    )
     suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules closed.")
 
 

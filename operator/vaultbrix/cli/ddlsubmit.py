@@ -54,11 +54,12 @@ async def submit(user: User, wanted: Wanted) -> int:
     if wanted.name:
         check_name(wanted.name)
     sql, notes = _text(wanted)
-    tenant = await user.find(Tenant, wanted.tenant)
     try:
-        planned = submission.understood(wanted.source, sql, tenant.role)
+        submission.understood(wanted.source, sql)
     except submission.Unfit as error:
         return _refuse(error.refusal)
+    tenant = await user.find(Tenant, wanted.tenant)
+    planned = submission.understood(wanted.source, sql, tenant.role)
     requested_by = await user.kube.whoami()
     submission.check_person(requested_by)
     body = submission.ddl_approval(

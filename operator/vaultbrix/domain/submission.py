@@ -59,8 +59,8 @@ def decode(option: str, content: bytes) -> tuple[str, list[str]]:
     return text, notes
 
 
-def understood(option: str, text: str, schema: str) -> Plan:
-    """As the operator will read it; ``schema`` is the tenant's. Raises Unfit with the place."""
+def understood(option: str, text: str, schema: str | None = None) -> Plan:
+    """As the operator will read it; ``schema`` is the tenant's, once it is known. Raises Unfit with the place."""
     if not text.strip():
         raise Unfit(Refusal(f"{option}: is empty; give the statements to run"))
     try:

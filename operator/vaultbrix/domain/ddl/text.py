@@ -173,8 +173,8 @@ def _check_constants(text: str, tokens: list[Any]) -> None:
 
 def _cut(text: str, slices: Sequence[slice], scanned: list[Any]) -> list[Piece]:
     # Not where pglast's slices end: they lose blanks that only Unicode knows, which PostgreSQL takes for letters.
-    limits = [*(s.start for s in slices[1:]), len(text)]
     starts = [token.start for token in scanned]
+    limits = [*(_end(scanned, bisect_left(starts, s.start), s.start) for s in slices[1:]), len(text)]
     found = []
     effort = 0
     at = 0
@@ -197,6 +197,17 @@ def _cut(text: str, slices: Sequence[slice], scanned: list[Any]) -> list[Piece]:
             Piece(start, stop, tuple(words), tuple(t.start for t in before), c_comment, _parsed(text, start, stop))
         )
     return found
+
+
+def _end(scanned: Sequence[Any], count: int, following: int) -> int:
+    """Where a statement is over: behind its semicolon, as comments are the next one's. ``count`` tokens come before."""
+    end = following
+    for token in reversed(scanned[:count]):
+        if token.name == "ASCII_59":
+            end = token.end + 1
+        elif token.name not in COMMENTS:
+            break
+    return end
 
 
 def _parsed(text: str, start: int, stop: int) -> Any:
