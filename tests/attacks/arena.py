@@ -266,10 +266,11 @@ def harm(database: Database, attack: Attack) -> tuple[set[str], list[str]]:
 
 
 def fresh_tenant(database: Database) -> str:
-    """A tenant; where the gate is off, without the default privileges that are a part of it."""
+    """A tenant; where the gate is off, without the settings of the role that are a part of it."""
     role = database.tenant(f"x{next(numbers)}")
     if database.disarmed:
         database.postgres.query(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT TRUNCATE ON TABLES TO {role}")
+        database.postgres.query(f"ALTER ROLE {role} INHERIT")
     return role
 
 

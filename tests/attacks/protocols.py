@@ -337,7 +337,10 @@ def ended_step(d: Duel) -> None:
 @attack("steps", "pretended by the text that runs")
 def steps_pretended(d: Duel) -> None:
     pass_id = d.approve(DROP)
-    d.sql(f"CREATE VIEW pretends AS SELECT vaultbrix.begin_step('{pass_id}', 2), vaultbrix.end_step('{pass_id}', 2)")
+    d.sql(
+        "CREATE VIEW pretends AS"
+        f" SELECT vaultbrix.begin_step('{pass_id}', 2) AS begun, vaultbrix.end_step('{pass_id}', 2)::text AS ended"
+    )
     d.codes.clear()
     if d.database.disarmed:
         # To see that the calls would work: as the Job sends them.

@@ -26,7 +26,7 @@ DRIFT = (
     "ALTER ROLE {role} CREATEDB CREATEROLE REPLICATION BYPASSRLS",
     "ALTER ROLE {role} SUPERUSER",
     "ALTER ROLE {role} NOLOGIN",
-    "ALTER ROLE {role} NOINHERIT",
+    "ALTER ROLE {role} INHERIT",
     "ALTER ROLE {role} CONNECTION LIMIT 3",
     "ALTER ROLE {role} VALID UNTIL '2000-01-01'",
     "GRANT pg_read_all_data, pg_signal_backend TO {role}",
@@ -80,7 +80,7 @@ def owner_of(role: str) -> tuple[str, str]:
 
 def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Database, role: str) -> None:
     (found,) = facts(database, role)
-    assert found[:9] == (True, False, False, False, False, False, True, 20, True)
+    assert found[:9] == (True, False, False, False, False, False, False, 20, True)
     assert found[9] == ["vaultbrix_tenantsfalse"]
     assert found[10] == ["lock_timeout=5s", "pgaudit.log=all", f"search_path={role}"]
     assert found[11]
