@@ -129,7 +129,9 @@ def test_postgresql_that_restarts_in_the_middle_of_a_transaction_leaves_nothing_
 def test_a_statement_that_changes_the_role_changes_it_for_itself_only(
     database: Database, role: str, place: Path
 ) -> None:
-    made = job(database, role, place, "DISCARD ALL;\nCREATE TABLE made(id int);\nVACUUM made")
+    with database.login(role) as session:
+        session.execute("CREATE FUNCTION resets() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET ROLE; END'")
+    made = job(database, role, place, f"SELECT {role}.resets();\nCREATE TABLE {role}.made(id int);\nVACUUM {role}.made")
     code, process = made.run()
     assert code == 0, process.text()
     owner = "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass"

@@ -28,7 +28,7 @@ _SQL_TYPES = {
 }
 
 # Kinds whose name is a table's with one more part.
-_ON_TABLE = ("OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT")
+ON_TABLE = ("OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT")
 
 # Fields that hold a name as one word or as a list of them, by statement.
 _NAMED = {
@@ -144,7 +144,7 @@ def _schema_of(kind: str, item: Any) -> list[str]:
     if not isinstance(item, tuple):
         return []
     parts = strings(item)
-    if kind in _ON_TABLE or kind == "OBJECT_COLUMN":
+    if kind in ON_TABLE or kind == "OBJECT_COLUMN":
         parts = parts[:-1]
     elif kind in ("OBJECT_OPCLASS", "OBJECT_OPFAMILY"):
         parts = parts[1:]
@@ -173,13 +173,13 @@ def _own(tree: Any) -> Iterator[str]:
             yield _function(tree.opername)
         case ast.CallStmt():
             yield dotted(strings(tree.funccall.funcname))
-        case ast.RenameStmt() if tree.renameType.name in _ON_TABLE:
+        case ast.RenameStmt() if tree.renameType.name in ON_TABLE:
             yield f"{quoted(tree.subname)} ON {relation(tree.relation)}"
 
 
 def _object(kind: str, item: Any) -> Iterator[str]:
     match item:
-        case tuple() if kind in _ON_TABLE:
+        case tuple() if kind in ON_TABLE:
             *table, last = strings(item)
             yield dotted(table)
             yield f"{quoted(last)} ON {dotted(table)}"

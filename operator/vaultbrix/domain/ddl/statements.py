@@ -83,7 +83,6 @@ _REDEFINED = (
     ast.AlterOpFamilyStmt,
     ast.AlterCollationStmt,
     ast.AlterObjectDependsStmt,
-    ast.AlterDefaultPrivilegesStmt,
 )
 
 
@@ -220,6 +219,8 @@ def _rename(tree: Any) -> Effect:
     if kind == "OBJECT_INDEX":
         return Effect(lock=Lock.SHARE_UPDATE_EXCLUSIVE, notes=notes)
     on_relation = kind in _RELATIONS or kind in ("OBJECT_COLUMN", "OBJECT_TABCONSTRAINT")
+    # Tables of the type follow.
+    on_relation |= kind == "OBJECT_ATTRIBUTE" and tree.behavior.name == "DROP_CASCADE"
     return Effect(lock=FULL if on_relation else Lock.NONE, notes=notes)
 
 
@@ -279,8 +280,10 @@ def _lock_table(tree: Any) -> Effect:
 
 
 def _comment(tree: Any) -> Effect:
-    on_relation = tree.objtype.name in (*_RELATIONS, "OBJECT_COLUMN", "OBJECT_TABCONSTRAINT")
-    return Effect(lock=Lock.SHARE_UPDATE_EXCLUSIVE if on_relation else Lock.NONE)
+    kind = tree.objtype.name
+    if kind in names.ON_TABLE:
+        return Effect(lock=Lock.ACCESS_SHARE)
+    return Effect(lock=Lock.SHARE_UPDATE_EXCLUSIVE if kind in (*_RELATIONS, "OBJECT_COLUMN") else Lock.NONE)
 
 
 def _set(tree: Any) -> Effect:
@@ -321,6 +324,7 @@ def _grant(_tree: Any) -> Effect:
 
 _KNOWN: dict[type, Any] = {
     ast.AlterTableStmt: altertable.alter_table,
+    ast.AlterDefaultPrivilegesStmt: _grant,
     ast.AlterDomainStmt: altertable.alter_domain,
     ast.AlterEnumStmt: _alter_enum,
     ast.AlterObjectSchemaStmt: _move,
@@ -330,7 +334,7 @@ _KNOWN: dict[type, Any] = {
     ast.AlterRoleSetStmt: _alter_role,
     ast.AlterRoleStmt: _alter_role,
     ast.AlterSeqStmt: _alter_sequence,
-    ast.AlterStatsStmt: _statistics,
+    ast.AlterStatsStmt: _grant,
     ast.AlterTableMoveAllStmt: _move_all,
     ast.ClusterStmt: _cluster,
     ast.CommentStmt: _comment,
