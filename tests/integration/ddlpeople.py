@@ -48,6 +48,15 @@ def approvals(world: World, team: str) -> list[Object]:
     return items
 
 
+def with_orders(world: World, team: str) -> str:
+    """A tenant that has a table ``orders``."""
+    name = world.tenant(team)
+    role = f"tenant_{name.replace('-', '_')}"
+    with world.postgres.connect() as admin:
+        admin.execute(f"CREATE TABLE {role}.orders(id int); ALTER TABLE {role}.orders OWNER TO {role}".encode())
+    return name
+
+
 def read_by_operator(world: World, team: str, name: str) -> None:
     wait_for("the operator has read it", lambda: world.api.get("ddl", name, team)["status"].get("sha256"))
 

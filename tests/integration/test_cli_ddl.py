@@ -10,18 +10,26 @@ from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.world import World, approval
 from tests.integration.commands import READ, Person, may
-from tests.integration.ddlpeople import DROP, SHA, approvals, decision, read_by_operator, requester, run_job, told
+from tests.integration.ddlpeople import (
+    DROP,
+    SHA,
+    approvals,
+    decision,
+    read_by_operator,
+    requester,
+    run_job,
+    told,
+    with_orders,
+)
 
 from vaultbrix.domain.ddlplan import digest
 
 
 def test_a_change_is_asked_for_shown_approved_and_runs(world: World, tmp_path: Path) -> None:
     team = world.team()
-    name = world.tenant(team)
+    name = with_orders(world, team)
     role = f"tenant_{name.replace('-', '_')}"
     jane, boss = requester(world, team), Person.admin(world, team)
-    with world.postgres.connect() as admin:
-        admin.execute(f"CREATE TABLE {role}.orders(id int); ALTER TABLE {role}.orders OWNER TO {role}".encode())
     file = tmp_path / "drop.sql"
     file.write_bytes(b"\xef\xbb\xbf-- CHG-7\r\nDROP TABLE orders;\r\nCREATE TABLE orders2(id int);\r\n")
     done = jane.types("ddl", "submit", name, "-f", str(file), "--reason", "CHG-7", "--name", "drop")
@@ -94,7 +102,7 @@ def test_whoever_asked_cannot_decide_and_nothing_is_written(world: World) -> Non
 def test_a_script_decides_on_the_text_that_it_names_and_on_no_other(world: World) -> None:
     team = world.team()
     boss = Person.admin(world, team)
-    world.api.apply(approval(team, "drop", world.tenant(team), DROP))
+    world.api.apply(approval(team, "drop", with_orders(world, team), DROP))
     said = boss.fails("ddl", "approve", "drop", "--sha256", "0" * 8)
     assert "is not the one that you mean" in said
     said = boss.fails("ddl", "approve", "drop", code=2)

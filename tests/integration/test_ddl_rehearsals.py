@@ -7,6 +7,8 @@ from tests.harness.shell import wait_for
 from tests.harness.world import World, tenant
 from tests.integration.place import Place
 
+ASLEEP = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_' AND wait_event = 'PgSleep'"
+
 
 @pytest.fixture
 def place(world: World) -> Iterator[Place]:
@@ -104,6 +106,17 @@ def test_more_than_the_operator_has_room_for_harms_nobody(place: Place) -> None:
     assert (place.world.operator.running, place.world.operator.pid) == (True, pid)
 
 
+def test_a_rehearsal_whose_session_is_ended_is_repeated(place: Place) -> None:
+    made = place.submit("DROP TABLE b; SELECT pg_sleep(3)")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    place.world.postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_'")
+    error = made.rehearsed()["error"]
+    assert (error["sqlstate"], error["statement"]) == ("57P01", 2)
+    wait_for(
+        "it is rehearsed again", lambda: "error" not in made.status["rehearsal"], patience=90, pause=0.5, tell=made.tell
+    )
+
+
 def test_what_the_text_makes_in_the_tenants_schema_does_not_change_what_is_seen(place: Place) -> None:
     made = place.submit(
         'SET search_path = pg_temp, "$user", pg_catalog; CREATE TEMP VIEW pg_locks AS SELECT 1 AS relation;'
@@ -127,8 +140,7 @@ def test_a_tenant_that_is_suspended_has_nothing_rehearsed_until_it_is_not(place:
 
 def test_what_an_operator_that_was_killed_left_is_swept_and_the_text_rehearsed(place: Place) -> None:
     made = place.submit("SELECT pg_sleep(5); DROP TABLE b")
-    asleep = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_' AND wait_event = 'PgSleep'"
-    wait_for("it is rehearsed", lambda: place.world.postgres.query(asleep), tell=made.tell)
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
     place.world.operator.kill()
     place.world.operator.start()
     assert "table t.b" in place.plain(made.rehearsed()["drops"])
@@ -137,9 +149,8 @@ def test_what_an_operator_that_was_killed_left_is_swept_and_the_text_rehearsed(p
 
 def test_a_decision_ends_the_rehearsal_that_is_in_its_way(place: Place) -> None:
     made = place.submit("DROP TABLE b; SELECT pg_sleep(25)")
-    asleep = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_' AND wait_event = 'PgSleep'"
-    wait_for("it is rehearsed", lambda: place.world.postgres.query(asleep), tell=made.tell)
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
     made.decide()
     made.await_job()
-    assert not place.world.postgres.query(asleep)
+    assert not place.world.postgres.query(ASLEEP)
     assert made.condition("Rehearsed")["status"] == "False"

@@ -47,6 +47,8 @@ async def rehearse(connection: psycopg.AsyncConnection, admin: Target, wanted: R
     """Run the text and roll it back; ``connection`` is the admin's. Raises Transient when it cannot be run now."""
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     until = datetime.now(UTC) + rehearsal.LONGEST + 2 * _SLACK
+    # What one that was cut short has left would be used in the place of this one's pass.
+    await _clean(connection, wanted)
     try:
         await gate.issue_pass(
             connection,
@@ -90,7 +92,7 @@ async def _clean(connection: psycopg.AsyncConnection, wanted: Rehearsal) -> None
     if connection.closed:
         return
     await gate.drop_login(connection, wanted.login, wanted.role)
-    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE pass_id = %s", [wanted.pass_id])
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE login = %s", [wanted.login])
 
 
 async def _run(target: Target, wanted: Rehearsal) -> Effects:

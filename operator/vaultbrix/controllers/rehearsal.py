@@ -56,7 +56,9 @@ class Rehearsals:
     def due(self, approval: DDLApproval, now: datetime) -> datetime | None:
         """When it is to be rehearsed."""
         uid = approval.metadata.uid
-        when = None if uid in self._found else rehearsal.due(approval, now)
+        if self._found.get(uid) not in (None, approval.status.rehearsal):
+            return None
+        when = rehearsal.due(approval, now)
         return max(when, self._again.get(uid, when)) if when is not None else None
 
     async def next(self, context: Context, server: PostgresServer, now: datetime) -> tuple[list[Key], datetime | None]:

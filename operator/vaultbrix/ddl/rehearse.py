@@ -18,6 +18,9 @@ from psycopg import sql
 # PostgreSQL's answers are read into it.
 MEMORY_BYTES = 96 * 1024 * 1024
 _MESSAGE = 1024
+# What libpq says then; it gives the connection up with some of it.
+_NO_ROOM = "memory"
+_CONNECTION_LOST = "08006"
 
 # The tenant's tables that can be seen now: oid, name, rows, file. Asked as the login.
 _TABLES = (
@@ -76,10 +79,9 @@ def _run(connection: psycopg.Connection, order: Order, begun: float) -> dict[str
             # As the tenant's own client would send it: one simple-protocol message, byte for byte.
             connection.execute(text.encode())
     except psycopg.Error as error:
-        if connection.broken:
-            raise
         message = (error.diag.message_primary or str(error) or type(error).__name__)[:_MESSAGE]
-        return {"sqlstate": error.sqlstate or "", "message": message, "statement": position}
+        state = error.sqlstate or ("" if not connection.broken or _NO_ROOM in message else _CONNECTION_LOST)
+        return {"sqlstate": state, "message": message, "statement": position}
     return None
 
 
