@@ -70,6 +70,8 @@ class Tool(ABC):
     """Which parts of PostgreSQL's error, beside its message, the tool passes on to its user."""
     messages: ClassVar[int] = 2
     """In how many messages with something gated the third migration is sent."""
+    resumes: ClassVar[bool] = True
+    """Whether a migration that was refused in its midst is simply run again."""
     keeps: ClassVar[bool] = True
     """Whether the migrations before a refused one stay, when one run brings several."""
     additive: ClassVar[bool] = True
@@ -215,7 +217,7 @@ class GolangMigrate(Tool):
     """golang-migrate with lib/pq: it empties its own table with TRUNCATE before and after each migration."""
 
     name = "golang-migrate"
-    messages = 3
+    resumes = False
     additive = False
     shows = frozenset()
     applied = "SELECT version FROM schema_migrations WHERE NOT dirty"
@@ -228,7 +230,7 @@ class GolangMigrate(Tool):
 
     def text(self, number: int) -> str:
         own = f'TRUNCATE "{self.login.role}"."schema_migrations";\n'
-        return own + (self.folder / f"{number:06}_{NAMES[number]}.up.sql").read_text() + own
+        return own + plain(number) + own
 
     def begin(self) -> str:
         return self.text(1)
