@@ -48,7 +48,8 @@ test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables an
 	hack/cluster/build.sh
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
-GATE_TESTS := $(addprefix tests/integration/test_,gate.py gate_install.py passes.py rehearsal.py additive.py)
+GATE_TESTS := $(addprefix tests/integration/test_,gate.py gate_install.py passes.py rehearsal.py additive.py provision.py \
+	rule_roles.py ddl_run.py ddl_steps.py classification.py)
 
 test-attacks: test-attacks-15 test-attacks-17 ## the owner of the tables against the gate: a table of how each attack ends
 

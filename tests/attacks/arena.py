@@ -271,6 +271,8 @@ def fresh_tenant(database: Database) -> str:
     if database.disarmed:
         database.postgres.query(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT TRUNCATE ON TABLES TO {role}")
         database.postgres.query(f"ALTER ROLE {role} INHERIT")
+        database.postgres.query(f"REVOKE vaultbrix_tenants FROM {role}")
+        database.postgres.query(f"GRANT vaultbrix_tenants TO {role}")
     return role
 
 

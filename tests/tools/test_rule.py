@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from tests.harness.approvals import submit
 from tests.harness.network import SERVER
+from tests.harness.shell import wait_for
 from tests.harness.world import JANE, PORT, World
 from tests.tools.conftest import Project
 from tests.tools.tools import Alembic, Login
@@ -24,6 +26,10 @@ def test_tool_migrates_through_a_rule_from_its_address_and_is_held_by_the_gate(w
     project.migrated()
     project.tool.release(3)
     assert "requires an approved DDLApproval" in project.tool.migrate().stderr
-    project.approve(project.tool.text(3))
+    approval = submit(world, team, "drop", tenant, project.tool.text(3), execution="Session")
+    assert any("obsolete" in name for name in approval.rehearsed()["drops"])
+    approval.decide()
+    wait_for("the tenant may run it", lambda: approval.condition("PassIssued").get("status") == "True")
     project.migrate()
     assert not project.state().obsolete
+    approval.phase("Succeeded")

@@ -246,8 +246,8 @@ async def create_login(
                 " CONNECTION LIMIT 2 VALID UNTIL {} PASSWORD {}"
             ).format(name, sql.Literal(valid_until.isoformat()), sql.Literal(verifier))
         )
-        for group in (tenant, sql.Identifier("vaultbrix_jobs")):
-            await connection.execute(sql.SQL("GRANT {} TO {}").format(group, name))
+        await roles.join(connection, login, role, may_become=True)
+        await roles.join(connection, login, "vaultbrix_jobs", may_become=False)
         await connection.execute(sql.SQL("ALTER ROLE {} SET search_path = {}").format(name, tenant))
         await connection.execute(sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(name))
 

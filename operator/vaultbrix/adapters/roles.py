@@ -15,15 +15,19 @@ MANAGED_SETTINGS = frozenset({"statement_timeout", "lock_timeout", "idle_in_tran
 
 @dataclass(frozen=True)
 class LoginRole:
-    """What should hold. ``groups`` are all its memberships; ``valid_until`` None means for ever."""
+    """What should hold. ``valid_until`` None means for ever.
+
+    All its memberships: ``mark`` says in pg_hba.conf what it is, ``acts_as`` is the role that it may take on. It
+    inherits from neither: REASSIGN OWNED fires no event trigger, and gives to roles whose rights are one's own.
+    """
 
     name: str
     login: bool
-    inherit: bool
     connection_limit: int
-    groups: frozenset[str]
+    mark: str
     search_path: str
     settings: Mapping[str, str]
+    acts_as: str | None = None
     valid_until: datetime | None = None
 
 
@@ -109,15 +113,14 @@ async def _attributes(connection: psycopg.AsyncConnection, wanted: LoginRole, na
     row = await cursor.fetchone()
     if row is None:
         await connection.execute(sql.SQL("CREATE ROLE {}").format(name))
-    if row != (wanted.login, wanted.connection_limit, wanted.inherit, False):
+    if row != (wanted.login, wanted.connection_limit, False, False):
         await connection.execute(
             sql.SQL(
-                "ALTER ROLE {} {} {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+                "ALTER ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
                 " CONNECTION LIMIT {} VALID UNTIL {}"
             ).format(
                 name,
                 sql.SQL("LOGIN" if wanted.login else "NOLOGIN"),
-                sql.SQL("INHERIT" if wanted.inherit else "NOINHERIT"),
                 sql.Literal(wanted.connection_limit),
                 sql.Literal(until),
             )
@@ -125,21 +128,30 @@ async def _attributes(connection: psycopg.AsyncConnection, wanted: LoginRole, na
 
 
 async def _memberships(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
-    # Since PostgreSQL 16 a membership has options of its own; before, their columns are missing.
+    groups = {wanted.mark: False} | ({wanted.acts_as: True} if wanted.acts_as else {})
+    # Before PostgreSQL 16 a membership had no options of its own; the columns are missing.
     cursor = await connection.execute(
-        "SELECT g.rolname, m.admin_option OR coalesce(to_jsonb(m)->>'set_option', 'true') <> 'true'"
-        " OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, %(inherit)s) <> %(inherit)s"
-        " FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %(name)s",
-        {"inherit": wanted.inherit, "name": wanted.name},
+        "SELECT g.rolname, m.admin_option OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, false),"
+        " (to_jsonb(m)->>'set_option')::boolean FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
+        [wanted.name],
     )
-    present = await cursor.fetchall()
-    for group, differs in present:
-        if group not in wanted.groups or differs:
+    kept = set()
+    for group, more, may_become in await cursor.fetchall():
+        if group in groups and not more and may_become in (None, groups[group]):
+            kept.add(group)
+        else:
             await connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), name))
-    for group in sorted(wanted.groups):
-        if (group, False) not in present:
-            await connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name))
+    for group in sorted(groups.keys() - kept):
+        await join(connection, wanted.name, group, may_become=groups[group])
+
+
+async def join(connection: psycopg.AsyncConnection, role: str, group: str, *, may_become: bool) -> None:
+    """Make a role a member that inherits nothing; ``may_become``: by SET ROLE, which before PostgreSQL 16 any may."""
+    options = f" WITH INHERIT FALSE, SET {may_become}" if connection.info.server_version >= 160000 else ""
+    await connection.execute(
+        sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role)) + sql.SQL(options)
+    )
 
 
 async def _settings(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:

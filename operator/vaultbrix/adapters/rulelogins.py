@@ -52,9 +52,9 @@ async def provision(connection: psycopg.AsyncConnection, wanted: WantedLogin, pa
             roles.LoginRole(
                 name=wanted.login,
                 login=True,
-                inherit=False,
                 connection_limit=tenant.connection_limit,
-                groups=frozenset({tenant.role, "vaultbrix_tenants"}),
+                mark="vaultbrix_tenants",
+                acts_as=tenant.role,
                 search_path=tenant.role,
                 settings={**tenant.settings, "role": tenant.role},
                 valid_until=wanted.valid_until,

@@ -71,10 +71,8 @@ def _login_role(wanted: TenantRole) -> roles.LoginRole:
     return roles.LoginRole(
         name=wanted.role,
         login=wanted.login,
-        # REASSIGN OWNED fires no event trigger; it gives to roles whose rights are one's own only.
-        inherit=False,
         connection_limit=wanted.connection_limit,
-        groups=frozenset({"vaultbrix_tenants"}),
+        mark="vaultbrix_tenants",
         search_path=wanted.role,
         settings=wanted.settings,
     )
