@@ -225,17 +225,25 @@ def test_what_only_adds_passes_where_the_tenant_may_and_drift_of_that_is_put_rig
 def test_an_approval_that_nobody_ran_leaves_nothing_when_its_namespace_is_gone(world: World) -> None:
     place = Place(world)
     made = submit(world, place.team, "gone", place.tenant, "DROP TABLE b")
-    made.decide()
+    own = submit(world, place.team, "own", place.tenant, "DROP TABLE b", execution="Session")
+    for approval in (made, own):
+        approval.decide()
     made.await_job()
-    uid = made.uid
-    world.api.patch("ddl", "gone", place.team, {"metadata": {"finalizers": []}})
-    world.api.delete("ddl", "gone", place.team)
+    wait_for("the tenant may run it", lambda: own.condition("PassIssued").get("status") == "True", tell=own.tell)
+    uids = [made.uid, own.uid]
     world.operator.kill()
+    for name in ("gone", "own"):
+        world.api.patch("ddl", name, place.team, {"metadata": {"finalizers": []}})
+        world.api.delete("ddl", name, place.team)
     world.operator.start()
-    login = f"vaultbrix_d_{uid.replace('-', '')}"
+    login = f"vaultbrix_d_{uids[0].replace('-', '')}"
+    passes = "SELECT 1 FROM vaultbrix.ddl_pass WHERE pass_id = ANY (%s::uuid[]) AND revoked_at IS NULL"
     wait_for(
-        "its login is swept",
-        lambda: not world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]),
+        "login and passes are swept",
+        lambda: (
+            not world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [login])
+            and not world.postgres.query(passes, [uids])
+        ),
         patience=90,
         tell=lambda: world.operator.text()[-3000:],
     )

@@ -4,15 +4,17 @@ import itertools
 import json
 import signal
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tests.harness.shell import wait_for
 from tests.integration.database import Database, directory
-from tests.integration.ddljob import HOUR, end, job
+from tests.integration.ddljob import HOUR, TEXT, end, job
 
 from vaultbrix.adapters import gate
+from vaultbrix.domain.ddlplan import plan
 
 numbers = itertools.count(1)
 
@@ -183,3 +185,47 @@ def test_two_at_once_run_it_once(database: Database, role: str, place: Path) -> 
     assert set(codes) <= {0, 1}, "a Job that lost the race is tried again, not failed"
     assert made.run()[0] == 0
     assert (made.count(), made.columns()) == (1, ["id"])
+
+
+def test_a_job_uses_its_own_pass_and_leaves_the_tenants(database: Database, role: str, place: Path) -> None:
+    own = str(uuid4())
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    database.admin(
+        gate.issue_pass, pass_id=own, role=role, login=None, approved_by="pat", expires_at=soon, plan=plan(TEXT)
+    )
+    made = job(database, role, place)
+    assert made.run()[0] == 0
+    use, theirs = database.admin(gate.use_of, made.pass_id), database.admin(gate.use_of, own)
+    assert use is not None
+    assert theirs is not None
+    assert (use.complete, theirs.next_stmt) == (True, 1)
+
+
+def test_a_text_that_began_in_time_may_go_on_for_as_long_as_its_login(
+    database: Database, role: str, place: Path
+) -> None:
+    made = job(
+        database, role, place, "SELECT pg_sleep(11);\nALTER TABLE victim DROP COLUMN v", lasting=timedelta(seconds=10)
+    )
+    code, process = made.run()
+    assert code == 0, process.text()
+
+
+def test_a_pass_that_has_ended_keeps_no_hashes_and_is_forgotten_in_the_end(
+    database: Database, role: str, place: Path
+) -> None:
+    made = job(database, role, place)
+    assert made.run()[0] == 0
+    database.admin(gate.revoke_pass, made.pass_id)
+    texts = "SELECT count(*) FROM vaultbrix.ddl_pass_text WHERE pass_id = %s"
+    assert database.postgres.query(texts, [made.pass_id]) == [(0,)]
+    database.admin(gate.purge, set())
+    assert database.admin(gate.committed, made.pass_id)
+    database.postgres.query(
+        "UPDATE vaultbrix.ddl_pass SET revoked_at = revoked_at - interval '31 days' WHERE pass_id = %s", [made.pass_id]
+    )
+    database.admin(gate.purge, {made.pass_id})
+    assert database.admin(gate.committed, made.pass_id)
+    database.admin(gate.purge, set())
+    assert not database.admin(gate.committed, made.pass_id)
+    assert database.postgres.query("SELECT 1 FROM vaultbrix.ddl_pass_use WHERE pass_id = %s", [made.pass_id]) == []

@@ -114,7 +114,7 @@ def test_what_failed_for_want_of_a_lock_is_tried_again_at_growing_pauses_and_wha
     assert due(failed("42P01"), NOW + MINUTE) is None
     assert due(failed("55P03"), NOW) == NOW + timedelta(seconds=30)
     assert due(failed("55P03", 2 * MINUTE), NOW) == NOW + 4 * MINUTE
-    assert due(failed("57014", 50 * MINUTE), NOW) == NOW + 60 * MINUTE
+    assert due(failed("57P01", 50 * MINUTE), NOW) == NOW + 60 * MINUTE
 
 
 def test_a_failed_rehearsal_is_told_and_names_the_statement() -> None:

@@ -99,6 +99,9 @@ async def audit_gate(connection: psycopg.AsyncConnection) -> list[str]:
             findings.append(f"event trigger {name} is missing: the gate is open; reinstall it")
         elif present[name] != (event, "A", True, function):
             findings.append(f"event trigger {name} is not as installed or not ENABLE ALWAYS: the gate may be open")
+    cursor = await connection.execute("SELECT to_regclass('vaultbrix.tenant') IS NULL")
+    if await cursor.fetchone() == (True,):
+        return findings
     for problem, query in _CHECKS:
         cursor = await connection.execute(query)
         cases = sorted(str(row[0]) for row in await cursor.fetchall())

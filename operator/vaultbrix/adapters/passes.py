@@ -1,15 +1,20 @@
 """Passes: what lets an approved text through the gate, and what became of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
+from psycopg import sql
 
 from vaultbrix.domain.ddlplan import Plan
 
 _COPY_RUNS = "COPY vaultbrix.ddl_pass_text(pass_id, from_stmt, to_stmt, sha256) FROM STDIN"
+
+
+# The audit record is what lasts.
+_KEPT_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,35 @@ async def issue_pass(
 
 
 async def revoke_pass(connection: psycopg.AsyncConnection, pass_id: str) -> None:
-    """End the pass; it stays as a record."""
+    """End the pass; it stays as a record, without the hashes of its texts, of which there are many."""
     await connection.execute(
         "UPDATE vaultbrix.ddl_pass SET revoked_at = clock_timestamp() WHERE pass_id = %s AND revoked_at IS NULL",
         [pass_id],
     )
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass_text WHERE pass_id = %s", [pass_id])
+
+
+async def open_passes(connection: psycopg.AsyncConnection) -> list[str]:
+    """Those of approvals that still let something through."""
+    cursor = await connection.execute(
+        "SELECT pass_id::text FROM vaultbrix.ddl_pass p WHERE revoked_at IS NULL AND expires_at > clock_timestamp()"
+        " AND NOT EXISTS (SELECT FROM vaultbrix.rehearsal r WHERE r.pass_id = p.pass_id)"
+    )
+    return [str(pass_id) for (pass_id,) in await cursor.fetchall()]
+
+
+async def purge(connection: psycopg.AsyncConnection, kept: Collection[str]) -> None:
+    """Forget passes that ended long ago, with their ledger, but for those of approvals that are still there."""
+    cursor = await connection.execute(
+        "DELETE FROM vaultbrix.ddl_pass WHERE coalesce(revoked_at, expires_at) < clock_timestamp() - %s"
+        " AND pass_id::text <> ALL (%s) RETURNING pass_id",
+        [_KEPT_FOR, list(kept)],
+    )
+    gone = [row[0] for row in await cursor.fetchall()]
+    for table in ("ddl_pass_use", "ddl_pass_drop"):
+        await connection.execute(
+            sql.SQL("DELETE FROM vaultbrix.{} WHERE pass_id = ANY (%s)").format(sql.Identifier(table)), [gone]
+        )
 
 
 async def committed(connection: psycopg.AsyncConnection, pass_id: str) -> bool:

@@ -123,15 +123,15 @@ async def _run(target: Target, wanted: Rehearsal) -> Effects:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    return _effects(answer, wanted)
+    return _effects(answer, process.returncode, wanted)
 
 
-def _effects(answer: bytes, wanted: Rehearsal) -> Effects:
+def _effects(answer: bytes, code: int | None, wanted: Rehearsal) -> Effects:
     try:
         seen: dict[str, Any] = json.loads(answer)
     except ValueError:
-        # Killed, or out of memory beyond its own control.
-        return Effects(0, error=ExecutionError(message="it answers with more than a rehearsal has room for"))
+        # Killed, or out of memory beyond its own control: tried again, it would be so again.
+        return Effects(0, error=ExecutionError(message=f"its process ended without an answer (exit code {code})"))
     if "duration_ms" not in seen:
         raise Transient(Reason.DATABASE_ERROR, f"the rehearsal was cut short: {seen.get('message', '')}")
     error = ExecutionError.model_validate(seen["error"]) if seen["error"] else None

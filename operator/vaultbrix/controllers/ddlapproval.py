@@ -33,7 +33,8 @@ LOOK_AGAIN = timedelta(seconds=20)
 
 _REFUSED = "VBX01"
 
-_planned = lru_cache(maxsize=256)(plan)
+# Each holds its text and more.
+_planned = lru_cache(maxsize=32)(plan)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,15 @@ async def reconcile(context: Context, parts: Parts, known: DDLApproval, now: dat
         tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
         planned = await asyncio.to_thread(_planned, approval.spec.sql, schema=tenant.role if tenant else None)
     except RejectedText as error:
-        await _invalid(context, approval, error, now)
+        if started:
+            # Begun by an operator that read it otherwise.
+            run = await locate(context, approval)
+            if run is not None:
+                await run.withdraw()
+        if approval.status.phase not in FINAL_PHASES:
+            approval = await _invalid(context, approval, error, now)
+        if started:
+            await set_finalizer(context.kube, approval, FINALIZER, present=False)
         return None
     work = _Work(context, parts, planned, now)
     try:
@@ -95,11 +104,13 @@ class _Work:
         run = await locate(self.context, approval) if started else None
         state = await run.gather(self.plan, self.parts.watcher.progress(approval)) if run else RunState()
         tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
-        state = replace(
-            state,
-            unneeded=not self.plan.gated and not _nested(approval),
-            orphaned=started and (tenant is None or tenant.deleting),
-        )
+        orphaned = started and (tenant is None or tenant.deleting)
+        if started and run is None and not orphaned:
+            raise Blocked(
+                Reason.SERVER_NOT_FOUND,
+                "the PostgresServer that its run is on is gone; how it went is not known",
+            )
+        state = replace(state, unneeded=not self.plan.gated and not _nested(approval), orphaned=orphaned)
         verdict = decide(approval, self.plan.sha256, state, self.now)
         if verdict.step is Step.ISSUE:
             return await self._start(approval, verdict)
@@ -158,7 +169,8 @@ class _Work:
     async def _explain(self, approval: DDLApproval, run: Run, verdict: ApprovalVerdict) -> ApprovalVerdict:
         """Whether the gate refused because the effect has grown, found by another rehearsal."""
         expected = rehearsal.expected_drops(approval.status.rehearsal)
-        if expected is None or run.tenant is None:
+        # What it would say now is not worth holding up rules and tenants behind another rehearsal.
+        if expected is None or run.tenant is None or self.parts.rehearsals.busy(run.server):
             return verdict
         try:
             now = await self.parts.rehearsals.rehearse(
@@ -250,7 +262,7 @@ class _Work:
         conditions.set(ConditionType.PARSED, True, Reason.PARSED, f"{count} statement{'s' if count > 1 else ''}")
 
 
-async def _invalid(context: Context, approval: DDLApproval, error: RejectedText, now: datetime) -> None:
+async def _invalid(context: Context, approval: DDLApproval, error: RejectedText, now: datetime) -> DDLApproval:
     reason = Reason.SYNTAX_ERROR if error.syntax else Reason.NOT_SUPPORTED
     message = f"{error}; correct it in a new DDLApproval"
     conditions = Conditions(approval, approval.status.conditions, now)
@@ -261,7 +273,7 @@ async def _invalid(context: Context, approval: DDLApproval, error: RejectedText,
         phase=ApprovalPhase.INVALID,
         conditions=conditions.all(),
     )
-    await write_status(context.kube, context.approvals, approval, status)
+    return await write_status(context.kube, context.approvals, approval, status)
 
 
 def _nested(approval: DDLApproval) -> bool:

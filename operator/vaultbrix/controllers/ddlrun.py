@@ -89,7 +89,7 @@ class Run:
             pass_exists=state.pass_exists,
             executed=state.executed,
             unfinished=ddlprogress.unfinished(steps) if failed else None,
-            error=await self._error() if failed else None,
+            error=await self._error(job) if failed else None,
             progress=None if ended else progress,
         )
 
@@ -142,11 +142,11 @@ class Run:
                 login=self.login,
                 role=tenant.role,
                 verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
-                valid_until=expires_at + self._deadline(),
+                valid_until=expires_at + self._deadline(plan),
             )
         await self.context.kube.apply(SECRETS, await self._secret(password, tenant))
         try:
-            await self.context.kube.create(JOBS, self.context.settings.namespace, self._job())
+            await self.context.kube.create(JOBS, self.context.settings.namespace, self._job(plan))
         except Conflict:
             return
 
@@ -170,17 +170,17 @@ class Run:
             await gate.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await gate.revoke_pass(connection, self.pass_id)
 
-    def _deadline(self) -> timedelta:
-        return self.approval.spec.statement_timeout + _JOB_SLACK
+    def _deadline(self, plan: Plan) -> timedelta:
+        return len(plan.statements) * self.approval.spec.statement_timeout + _JOB_SLACK
 
-    def _job(self) -> Object:
+    def _job(self, plan: Plan) -> Object:
         settings = self.context.settings
         return ddl_job(
             name=self.name,
             namespace=settings.namespace,
             uid=self.approval.metadata.uid,
             approval=self.approval.display,
-            deadline_seconds=int(self._deadline().total_seconds()),
+            deadline_seconds=int(self._deadline(plan).total_seconds()),
             image=settings.image,
             pull_policy=settings.pull_policy,
             secret=self.name,
@@ -215,8 +215,8 @@ class Run:
             "data": {key: base64.b64encode(value.encode()).decode() for key, value in content.items()},
         }
 
-    async def _error(self) -> ExecutionError:
-        """What the Pods said last, or that they said nothing."""
+    async def _error(self, job: Object) -> ExecutionError:
+        """What the Pods said last, or the Job, or that they said nothing."""
         labels = f"batch.kubernetes.io/job-name={self.name}"
         pods = await self.context.kube.list(PODS, self.context.settings.namespace, labels=labels)
         ended = [
@@ -231,6 +231,9 @@ class Run:
                     return ExecutionError.model_validate_json(message)
                 except ValueError:
                     return ExecutionError(message=message[:1024])
+        for condition in job.get("status", {}).get("conditions") or []:
+            if condition["type"] == "Failed" and condition.get("message"):
+                return ExecutionError(message=f"{condition.get('reason', 'Failed')}: {condition['message']}"[:1024])
         return ExecutionError(message="the Job ended without saying why; see its Pods' logs")
 
 

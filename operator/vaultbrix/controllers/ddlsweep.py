@@ -22,8 +22,9 @@ async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsin
     next time, and keeps nothing else from being swept.
     """
     # Read first: the approval of a login that is made meanwhile is known by then.
-    found = await gate.logins(connection)
-    alive = {login_name(approval.metadata.uid) for approval in context.approvals}
+    found, passes = await gate.logins(connection), await gate.open_passes(connection)
+    uids = {approval.metadata.uid for approval in context.approvals}
+    alive = {login_name(uid) for uid in uids}
     for login in found:
         if login in alive or login in rehearsing:
             continue
@@ -33,6 +34,11 @@ async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsin
             if connection.broken:
                 raise
             log.warning("login not dropped yet", login=login, message=classify(error).message)
+    # The tenant's own sessions use a pass without any login of ours.
+    for uid in passes:
+        if uid not in uids:
+            await gate.revoke_pass(connection, uid)
+    await gate.purge(connection, uids)
     await rehearsals.sweep(connection)
 
 

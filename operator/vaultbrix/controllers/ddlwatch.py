@@ -18,6 +18,8 @@ from vaultbrix.domain.ddlplan import Plan, plan
 from vaultbrix.runtime.errors import Blocked
 
 LOOK_EVERY = timedelta(seconds=1)
+# The tenant may take days; each look leaves lines in the server's log.
+_LOOK_AT_SESSIONS_EVERY = timedelta(seconds=10)
 # Progress alone is no reason to write more often.
 _TELL_EVERY = timedelta(seconds=2)
 
@@ -60,7 +62,8 @@ class Watcher:
         if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
             raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {server.metadata.name} is not ready")
         jobs: dict[str, bool] = {}
-        if any(approval.spec.execution is Execution.JOB for approval in mine):
+        any_job = any(approval.spec.execution is Execution.JOB for approval in mine)
+        if any_job:
             answer = await context.kube.list(JOBS, context.settings.namespace, labels=_JOBS)
             jobs = {job["metadata"]["name"]: job_ended(job) for job in answer.get("items", [])}
         async with admin_connection(context.kube, server) as connection:
@@ -74,7 +77,7 @@ class Watcher:
             for approval in mine
             if self._news(approval, seen[approval.metadata.uid], jobs.get(run_name(approval.metadata.uid)), now)
         ]
-        return changed, now + LOOK_EVERY
+        return changed, now + (LOOK_EVERY if any_job else _LOOK_AT_SESSIONS_EVERY)
 
     def forget(self, approval: DDLApproval) -> None:
         """Of one that is gone or over."""

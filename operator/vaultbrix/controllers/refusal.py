@@ -14,6 +14,7 @@ from vaultbrix.controllers.admin import audit_target
 from vaultbrix.controllers.context import Context
 from vaultbrix.domain import refusals
 from vaultbrix.domain.refusals import Obstacle, Refusal, Request
+from vaultbrix.runtime.errors import Blocked
 
 LOOK_EVERY = timedelta(seconds=2)
 
@@ -30,6 +31,7 @@ class Refusals:
     def __init__(self) -> None:
         self._since: dict[str, datetime] = {}
         self._told: set[str] = set()
+        self._answered: set[Refusal] = set()
 
     async def look(self, context: Context, server: PostgresServer, now: datetime) -> datetime | None:
         """Make the requests that are missing; when to look again, None while nobody wants it. Raises Expected."""
@@ -58,17 +60,32 @@ class Refusals:
         self, context: Context, tenant: Tenant, refusal: Refusal, made: list[DDLApproval], now: datetime
     ) -> list[DDLApproval]:
         """Make a request or an event, or neither; returns what was made."""
+        if refusal in self._answered:
+            return []
         known = {a.metadata.uid: a for a in (*made, *context.approvals.of(tenant.key)) if _tenant_of(a) == tenant.key}
+        made_now: list[DDLApproval] = []
         match await asyncio.to_thread(refusals.answer, refusal, tenant, known.values(), now):
             case Obstacle() as obstacle:
-                if obstacle.key not in self._told:
-                    if len(self._told) >= _MOST_TOLD:
-                        self._told.clear()
-                    self._told.add(obstacle.key)
-                    await events.warn(context.kube, tenant, obstacle.reason, obstacle.message)
+                await self._tell(context, tenant, obstacle)
             case Request() as request:
-                return await self._create(context, tenant, request)
-        return []
+                try:
+                    made_now = await self._create(context, tenant, request)
+                except Blocked as error:
+                    # A quota or a policy of one namespace keeps no other tenant waiting.
+                    key = f"{tenant.display} {error.message}"
+                    await self._tell(context, tenant, Obstacle("RequestRefused", error.message, key))
+        if len(self._answered) >= _MOST_TOLD:
+            self._answered.clear()
+        self._answered.add(refusal)
+        return made_now
+
+    async def _tell(self, context: Context, tenant: Tenant, obstacle: Obstacle) -> None:
+        if obstacle.key in self._told:
+            return
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        self._told.add(obstacle.key)
+        await events.warn(context.kube, tenant, obstacle.reason, obstacle.message)
 
     async def _create(self, context: Context, tenant: Tenant, request: Request) -> list[DDLApproval]:
         body = {

@@ -75,7 +75,8 @@ class Rehearsals:
         ready, told = [], []
         for when, approval, tenant in waiting:
             obstacle = _obstacle(server, tenant)
-            if self._wait(approval, obstacle):
+            # What stood in the way of the last try stands until the next one.
+            if (obstacle or approval.metadata.uid not in self._again) and self._wait(approval, obstacle):
                 told.append(_key(approval))
             if obstacle is None and when <= now:
                 ready.append((approval, tenant))
@@ -97,6 +98,7 @@ class Rehearsals:
             planned = await asyncio.to_thread(plan, approval.spec.sql)
             self._found[uid] = await self.rehearse(context, approval, tenant, server, planned, now)
             self._again.pop(uid, None)
+            self._waits.pop(uid, None)
         except (RejectedText, Expected) as error:
             self._again[uid] = now + _PAUSE
             if isinstance(error, Expected):
@@ -131,6 +133,11 @@ class Rehearsals:
             finally:
                 self.logins.discard(login)
         return rehearsal.shown(planned, effects, now)
+
+    def busy(self, server: PostgresServer) -> bool:
+        """Whether one is under way there."""
+        lock = self._locks.get(server.metadata.name)
+        return lock is not None and lock.locked()
 
     def _wait(self, approval: DDLApproval, obstacle: Expected | None) -> bool:
         """Remember what it waits for; returns whether that is news."""

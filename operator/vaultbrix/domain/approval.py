@@ -80,6 +80,12 @@ def login_uid(login: str) -> str:
     return str(UUID(login.removeprefix(LOGIN_PREFIX)))
 
 
+def asked_for_by(approval: DDLApproval, person: str) -> bool:
+    """Whether the person asked for the change, or is one of those who may have."""
+    asked = approval.spec.requested_by
+    return person in (asked, *asked.split(","))
+
+
 def refused_decision(approval: DDLApproval, sha256: str) -> tuple[Reason, str] | None:
     """Why a decision does not count, or None where there is none or it counts.
 
@@ -88,8 +94,7 @@ def refused_decision(approval: DDLApproval, sha256: str) -> tuple[Reason, str] |
     decision = approval.spec.decision
     if decision is None:
         return None
-    asked = approval.spec.requested_by
-    if decision.by in (asked, *asked.split(",")):
+    if asked_for_by(approval, decision.by):
         return (
             Reason.SELF_APPROVAL,
             f"{decision.by} asked for this change and cannot decide on it; another admin decides on a new DDLApproval",

@@ -9,7 +9,7 @@ from typing import Any
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.domain.ddlplan import RejectedText, plan
+from vaultbrix.domain.ddlplan import RejectedText, digest, plan
 
 LABEL = "vaultbrix.com/from-refusal"
 
@@ -66,11 +66,7 @@ def answer(
     that one is deleted: a refusal is no new argument. After one that ran, failed or expired, another one, if the
     refusal came later.
     """
-    try:
-        sha256 = plan(refusal.statement).sha256
-    except RejectedText as error:
-        text = f"a refused text makes no DDLApproval: {error}"
-        return Obstacle("RefusedTextRejected", text, f"{tenant.display} {hash(refusal.statement)}")
+    sha256 = digest(refusal.statement).hex()
     base = f"refused-{tenant.metadata.name[:_NAME_IN_NAME]}-{sha256[:16]}"
     alike = [a for a in approvals if a.status.sha256 == sha256 or re.fullmatch(rf"{base}(-\d+)?", a.metadata.name)]
     if any(_stands(approval, refusal.at) for approval in alike):
@@ -84,6 +80,11 @@ def answer(
             f"{pending} are pending (at most {MOST_PENDING}); decide on or delete those"
         )
         return Obstacle("TooManyRefusals", text, f"{tenant.display} {now:%Y-%m-%dT%H}")
+    try:
+        plan(refusal.statement)
+    except RejectedText as error:
+        text = f"a refused text makes no DDLApproval: {error}"
+        return Obstacle("RefusedTextRejected", text, f"{tenant.display} {sha256}")
     taken = {approval.metadata.name for approval in alike}
     name = next(n for i in range(1, len(taken) + 2) if (n := base if i == 1 else f"{base}-{i}") not in taken)
     return Request(name, _spec(refusal, tenant))

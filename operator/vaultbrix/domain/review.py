@@ -19,6 +19,7 @@ from vaultbrix.api.ddlapproval import (
     Verdict,
 )
 from vaultbrix.api.meta import rfc3339
+from vaultbrix.domain.approval import asked_for_by
 from vaultbrix.domain.countdown import span
 from vaultbrix.domain.ddlplan import RejectedText, digest, plan
 from vaultbrix.domain.request import Misused, Refused
@@ -252,7 +253,7 @@ def _objection(approval: DDLApproval, by: str) -> str | None:
         )
     if phase not in _UNDECIDED:
         return f"is {phase}, so nothing is left to decide ({why(approval) or 'see its conditions'})"
-    if by == approval.spec.requested_by:
+    if asked_for_by(approval, by):
         return f"was asked for by {by}, who cannot decide on it; ask another admin, or withdraw it with kubectl delete"
     if sha256 is None:
         return "has not been read by the operator yet, so there is no sha256 to decide on; is the operator running?"

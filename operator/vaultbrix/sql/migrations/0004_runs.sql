@@ -32,17 +32,20 @@ ALTER TABLE vaultbrix.rehearsal_use ENABLE ALWAYS TRIGGER rehearsal;
 
 CREATE OR REPLACE FUNCTION vaultbrix.use_pass(p_tag text, p_nested boolean, p_schemas name[], p_consume boolean, p_objects text[])
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE q text := current_query(); h bytea; r record;
+DECLARE q text := current_query(); h bytea; r record; one_time boolean;
 BEGIN
   IF q IS NULL OR current_setting('standard_conforming_strings') <> 'on' THEN RETURN NULL; END IF;
   h := sha256(convert_to(vaultbrix.norm(q), 'UTF8'));
+  -- Logins of Jobs and rehearsals have passes of their own and use up nobody else's.
+  one_time := EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles j ON j.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+                       WHERE j.rolname = 'vaultbrix_jobs' AND u.rolname = session_user);
   FOR r IN SELECT p.pass_id, t.from_stmt, t.to_stmt, p.next_stmt,
                   EXISTS (SELECT FROM vaultbrix.rehearsal m WHERE m.pass_id = p.pass_id) AS rehearsal,
                   EXISTS (SELECT FROM unnest(p.gated) x WHERE x >= p.next_stmt AND x < t.from_stmt) AS skips
              FROM vaultbrix.ddl_pass_text t JOIN vaultbrix.ddl_pass p USING (pass_id)
             WHERE t.sha256 = h AND p.revoked_at IS NULL AND p.expires_at > clock_timestamp()
               AND EXISTS (SELECT FROM pg_roles pr WHERE pr.rolname = p.role_name AND pg_has_role(session_user, pr.oid, 'MEMBER'))
-              AND (p.login IS NULL OR p.login = session_user)
+              AND (p.login = session_user OR (p.login IS NULL AND NOT one_time))
               AND (p.allow_nested OR NOT p_nested)
               AND (p.lexer_safe OR strpos(q, chr(92)) = 0)   -- standard_conforming_strings=off would re-lex the same bytes
               AND (p.schemas IS NULL OR p.schemas = p_schemas)
@@ -91,6 +94,9 @@ CREATE FUNCTION vaultbrix.lasting_pass(p_pass uuid) RETURNS void LANGUAGE plpgsq
 BEGIN
   PERFORM FROM vaultbrix.ddl_pass WHERE pass_id = p_pass AND revoked_at IS NULL AND expires_at > clock_timestamp();
   IF NOT FOUND THEN RAISE EXCEPTION 'pass % has ended', p_pass USING ERRCODE = 'VBX03'; END IF;
+  -- What has begun in time may go on for as long as its login.
+  UPDATE vaultbrix.ddl_pass SET expires_at = greatest(expires_at, (SELECT rolvaliduntil FROM pg_roles WHERE rolname = session_user))
+   WHERE pass_id = p_pass;
 END $$;
 
 CREATE OR REPLACE FUNCTION vaultbrix.begin_run(p_pass uuid) RETURNS boolean
