@@ -104,6 +104,10 @@ class World:
             self.api.kubectl("delete", "accessrules", "-A", "--all", "--timeout=50s")
             wait_for("the kernel lets nobody in", lambda: not self.let_in())
 
+    def leader(self) -> str:
+        """Identity of the operator that works."""
+        return str(self.api.get("lease", "vaultbrix-operator", SYSTEM).get("spec", {}).get("holderIdentity", ""))
+
     def let_in(self) -> list[str]:
         """CIDRs that the kernel lets through."""
         saved = run(*self.network.inside("server", ["ipset", "save"])).stdout.splitlines()

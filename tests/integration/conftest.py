@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness.namespaces import Pair
-from tests.harness.world import World
+from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.shell import wait_for
+from tests.harness.slot import SLOT
+from tests.harness.world import SYSTEM, World
 from tests.integration.database import Database
 from tests.integration.database import running as database_running
 from tests.integration.guarded import Guarded
@@ -42,6 +45,23 @@ def alone(world: World) -> Iterator[World]:
     world.operator.stop()
     yield world
     world.operator.start()
+
+
+@pytest.fixture
+def second_operator(world: World) -> Iterator[Process]:
+    """Another replica, which waits for the first one to end."""
+    environment = {"KUBECONFIG": str(world.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
+    process = Process(
+        [*VAULTBRIX, "operator", "--identity=second", f"--probe-port={18082 + 10 * SLOT}"],
+        world.directory / "second.log",
+        env=environment,
+    )
+    process.start()
+    yield process
+    process.kill()
+    # Its Lease was not given back, so the first operator waits until it has run out.
+    world.heal()
+    wait_for("the first operator leads", lambda: world.leader() == "test", patience=60)
 
 
 @pytest.fixture(scope="module")

@@ -7,37 +7,15 @@ import base64
 import random
 import time
 import uuid
-from collections.abc import Iterator
 
 import pytest
-from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
-from tests.harness.slot import SLOT
-from tests.harness.world import SYSTEM, World
+from tests.harness.world import World
 
 from vaultbrix.domain import scram
 
 ROUNDS = pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
-
-
-@pytest.fixture
-def second_operator(world: World) -> Iterator[Process]:
-    environment = {"KUBECONFIG": str(world.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
-    process = Process(
-        [*VAULTBRIX, "operator", "--identity=second", f"--probe-port={18082 + 10 * SLOT}"],
-        world.directory / "second.log",
-        env=environment,
-    )
-    process.start()
-    yield process
-    process.kill()
-    # Its Lease was not given back, so the first operator waits until it has run out.
-    world.heal()
-    wait_for("the first operator leads", lambda: holder(world) == "test", patience=60)
-
-
-def holder(world: World) -> str:
-    return str(world.api.get("lease", "vaultbrix-operator", SYSTEM).get("spec", {}).get("holderIdentity", ""))
 
 
 @ROUNDS
@@ -98,18 +76,18 @@ def enforced(world: World, prefix: str) -> set[str]:
 def test_two_operators_do_not_both_lead_and_the_second_takes_over(world: World, second_operator: Process) -> None:
     team = world.team()
     world.tenant(team)
-    assert holder(world) == "test"
+    assert world.leader() == "test"
     assert '"leading"' not in second_operator.text()
     world.operator.kill()
     name = world.tenant(team, wait=False)
-    wait_for("the second leads", lambda: holder(world) == "second", patience=60)
+    wait_for("the second leads", lambda: world.leader() == "second", patience=60)
     world.api.await_condition("tenant", name, team, patience=60)
 
 
 def test_an_operator_that_is_asked_to_end_lets_the_next_one_in_at_once(world: World, second_operator: Process) -> None:
-    wait_for("the second waits", lambda: second_operator.running and holder(world) == "test")
+    wait_for("the second waits", lambda: second_operator.running and world.leader() == "test")
     assert world.operator.stop() == 0
-    wait_for("the second leads", lambda: holder(world) == "second", patience=10)
+    wait_for("the second leads", lambda: world.leader() == "second", patience=10)
 
 
 def test_an_operator_that_cannot_renew_its_lease_ends(world: World) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.harness import dying
 from tests.harness.approvals import Approval, finish_job
+from tests.harness.processes import Process
 from tests.harness.shell import wait_for
 from tests.harness.world import World
 from tests.integration.place import Place
@@ -181,4 +182,44 @@ def test_postgresql_that_restarts_while_a_run_is_watched_leaves_a_true_phase(sce
         assert scene.runs == 0
         assert made.pod().run() == 0
     scene.ended(made, "Succeeded")
+    assert scene.runs == 1
+
+
+def test_a_node_that_goes_down_in_the_middle_of_a_run_comes_back_to_a_true_phase(scene: Scene) -> None:
+    made = scene.submit()
+    made.decide()
+    made.phase("Running")
+    pod = made.pod()
+    with scene.world.postgres.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute(f"LOCK TABLE {scene.place.role}.counted".encode())
+        process = pod.start()
+        blocked = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_d_' AND wait_event_type = 'Lock'"
+        wait_for("it waits", lambda: scene.world.postgres.query(blocked), tell=process.text)
+        # A reboot: everything at once, and nobody says goodbye.
+        process.kill()
+        scene.world.operator.kill()
+        scene.world.agent.kill()
+        scene.world.postgres.crash()
+        with contextlib.suppress(Exception):
+            holder.execute("SELECT 1")
+    scene.world.postgres.start()
+    scene.world.agent.start()
+    scene.world.operator.start()
+    assert scene.runs == 0
+    assert pod.run() == 0
+    scene.ended(made, "Succeeded")
+    assert scene.runs == 1
+
+
+def test_an_operator_that_takes_over_ends_the_run_that_the_other_began(scene: Scene, second_operator: Process) -> None:
+    made = scene.submit()
+    made.decide()
+    made.await_job()
+    scene.world.operator.kill()
+    pod = made.pod()
+    assert pod.run() == 0
+    wait_for("the second ends it", lambda: made.status.get("phase") == "Succeeded", patience=90, tell=made.tell)
+    assert second_operator.running
+    wait_for("nothing is left of it", lambda: not made.left(), patience=90, tell=made.left)
     assert scene.runs == 1
