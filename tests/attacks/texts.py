@@ -164,6 +164,20 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
         ["CREATE FUNCTION pg_temp.is_exempt(name) RETURNS boolean LANGUAGE sql AS 'SELECT true'", DROP_ALL],
     ],
     "temporary tables": [
+        (
+            "CREATE FUNCTION pg_temp.t(i int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+            "CREATE OR REPLACE VIEW look AS SELECT id FROM victim WHERE pg_temp.t(id) = 1",
+            "DISCARD TEMP",
+        ),
+        (
+            "CREATE FUNCTION pg_temp.t(i int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+            "CREATE OR REPLACE FUNCTION run(what text) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT pg_temp.t(1); END",
+            "DISCARD TEMP",
+        ),
+        (
+            "BEGIN; CREATE TEMP TABLE tt(id int) ON COMMIT DROP; CREATE OR REPLACE FUNCTION run(what text) RETURNS int"
+            " LANGUAGE sql BEGIN ATOMIC SELECT id FROM tt; END; COMMIT",
+        ),
         ["CREATE TEMP TABLE own()", DROP],
         ["CREATE TEMP TABLE own()", "ALTER TABLE victim DROP COLUMN v"],
         ["CREATE TEMP TABLE own()", "DROP TABLE own, {role}.victim CASCADE"],

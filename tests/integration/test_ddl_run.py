@@ -14,7 +14,7 @@ from tests.integration.database import Database, directory
 from tests.integration.ddljob import HOUR, TEXT, end, job
 
 from vaultbrix.adapters import gate
-from vaultbrix.domain.ddlplan import plan
+from vaultbrix.domain.ddlplan import RejectedText, plan
 
 numbers = itertools.count(1)
 
@@ -229,3 +229,29 @@ def test_a_pass_that_has_ended_keeps_no_hashes_and_is_forgotten_in_the_end(
     database.admin(gate.purge, set())
     assert not database.admin(gate.committed, made.pass_id)
     assert database.postgres.query("SELECT 1 FROM vaultbrix.ddl_pass_use WHERE pass_id = %s", [made.pass_id]) == []
+
+
+# Under SJIS the second byte of the first character takes the backslash along, and the constant ends there.
+SMUGGLING = "SELECT E'\u00c1\\'; COMMIT; DELETE FROM victim; --'"
+
+
+@pytest.mark.parametrize("way", ["encoding", "hidden"])
+def test_what_runs_is_read_as_it_was_shown_whatever_encoding_the_text_sets(
+    database: Database, role: str, place: Path, way: str
+) -> None:
+    with database.login(role) as session:
+        session.execute(
+            "CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM set_config('client_' || 'encoding', 'SJIS', false); END $$"
+        )
+        session.execute("INSERT INTO victim DEFAULT VALUES")
+    if way == "encoding":
+        with pytest.raises(RejectedText):
+            plan(f"SET client_encoding = 'SJIS'; {SMUGGLING}")
+        with pytest.raises(RejectedText):
+            plan(f"SET NAMES 'SJIS'; {SMUGGLING}")
+        return
+    made = job(database, role, place, f"SELECT sets();\n{SMUGGLING};\nSELECT 1/0")
+    assert made.run()[0] == 3
+    assert not database.admin(gate.committed, made.pass_id)
+    assert database.postgres.query(f"SELECT count(*) > 0 FROM {role}.victim") == [(True,)]

@@ -36,8 +36,14 @@ async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsin
             log.warning("login not dropped yet", login=login, message=classify(error).message)
     # The tenant's own sessions use a pass without any login of ours.
     for uid in passes:
-        if uid not in uids:
+        if uid in uids:
+            continue
+        try:
             await gate.revoke_pass(connection, uid)
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            log.warning("pass not revoked yet", pass_id=uid, message=classify(error).message)
     await gate.purge(connection, uids)
     await rehearsals.sweep(connection)
 

@@ -15,6 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from vaultbrix.ddl.message import send
+
 # PostgreSQL's answers are read into it.
 MEMORY_BYTES = 96 * 1024 * 1024
 _MESSAGE = 1024
@@ -70,14 +72,14 @@ def rehearse(order: Order) -> dict[str, Any]:
 def _run(connection: psycopg.Connection, order: Order, begun: float) -> dict[str, Any] | None:
     position = 0
     try:
+        connection.execute("SELECT vaultbrix.begin_rehearsal(%s)", [order.pass_id])
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(order.role)))
-        _set(connection, "lock_timeout", order.lock_timeout_ms)
         for number, text in enumerate(order.texts, 1):
             position = number
             left = order.budget_ms - int((time.monotonic() - begun) * 1000)
             _set(connection, "statement_timeout", max(1, left))
-            # As the tenant's own client would send it: one simple-protocol message, byte for byte.
-            connection.execute(text.encode())
+            _set(connection, "lock_timeout", order.lock_timeout_ms)
+            send(connection, text)
     except psycopg.Error as error:
         message = (error.diag.message_primary or str(error) or type(error).__name__)[:_MESSAGE]
         state = error.sqlstate or ("" if not connection.broken or _NO_ROOM in message else _CONNECTION_LOST)

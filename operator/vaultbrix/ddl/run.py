@@ -19,6 +19,7 @@ import structlog
 from psycopg import sql
 
 from vaultbrix.api.ddlapproval import ExecutionError
+from vaultbrix.ddl.message import send
 from vaultbrix.domain.ddlplan import Plan, plan
 
 log = structlog.get_logger(__name__)
@@ -112,8 +113,7 @@ class _Run:
         self._connection.execute(sql.SQL("SET {} ROLE {}").format(sql.SQL(scope), sql.Identifier(self._order.role)))
 
     def _send(self, text: str, total: int) -> None:
-        # As the tenant's own client would send it: one simple-protocol message, byte for byte.
-        self._connection.execute(text.encode())
+        send(self._connection, text)
         log.info("statement ran", position=self.position, of=total)
 
     def _ask(self, query: str, *parameters: object) -> object:

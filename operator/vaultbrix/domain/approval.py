@@ -99,6 +99,12 @@ def refused_decision(approval: DDLApproval, sha256: str) -> tuple[Reason, str] |
             Reason.SELF_APPROVAL,
             f"{decision.by} asked for this change and cannot decide on it; another admin decides on a new DDLApproval",
         )
+    if approval.status.sha256 is None:
+        return (
+            Reason.OUTDATED_DECISION,
+            "it was decided before the operator had shown what it does; decide on a new DDLApproval, "
+            "once status.sha256 is there",
+        )
     if decision.sha256 != sha256:
         return (
             Reason.OUTDATED_DECISION,

@@ -84,7 +84,10 @@ def answer(
         plan(refusal.statement)
     except RejectedText as error:
         text = f"a refused text makes no DDLApproval: {error}"
-        return Obstacle("RefusedTextRejected", text, f"{tenant.display} {sha256}")
+        return Obstacle("RefusedTextRejected", text, f"{tenant.display} {now:%Y-%m-%dT%H} rejected")
+    if refusal.person and not _PERSON.fullmatch(_people(refusal)):
+        text = "a refused text makes no DDLApproval: too many people may have sent it to name them all"
+        return Obstacle("RefusedTextRejected", text, f"{tenant.display} {now:%Y-%m-%dT%H} people")
     taken = {approval.metadata.name for approval in alike}
     name = next(n for i in range(1, len(taken) + 2) if (n := base if i == 1 else f"{base}-{i}") not in taken)
     return Request(name, _spec(refusal, tenant))
@@ -92,8 +95,11 @@ def answer(
 
 def asked_by(refusal: Refusal, tenant: Tenant) -> str:
     """The person; all of them where it may have been any; for an unknown one the tenant, as no user is named."""
-    people = ",".join(part for part in refusal.person.split(", ") if part)
-    return people if _PERSON.fullmatch(people) else f"tenant:{tenant.display}"
+    return _people(refusal) or f"tenant:{tenant.display}"
+
+
+def _people(refusal: Refusal) -> str:
+    return ",".join(part for part in refusal.person.split(", ") if part)
 
 
 def _stands(approval: DDLApproval, at: datetime) -> bool:

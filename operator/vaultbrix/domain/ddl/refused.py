@@ -24,6 +24,7 @@ _NO_TENANT = {
 }
 _ROLES = ("role", "session_authorization")
 _LEXER = "standard_conforming_strings"
+_ENCODING = "client_encoding"
 
 
 def refusal(tree: Any, found: list[Call]) -> str:
@@ -40,6 +41,8 @@ def refusal(tree: Any, found: list[Call]) -> str:
             return "controls the transaction; leave it out: a text runs in one transaction where it can"
         case ast.VariableSetStmt() if tree.name in _ROLES:
             return "changes the role; leave it out: the text runs as the tenant"
+        case ast.VariableSetStmt() if tree.name == _ENCODING:
+            return "changes client_encoding, in which the text would be read otherwise than shown; leave it out"
         case ast.DiscardStmt() if tree.target.name == "DISCARD_ALL":
             return "changes the role, which DISCARD ALL resets; leave it out: the text runs as the tenant"
         case ast.VariableSetStmt() if tree.name == _LEXER and not _is_on(tree):
@@ -53,6 +56,8 @@ def refusal(tree: Any, found: list[Call]) -> str:
     for setting in _settings(found):
         if setting in _ROLES:
             return "changes the role through set_config; leave it out: the text runs as the tenant"
+        if setting == _ENCODING:
+            return "sets client_encoding through set_config, in which the text would be read otherwise; leave it out"
         if setting == _LEXER:
             return f"sets {_LEXER} through set_config; leave it out"
     return ""

@@ -74,6 +74,17 @@ BEGIN
   RETURN NULL;
 END $$;
 
+-- From here on the transaction of a rehearsal cannot be committed, whatever it does.
+CREATE FUNCTION vaultbrix.begin_rehearsal(pass uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM vaultbrix.rehearsal JOIN vaultbrix.ddl_pass p USING (pass_id) WHERE pass_id = $1 AND p.login = session_user) THEN
+    RAISE EXCEPTION 'no rehearsal % for %', $1, session_user USING ERRCODE = 'VBX03';
+  END IF;
+  INSERT INTO vaultbrix.rehearsal_use(pass_id) VALUES ($1);
+END $$;
+GRANT EXECUTE ON FUNCTION vaultbrix.begin_rehearsal(uuid) TO PUBLIC;
+
 -- What uses of a pass dropped or emptied so far, for its own login within its open transaction.
 CREATE FUNCTION vaultbrix.dropped(p_pass uuid) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -215,11 +215,39 @@ BEGIN
   IF vaultbrix.use_pass(p_tag, nested, p_schemas, true, objs) IS NULL THEN PERFORM vaultbrix.deny(p_tag, p_actor, nested); END IF;
 END $$;
 
+-- What is permanent and depends on something temporary would go with the session, and no event trigger would see it.
+CREATE FUNCTION vaultbrix.refuse_dependence_on_temporary() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE temporary_ oid := pg_my_temp_schema(); found text;
+BEGIN
+  IF temporary_ = 0 THEN RETURN; END IF;
+  WITH mine(classid, objid) AS (
+    SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relnamespace = temporary_
+    UNION ALL SELECT 'pg_proc'::regclass::oid, oid FROM pg_proc WHERE pronamespace = temporary_
+    UNION ALL SELECT 'pg_type'::regclass::oid, oid FROM pg_type WHERE typnamespace = temporary_
+    UNION ALL SELECT 'pg_operator'::regclass::oid, oid FROM pg_operator WHERE oprnamespace = temporary_
+    UNION ALL SELECT 'pg_collation'::regclass::oid, oid FROM pg_collation WHERE collnamespace = temporary_
+    UNION ALL SELECT 'pg_opclass'::regclass::oid, oid FROM pg_opclass WHERE opcnamespace = temporary_
+    UNION ALL SELECT 'pg_opfamily'::regclass::oid, oid FROM pg_opfamily WHERE opfnamespace = temporary_
+    UNION ALL SELECT 'pg_conversion'::regclass::oid, oid FROM pg_conversion WHERE connamespace = temporary_
+    UNION ALL SELECT 'pg_ts_config'::regclass::oid, oid FROM pg_ts_config WHERE cfgnamespace = temporary_
+    UNION ALL SELECT 'pg_ts_dict'::regclass::oid, oid FROM pg_ts_dict WHERE dictnamespace = temporary_)
+  SELECT pg_describe_object(d.classid, d.objid, d.objsubid) INTO found
+    FROM mine JOIN pg_depend d ON d.refclassid = mine.classid AND d.refobjid = mine.objid,
+    LATERAL pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
+   WHERE coalesce(a.object_names[1], '') !~ '^(pg_temp|pg_toast_temp)'
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% would go with this session, as it depends on something temporary', found USING ERRCODE = 'VBX05',
+      HINT = 'Create in your own schema what it depends on.';
+  END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION vaultbrix.ddl_end(p_tag text, p_actor name, p_ctx text, p_schemas name[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
 DECLARE nested boolean := strpos(p_ctx, chr(10)) > 0; r record; n int := 0; perm int := 0;
 BEGIN
   IF p_actor = 'vaultbrix_gate' THEN RETURN; END IF;
+  IF NOT vaultbrix.is_exempt(p_actor) THEN PERFORM vaultbrix.refuse_dependence_on_temporary(); END IF;
   IF p_tag IN ('CREATE TABLE','CREATE TABLE AS','SELECT INTO','CREATE SCHEMA','IMPORT FOREIGN SCHEMA') THEN
     PERFORM vaultbrix.ensure_guard(objid) FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table';
     RETURN;
