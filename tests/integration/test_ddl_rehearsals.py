@@ -154,3 +154,15 @@ def test_a_decision_ends_the_rehearsal_that_is_in_its_way(place: Place) -> None:
     made.await_job()
     assert not place.world.postgres.query(ASLEEP)
     assert made.condition("Rehearsed")["status"] == "False"
+
+
+def test_a_text_cannot_commit_its_rehearsal_whatever_encoding_it_sets(place: Place) -> None:
+    place.sql(
+        "CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('client_' || 'encoding', 'SJIS', false); END $$"
+    )
+    # Under SJIS the second byte of the first character takes the backslash along, and the constant ends there.
+    made = place.submit(f"SELECT sets(); SELECT E'\u00c1\\'; COMMIT; DELETE FROM {place.role}.a; COMMIT; --'")
+    found = made.rehearsed()
+    assert "error" not in found, found
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.a") == [(1000,)]
