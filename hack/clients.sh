@@ -5,7 +5,7 @@
 set -euo pipefail
 
 PREFIX=vbxc-            # of namespaces
-LINK_PREFIX=vbxc        # of links on the node's side: vbxc0, vbxc1, …
+LINK_PREFIX=vbx-c       # of links on the node's side: vbx-c0, vbx-c1, …; tests take links vbx[a-z]NUMBER for theirs
 LINK_NET=172.31.255     # a /30 per client, so 64 clients
 MAX_CLIENTS=64
 
