@@ -5,7 +5,7 @@
 set -euo pipefail
 
 PREFIX=vbxc-            # of namespaces
-LINK_PREFIX=vbxc        # of links on the node's side: vbxc0, vbxc1, …
+LINK_PREFIX=vbx-c       # of links on the node's side: vbx-c0, vbx-c1, …; tests take links vbx[a-z]NUMBER for theirs
 LINK_NET=172.31.255     # a /30 per client, so 64 clients
 MAX_CLIENTS=64
 
@@ -26,7 +26,8 @@ address_of() { ip -n "$PREFIX$1" -4 -o addr show dev lo scope global 2>/dev/null
 del() {
   local namespace=$PREFIX$1 index pids
   exists "$1" || return 0
-  index=$(ip -n "$namespace" -o link show dev node 2>/dev/null | sed -nE 's/.*alias ([0-9]+).*/\1/p')
+  # Its link may be gone already.
+  index=$(ip -n "$namespace" -o link show dev node 2>/dev/null | sed -nE 's/.*alias ([0-9]+).*/\1/p') || true
   pids=$(ip netns pids "$namespace" 2>/dev/null || true)
   # shellcheck disable=SC2086
   [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
