@@ -26,6 +26,19 @@ def bare() -> Iterator[Database]:
             database.postgres.stop()
 
 
+@pytest.fixture(scope="module")
+def gated() -> Iterator[Database]:
+    """A database of this module's own, with the gate."""
+    with directory() as path:
+        database = Database(path)
+        try:
+            database.postgres.start()
+            database.admin(gate.install)
+            yield database
+        finally:
+            database.postgres.stop()
+
+
 def code(result: psycopg.pq.abc.PGresult) -> str:
     return (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode()
 
@@ -99,6 +112,29 @@ def test_what_is_taken_away_leaves_tenants_with_their_data_and_rights(bare: Data
                                            f" next check takes that away: {role}"]  # fmt: skip
     assert bare.tenant("left") == role
     assert bare.admin(gate.audit_gate) == []
+
+
+BUILT_ON = {
+    "a column of a type": "CREATE TABLE t(id int, built vaultbrix.ddl_pass_use)",
+    "a column of an array": "CREATE TABLE t(id int, built vaultbrix.tenant[])",
+    "a default": "CREATE TABLE t(id int); CREATE TABLE built(id int DEFAULT length(vaultbrix.norm('x')))",
+    "a view": "CREATE TABLE t(id int); CREATE VIEW built AS SELECT vaultbrix.norm(id::text) FROM t",
+}
+
+
+@pytest.mark.parametrize("what", BUILT_ON)
+def test_it_does_not_go_while_something_of_a_tenants_would_go_with_it(gated: Database, what: str) -> None:
+    role = gated.tenant("built")
+    with gated.login(role) as session:
+        assert code(send(session, BUILT_ON[what] + "; INSERT INTO t VALUES (1)")) == ""
+        try:
+            with pytest.raises(psycopg.errors.DependentObjectsStillExist) as error:
+                gated.admin(gate.uninstall)
+            assert "built" in (error.value.diag.message_detail or "")
+            assert session.execute("SELECT count(*) FROM t").fetchone() == (1,)
+            assert code(send(session, "TRUNCATE t")) == "VBX01"
+        finally:
+            gated.postgres.query("DROP OWNED BY tenant_built CASCADE; DROP SCHEMA IF EXISTS tenant_built CASCADE")
 
 
 def test_an_administrator_checks_it_and_takes_it_away_without_a_cluster(bare: Database) -> None:

@@ -155,7 +155,8 @@ async def uninstall(connection: psycopg.AsyncConnection) -> None:
 
     Tenants keep roles, data and the right to empty their own tables; a comment on each role says whose it is, for a
     later installation. Group roles and pgaudit stay: pg_hba.conf and the agent refer to them. Nothing where there is
-    no gate. Raises psycopg.Error while a table is locked.
+    no gate. Raises psycopg.Error and changes nothing while a table is locked, or when somebody built on what is in
+    schema vaultbrix (a column of one of its types, say): the error's detail names what.
     """
     async with connection.transaction():
         await connection.execute("SELECT set_config('lock_timeout', '5s', true)")
@@ -193,11 +194,32 @@ async def uninstall(connection: psycopg.AsyncConnection) -> None:
                 )
             )
         await _note_claims(connection)
-        await connection.execute("DROP SCHEMA IF EXISTS vaultbrix CASCADE")
+        await _drop_schema(connection)
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'vaultbrix_gate'")
         if await cursor.fetchone():
             await connection.execute("DROP OWNED BY vaultbrix_gate")
             await connection.execute("DROP ROLE vaultbrix_gate")
+
+
+async def _drop_schema(connection: psycopg.AsyncConnection) -> None:
+    # Never CASCADE: a column of a tenant's table may have a type that is in here.
+    cursor = await connection.execute(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('vaultbrix')"
+    )
+    tables = [sql.Identifier("vaultbrix", name) for (name,) in await cursor.fetchall()]
+    if tables:
+        await connection.execute(sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(tables)))
+    cursor = await connection.execute(
+        "SELECT proname, pg_get_function_identity_arguments(oid) FROM pg_proc"
+        " WHERE pronamespace = to_regnamespace('vaultbrix')"
+    )
+    functions = [
+        sql.SQL("{}({})").format(sql.Identifier("vaultbrix", name), sql.SQL(arguments))
+        for name, arguments in await cursor.fetchall()
+    ]
+    if functions:
+        await connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(", ").join(functions)))
+    await connection.execute("DROP SCHEMA IF EXISTS vaultbrix")
 
 
 async def _note_claims(connection: psycopg.AsyncConnection) -> None:

@@ -64,5 +64,8 @@ def _ask(function: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> T:
     try:
         return asyncio.run(call())
     except psycopg.Error as error:
-        warn(f"PostgreSQL: {error.diag.message_primary or error}")
+        warn(
+            "PostgreSQL: "
+            + ": ".join(filter(None, (error.diag.message_primary or str(error), error.diag.message_detail)))
+        )
         raise typer.Exit(2) from None
