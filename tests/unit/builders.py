@@ -71,7 +71,11 @@ def approval(name: str = "drop", *, metadata: Raw | None = None, status: Raw | N
         "requestedBy": "jane@example.com",
         **spec,
     }
-    return DDLApproval.parse({"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": status or {}})
+    # A decision counts only on what was shown.
+    shown = {"sha256": "a" * 64} if "decision" in spec else {}
+    return DDLApproval.parse(
+        {"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": {**shown, **(status or {})}}
+    )
 
 
 def grant(*cidrs: str, uid: str = "u", role: str = "tenant_acme", deadline: datetime = NOW + HOUR) -> Grant:

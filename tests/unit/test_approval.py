@@ -68,6 +68,12 @@ def test_a_decision_on_another_text_does_not_count(answer: str) -> None:
     assert SHA in found.message
 
 
+@pytest.mark.parametrize("answer", ["Approved", "Denied"])
+def test_a_decision_that_came_along_with_the_text_does_not_count(answer: str) -> None:
+    found = verdict(approval(decision=decision(answer), status={"sha256": None}))
+    assert summary(found) == (ApprovalPhase.DENIED, Reason.OUTDATED_DECISION, Step.CLOSE)
+
+
 def test_a_decision_that_counts_is_not_refused() -> None:
     assert refused_decision(approval(), SHA) is None
     assert refused_decision(approval(decision=decision()), SHA) is None

@@ -116,11 +116,18 @@ def test_there_is_a_limit_and_it_is_told(many: int, ago: timedelta) -> None:
         ("jane@example.com", "jane@example.com"),
         ("jane@example.com, bob@example.com", "jane@example.com,bob@example.com"),
         ("", "tenant:team/acme"),
-        ("two words", "tenant:team/acme"),
     ],
 )
 def test_whoever_may_have_been_refused_is_who_asks(person: str, expected: str) -> None:
     assert asked_by(refusal(person=person), ACME) == expected
+
+
+@pytest.mark.parametrize("person", ["two words", ", ".join(f"person{number}@example.com" for number in range(20))])
+def test_nothing_is_asked_for_when_not_all_can_be_named_who_may_not_decide(person: str) -> None:
+    found = answer(refusal(person=person), ACME, [], NOW)
+    assert isinstance(found, Obstacle)
+    assert found.reason == "RefusedTextRejected"
+    assert "spec.requestedBy" in found.message
 
 
 def test_a_refusal_belongs_to_the_tenant_whose_login_it_was() -> None:

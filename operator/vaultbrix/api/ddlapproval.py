@@ -179,6 +179,11 @@ class ExecutionError(ApiModel):
     message: str = Field(max_length=1024)
     statement: int = Field(default=0, description="1-based place of the failing statement; 0 when none failed.")
 
+    @property
+    def by_gate(self) -> bool:
+        """Whether the gate refused it for want of a pass."""
+        return self.sqlstate == "VBX01"
+
 
 class DDLApprovalStatus(ApiModel):
     """What holds now. Written by the operator."""

@@ -157,10 +157,17 @@ class Resource(ApiModel):
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-Person = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+_PERSON = r"^[^\s\x00-\x1f\x7f]+$"
+LONGEST_PERSON = 256
+Person = Annotated[str, Field(min_length=1, max_length=LONGEST_PERSON, pattern=_PERSON)]
 # Without control characters but tab and line end: others break terminals, and even `kubectl get -o yaml`.
 ReasonText = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def is_person(text: str) -> bool:
+    """Whether a text can stand where an object names a person."""
+    return len(text) <= LONGEST_PERSON and re.fullmatch(_PERSON, text) is not None
 
 
 class LocalRef(ApiModel):

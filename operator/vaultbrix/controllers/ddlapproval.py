@@ -31,7 +31,6 @@ FINALIZER = "vaultbrix.com/run"
 # A run is looked at whenever something about it changed; this is for what nobody saw.
 LOOK_AGAIN = timedelta(seconds=20)
 
-_REFUSED = "VBX01"
 
 # Each holds its text and more.
 _planned = lru_cache(maxsize=32)(plan)
@@ -160,7 +159,7 @@ class _Work:
         state = replace(state, ledger=closed.ledger, executed=closed.executed)
         if closed.ledger:
             return decide(approval, self.plan.sha256, state, self.now), state
-        if verdict.reason is Reason.STATEMENT_FAILED and state.error and state.error.sqlstate == _REFUSED:
+        if verdict.reason is Reason.STATEMENT_FAILED and state.error and state.error.by_gate:
             verdict = await self._explain(approval, run, verdict)
         elif verdict.phase is ApprovalPhase.EXPIRED or state.orphaned:
             verdict = decide(approval, self.plan.sha256, state, self.now)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
-from vaultbrix.api.meta import rfc3339
+from vaultbrix.api.meta import is_person, rfc3339
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.ddlplan import RejectedText, digest, plan
 
@@ -18,7 +18,6 @@ MOST_AN_HOUR = 30
 MOST_PENDING = 20
 
 _HOUR = timedelta(hours=1)
-_PERSON = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
 _NAME_IN_NAME = 200
 
 
@@ -85,8 +84,8 @@ def answer(
     except RejectedText as error:
         text = f"a refused text makes no DDLApproval: {error}"
         return Obstacle("RefusedTextRejected", text, f"{tenant.display} {now:%Y-%m-%dT%H} rejected")
-    if refusal.person and not _PERSON.fullmatch(_people(refusal)):
-        text = "a refused text makes no DDLApproval: too many people may have sent it to name them all"
+    if refusal.person and not is_person(_people(refusal)):
+        text = "a refused text makes no DDLApproval: who may have sent it does not fit into spec.requestedBy"
         return Obstacle("RefusedTextRejected", text, f"{tenant.display} {now:%Y-%m-%dT%H} people")
     taken = {approval.metadata.name for approval in alike}
     name = next(n for i in range(1, len(taken) + 2) if (n := base if i == 1 else f"{base}-{i}") not in taken)

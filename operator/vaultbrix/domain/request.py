@@ -9,7 +9,7 @@ from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule, RuleLogin
 from vaultbrix.api.conditions import Reason
-from vaultbrix.api.meta import API_VERSION, format_duration, parse_duration, rfc3339
+from vaultbrix.api.meta import API_VERSION, format_duration, is_person, parse_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.domain.access import Address, deadline_of, decide_all, start_of
@@ -20,7 +20,6 @@ SECOND = timedelta(seconds=1)
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_PERSON = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
 
 
 class Misused(ValueError):
@@ -146,7 +145,7 @@ def check_texts(reason: str, requested_by: str) -> None:
         raise Misused("--reason: say why the access is needed, for the record")
     if len(reason) > LONGEST_REASON:
         raise Misused(f"--reason: has {len(reason)} characters, at most {LONGEST_REASON} are kept; shorten it")
-    if not _PERSON.fullmatch(requested_by):
+    if not is_person(requested_by):
         raise Misused("--requested-by: must be 1 to 256 characters without white space, such as jane@example.com")
 
 

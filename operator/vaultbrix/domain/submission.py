@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from vaultbrix.api.ddlapproval import FINAL_PHASES, MAX_SQL_BYTES, DDLApproval, Execution
-from vaultbrix.api.meta import API_VERSION, format_duration
+from vaultbrix.api.meta import API_VERSION, format_duration, is_person
 from vaultbrix.domain.ddlplan import Plan, RejectedText, plan
 from vaultbrix.domain.request import LONGEST_REASON, Misused, Refused
 from vaultbrix.domain.visible import visible, width
 
-_PERSON = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
 _MARK = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _FIELD = re.compile(r"^spec\.sql:? ")
@@ -103,7 +102,7 @@ def check_reason(reason: str) -> None:
 
 def check_person(person: str) -> None:
     """The caller's name as the API server knows it. Raises Refused where the API cannot hold it."""
-    if not _PERSON.fullmatch(person):
+    if not is_person(person):
         raise Refused(
             f"the API server knows you as {person!r}, and the record cannot hold a name that is empty, has white space "
             "or more than 256 characters; log in under another name"
