@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from tests.harness.namespaces import Pair
@@ -53,7 +54,7 @@ def second_operator(world: World) -> Iterator[Process]:
     environment = {"KUBECONFIG": str(world.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
     process = Process(
         [*VAULTBRIX, "operator", "--identity=second", f"--probe-port={18082 + 10 * SLOT}"],
-        world.directory / "second.log",
+        world.directory / f"second-{uuid4().hex}.log",
         env=environment,
     )
     process.start()

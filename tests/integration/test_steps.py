@@ -86,7 +86,7 @@ def test_an_agent_that_dies_while_it_opens_goes_on_where_it_was(scene: Scene, st
 def test_an_agent_that_dies_while_it_closes_leaves_nothing_open(scene: Scene, step: str, end: str) -> None:
     world, team = scene.world, scene.team
     name = f"{end}-{CLOSING.index(step)}"
-    terms = {"expiresAt": in_seconds(8)} if end == "expired" else {"ttl": "1h"}
+    terms = {"expiresAt": in_seconds(15)} if end == "expired" else {"ttl": "1h"}
     world.rule(team, scene.guest, f"{GUEST}/32", name=name, **terms)
     world.api.await_condition("accessrule", name, team)
     guest = held(world, GUEST, team, scene.guest, name)
