@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import sys
 from dataclasses import dataclass, field, replace
@@ -106,8 +107,11 @@ async def _run(target: Target, wanted: Rehearsal) -> Effects:
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-sP",
         "-m",
         "vaultbrix.ddl.rehearse",
+        # An image may keep the packages where only its entry point looks for them.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
