@@ -28,6 +28,8 @@ from vaultbrix.adapters import gate
 from vaultbrix.domain import scram
 from vaultbrix.domain.ddlplan import plan
 
+pytestmark = pytest.mark.timeout(3600)
+
 TRIES = 50
 MANY = 100
 RESULTS = TOP / "tests/bench/results/ddl.json"

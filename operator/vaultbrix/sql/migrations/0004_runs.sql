@@ -159,11 +159,15 @@ GRANT EXECUTE ON FUNCTION vaultbrix.dropped(uuid), vaultbrix.begin_step(uuid, in
 CREATE FUNCTION vaultbrix.ensure_changed_guards() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE mine int := age(pg_current_xact_id()::xid);
 BEGIN
-  PERFORM vaultbrix.ensure_guard(c.oid) FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
-    WHERE c.relkind IN ('r','p') AND c.relpersistence <> 't' AND age(c.xmin) <= mine
-      AND NOT r.rolsuper AND c.relnamespace <> 'pg_catalog'::regnamespace
-      AND NOT EXISTS (SELECT FROM pg_trigger t WHERE tgrelid = c.oid AND tgname = 'vaultbrix_truncate_guard' AND tgenabled = 'A'
-                       AND tgfoid = 'vaultbrix.guard_truncate()'::regprocedure AND tgtype = 34 AND tgqual IS NULL);
+  -- They are few, which the planner cannot know.
+  PERFORM vaultbrix.ensure_guard(c.oid) FROM (
+    WITH written AS MATERIALIZED (
+      SELECT oid, relowner FROM pg_class WHERE relkind IN ('r','p') AND relpersistence <> 't' AND age(xmin) <= mine
+         AND relnamespace <> 'pg_catalog'::regnamespace)
+    SELECT w.oid FROM written w JOIN pg_roles r ON r.oid = w.relowner
+     WHERE NOT r.rolsuper
+       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE tgrelid = w.oid AND tgname = 'vaultbrix_truncate_guard' AND tgenabled = 'A'
+                        AND tgfoid = 'vaultbrix.guard_truncate()'::regprocedure AND tgtype = 34 AND tgqual IS NULL)) c;
 END $$;
 
 -- As in 0002: CREATE OR REPLACE has reset it.

@@ -36,17 +36,18 @@ CREATE OR REPLACE FUNCTION vaultbrix.deny(p_tag text, p_actor name, p_nested boo
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$ SELECT vaultbrix.deny($1, $2, $3, NULL) $$;
 
 -- All that the catalogs say of these tables and types: {"kind key": row}.
+-- In PL/pgSQL, which keeps the plan.
 CREATE FUNCTION vaultbrix.image(p_tables oid[], p_types oid[]) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH sequences AS (
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (WITH sequences AS (
     SELECT objid AS oid FROM pg_depend
      WHERE refclassid = 'pg_class'::regclass AND refobjid = ANY (p_tables) AND classid = 'pg_class'::regclass AND deptype IN ('a', 'i')
+  ), classes AS (
+    SELECT unnest(p_tables) AS oid UNION SELECT indexrelid FROM pg_index WHERE indrelid = ANY (p_tables)
+     UNION SELECT reltoastrelid FROM pg_class WHERE oid = ANY (p_tables) UNION SELECT oid FROM sequences
   ), found(key, value) AS (
-    SELECT 'class ' || c.oid, to_jsonb(c) FROM pg_class c
-     WHERE c.oid = ANY (p_tables)
-        OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = ANY (p_tables))
-        OR c.oid IN (SELECT reltoastrelid FROM pg_class WHERE oid = ANY (p_tables))
-        OR c.oid IN (SELECT oid FROM sequences)
+    SELECT 'class ' || c.oid, to_jsonb(c) FROM pg_class c JOIN classes USING (oid)
     UNION ALL SELECT 'column ' || attrelid || ' ' || attnum, to_jsonb(a) FROM pg_attribute a WHERE attrelid = ANY (p_tables) AND attnum > 0
     UNION ALL SELECT 'expression ' || d.adrelid || ' ' || d.adnum, to_jsonb(d) FROM pg_attrdef d
       JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = ANY (p_tables) AND a.attgenerated <> ''
@@ -62,9 +63,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     UNION ALL SELECT 'sequence ' || seqrelid, to_jsonb(s) FROM pg_sequence s WHERE seqrelid IN (SELECT oid FROM sequences)
     UNION ALL SELECT 'type ' || oid, to_jsonb(t) FROM pg_type t WHERE oid = ANY (p_types)
     UNION ALL SELECT 'label ' || oid, to_jsonb(e) FROM pg_enum e WHERE enumtypid = ANY (p_types)
-  )
-  SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM found
-$$;
+  ) SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM found);
+END $$;
 
 -- Whether a row may be new.
 CREATE FUNCTION vaultbrix.may_appear(p_kind text, p_row jsonb) RETURNS boolean
@@ -105,8 +105,9 @@ $$;
 
 -- The first difference that is no addition, in words; NULL where there is none.
 CREATE FUNCTION vaultbrix.harm(p_before jsonb, p_after jsonb) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH old AS (SELECT * FROM jsonb_each(p_before)), new AS (SELECT * FROM jsonb_each(p_after)),
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (WITH old AS (SELECT * FROM jsonb_each(p_before)), new AS (SELECT * FROM jsonb_each(p_after)),
   found AS (
     SELECT split_part(key, ' ', 1) AS kind, old.value AS was, new.value AS becomes
       FROM old FULL JOIN new USING (key) WHERE old.value IS DISTINCT FROM new.value
@@ -125,8 +126,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
    WHERE becomes IS NULL OR NOT coalesce(CASE WHEN was IS NULL THEN vaultbrix.may_appear(kind, becomes)
                                               ELSE vaultbrix.may_become(kind, was, becomes) END, false)
   UNION ALL SELECT 'the order of labels changes' FROM labels WHERE stood <> stands
-  LIMIT 1
-$$;
+  LIMIT 1);
+END $$;
 
 -- Remembers what there is of the actor's that the statement may mean: tables and types whose name is a word of it.
 CREATE FUNCTION vaultbrix.watch(p_tag text, p_actor name) RETURNS void
@@ -220,20 +221,13 @@ CREATE FUNCTION vaultbrix.refuse_dependence_on_temporary() RETURNS void LANGUAGE
 DECLARE temporary_ oid := pg_my_temp_schema(); found text;
 BEGIN
   IF temporary_ = 0 THEN RETURN; END IF;
-  WITH mine(classid, objid) AS (
-    SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relnamespace = temporary_
-    UNION ALL SELECT 'pg_proc'::regclass::oid, oid FROM pg_proc WHERE pronamespace = temporary_
-    UNION ALL SELECT 'pg_type'::regclass::oid, oid FROM pg_type WHERE typnamespace = temporary_
-    UNION ALL SELECT 'pg_operator'::regclass::oid, oid FROM pg_operator WHERE oprnamespace = temporary_
-    UNION ALL SELECT 'pg_collation'::regclass::oid, oid FROM pg_collation WHERE collnamespace = temporary_
-    UNION ALL SELECT 'pg_opclass'::regclass::oid, oid FROM pg_opclass WHERE opcnamespace = temporary_
-    UNION ALL SELECT 'pg_opfamily'::regclass::oid, oid FROM pg_opfamily WHERE opfnamespace = temporary_
-    UNION ALL SELECT 'pg_conversion'::regclass::oid, oid FROM pg_conversion WHERE connamespace = temporary_
-    UNION ALL SELECT 'pg_ts_config'::regclass::oid, oid FROM pg_ts_config WHERE cfgnamespace = temporary_
-    UNION ALL SELECT 'pg_ts_dict'::regclass::oid, oid FROM pg_ts_dict WHERE dictnamespace = temporary_)
-  SELECT pg_describe_object(d.classid, d.objid, d.objsubid) INTO found
-    FROM mine JOIN pg_depend d ON d.refclassid = mine.classid AND d.refobjid = mine.objid,
-    LATERAL pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
+  -- As PostgreSQL itself finds what goes with the session: what depends on the schema, and so on.
+  WITH RECURSIVE going(classid, objid, objsubid) AS (
+    SELECT classid, objid, objsubid FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = temporary_
+    UNION SELECT d.classid, d.objid, d.objsubid FROM going g
+            JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid)
+  SELECT pg_describe_object(g.classid, g.objid, g.objsubid) INTO found
+    FROM going g, LATERAL pg_identify_object_as_address(g.classid, g.objid, g.objsubid) a
    WHERE coalesce(a.object_names[1], '') !~ '^(pg_temp|pg_toast_temp)'
    LIMIT 1;
   IF FOUND THEN
