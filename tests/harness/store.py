@@ -10,7 +10,7 @@ import psycopg
 from tests.harness.postgres import Postgres
 from tests.harness.slot import SLOT
 
-from vaultbrix.audit import store
+from vaultbrix.audit import schema, seal
 from vaultbrix.domain import scram
 
 PORT = 15432 + SLOT
@@ -33,13 +33,14 @@ class Store:
         self.secret.mkdir()
         self._password = secrets.token_urlsafe(16)
         self._reader_password = secrets.token_urlsafe(16)
+        self.signing_key, self.public_key = seal.new_key()
 
     def start(self) -> None:
         """Start it, with schema and logins."""
         self.postgres.start()
         self.postgres.query(f"CREATE DATABASE {DATABASE}")
         asyncio.run(self._prepare())
-        for key, value in self._values("shipper", self._password).items():
+        for key, value in {**self._values("shipper", self._password), "signing.key": self.signing_key}.items():
             (self.secret / key).write_text(value)
 
     def stop(self) -> None:
@@ -57,7 +58,7 @@ class Store:
     @property
     def reader(self) -> dict[str, str]:
         """What the Secret of a reader holds."""
-        return self._values("auditor", self._reader_password)
+        return {**self._values("auditor", self._reader_password), "signing.pub": self.public_key}
 
     def _values(self, username: str, password: str) -> dict[str, str]:
         return {
@@ -73,10 +74,10 @@ class Store:
         async with await psycopg.AsyncConnection.connect(
             host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
         ) as connection:
-            await store.migrate(connection)
+            await schema.migrate(connection)
             for name, password, group in (
                 ("shipper", self._password, "audit_append"),
                 ("auditor", self._reader_password, "audit_read"),
             ):
                 verifier = scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES))
-                await store.ensure_login(connection, name=name, group=group, verifier=verifier)
+                await schema.ensure_login(connection, name=name, group=group, verifier=verifier)

@@ -88,10 +88,9 @@ class Shipping:
         """Wait until the store has every line of the log that is there now."""
 
         def there() -> bool:
-            names = sorted(path for path in self.postgres.logs.glob("*.json"))
-            size = names[-1].stat().st_size
-            found = self.store.query("SELECT file, position FROM audit.checkpoint WHERE server = 'main'")
-            return bool(found) and (found[0][0], found[0][1] >= size) == (names[-1].name, True)
+            sizes = {path.name: path.stat().st_size for path in self.postgres.logs.glob("*.json")}
+            found = dict(self.store.query("SELECT file, position FROM audit.logfile WHERE server = 'main'"))
+            return all(found.get(name, -1) >= size for name, size in sizes.items())
 
         wait_for("the store has all lines", there, patience=120, tell=self.shipper.text)
 

@@ -58,9 +58,9 @@ class LogLine(msgspec.Struct):
     context: str | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
-    """A row of audit.record, in the order of its columns."""
+    """A row of audit.record. The order is that of its sealed line, which must never change (vaultbrix.audit.rows)."""
 
     server: str
     at: datetime
@@ -84,12 +84,14 @@ class Record:
     statement_id: int | None = None
     substatement_id: int | None = None
     statement: str | None = None
+    row_count: int | None = None
     duration_ms: float | None = None
     severity: str | None = None
     sqlstate: str | None = None
     message: str | None = None
     file: str = ""
     position: int = 0
+    keep: int = 400
 
 
 class MalformedLine(ValueError):
@@ -170,6 +172,8 @@ def _classify(record: Record, entry: LogLine) -> None:
         record.kind = "forged"
     elif function in _DURATION and entry.message.startswith("duration: "):
         record.kind, record.duration_ms = "duration", float(entry.message.split()[1])
+    elif function in _CONNECTION and entry.message.startswith("connection authenticated: "):
+        record.kind = "authentication"
     elif function in _CONNECTION and entry.message.startswith("connection "):
         record.kind = "connection"
     elif function == _DISCONNECTION:
@@ -189,6 +193,8 @@ def _take_audit(record: Record, payload: str) -> None:
     record.class_, record.command = fields[3], fields[4]
     record.object_type, record.object_name = fields[5] or None, fields[6] or None
     record.statement = fields[7]
+    # pgaudit.log_rows adds a tenth field.
+    record.row_count = int(fields[9]) if len(fields) == 10 and fields[9] else None
 
 
 def _quoted(payload: str) -> list[str]:

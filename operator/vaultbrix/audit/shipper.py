@@ -1,7 +1,9 @@
-"""The loop: read a batch, name the people, store it with its checkpoint; after any error, start from the checkpoint."""
+"""The loop: read a batch, name the people, seal and store it; after any error, go on from what the store holds."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -9,10 +11,14 @@ import structlog
 
 from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
-from vaultbrix.audit import reader, store
-from vaultbrix.audit.reader import Batch
-from vaultbrix.audit.records import MalformedLine, Record, parse
-from vaultbrix.audit.store import Fenced, Quarantined
+from vaultbrix.audit import rows, store
+from vaultbrix.audit.keeping import Keeping
+from vaultbrix.audit.reader import Batch, LogDirectory
+from vaultbrix.audit.records import MalformedLine, parse
+from vaultbrix.audit.schema import version
+from vaultbrix.audit.seal import Signer
+from vaultbrix.audit.sealing import Content, Event, Quarantined, Sealed, seal
+from vaultbrix.audit.store import Fenced, Known, NewerStore
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
@@ -21,6 +27,9 @@ log = structlog.get_logger(__name__)
 # transactions, 200 ms less than a tenth.
 LINGER_SECONDS = 0.2
 LONGEST_PAUSE = 15.0
+# How often the store is asked for events to seal, and for what to keep how long.
+EVENTS_SECONDS = 1.0
+RETENTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,12 @@ class Source:
 class Shipper:
     """Ships one server's log to the store."""
 
-    def __init__(self, source: Source, target: Target) -> None:
+    def __init__(self, source: Source, target: Target, signer: Signer) -> None:
         self._source = source
-        self._target = target
+        self._target = replace(target, options=rows.SETTINGS)
+        self._signer = signer
         self._grants = GrantsReader(source.grants, source.server)
+        self._keeping = Keeping({})
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -46,11 +57,15 @@ class Shipper:
         while True:
             try:
                 async with await open_connection(self._target) as connection:
+                    await self._check_version(connection)
                     failures = 0
                     log.info("connected to the audit store")
                     await self._ship(connection)
             except Fenced:
-                log.warning("another shipper stored a batch; starting from its checkpoint")
+                log.warning("another shipper stored a batch; going on from what the store holds")
+            except NewerStore as error:
+                failures += 1
+                log.error("audit store", message=str(error))
             except psycopg.Error as error:
                 failures += 1
                 log.warning("audit store", message=classify(error).message)
@@ -59,34 +74,57 @@ class Shipper:
                 log.warning("log directory", message=str(error.strerror), path=str(error.filename))
             await asyncio.sleep(min(LONGEST_PAUSE, pause_after(failures, 0.0)) if failures else 0)
 
+    @staticmethod
+    async def _check_version(connection: psycopg.AsyncConnection) -> None:
+        found, ours = await version(connection)
+        if found != ours:
+            raise NewerStore(
+                f"schema {found} is not this release's {ours}; "
+                + ("upgrade the shipper" if found > ours else "the bootstrap Job has yet to upgrade the store")
+            )
+
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
-        known = await store.load_checkpoint(connection, self._source.server)
+        known = await store.load(connection, self._source.server)
+        directory = LogDirectory(self._source.directory, known.positions, known.adopted)
+        asked = {"events": 0.0, "retention": 0.0}
         while True:
-            batch = await asyncio.to_thread(reader.read, self._source.directory, known)
-            if batch is None:
+            if _due(asked, "retention", RETENTION_SECONDS):
+                self._keeping = Keeping(await store.retention(connection))
+            batch = await asyncio.to_thread(directory.read)
+            events = await store.unsealed(connection) if _due(asked, "events", EVENTS_SECONDS) else []
+            if batch is None and not events:
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            records, quarantined = await asyncio.to_thread(self._parse, batch)
-            await store.store(connection, self._source.server, batch, records, quarantined)
-            known = batch.checkpoint
-            for file, position, reason in batch.gaps:
-                log.error("gap in the record", file=file, position=position, reason=reason)
+            sealed = await asyncio.to_thread(self._seal, known, batch, events)
+            await store.store(connection, batch, sealed)
+            known = Known(sealed.header.batch, sealed.header.head())
+            if batch is None:
+                continue
+            directory.stored(batch)
+            for gap in batch.gaps:
+                log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
             if not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
-    def _parse(self, batch: Batch) -> tuple[list[Record], list[Quarantined]]:
+    def _seal(self, known: Known, batch: Batch | None, events: list[Event]) -> Sealed:
+        content = self._parse(batch) if batch else Content()
+        content.events = events
+        now = datetime.now(UTC)
+        return seal(self._signer, self._source.server, known.batch + 1, known.head, batch, content, now=now)
+
+    def _parse(self, batch: Batch) -> Content:
         self._refresh_state()
         records = []
-        quarantined = [Quarantined(file, position, line, "torn") for file, position, line in batch.torn]
+        quarantined = [Quarantined(batch.file, position, line, "torn") for position, line in batch.torn]
         for position, line in batch.lines:
             try:
                 record = parse(line, server=self._source.server, state=self._grants.state)
+                record.file, record.position = batch.file, position
+                record.keep = self._keeping.days(record)
+                records.append((record, rows.record_line(record)))
             except MalformedLine as error:
                 quarantined.append(Quarantined(batch.file, position, line, str(error)))
-                continue
-            record.file, record.position = batch.file, position
-            records.append(record)
-        return records, quarantined
+        return Content(records, batch.gaps, quarantined)
 
     def _refresh_state(self) -> None:
         # Read after the lines: a grant is in the file before the first line that it explains.
@@ -94,3 +132,11 @@ class Shipper:
             self._grants.refresh()
         except OSError as error:
             log.warning("grants.json cannot be read; people are named as last known", error=type(error).__name__)
+
+
+def _due(asked: dict[str, float], what: str, seconds: float) -> bool:
+    now = time.monotonic()
+    if asked[what] and now - asked[what] < seconds:
+        return False
+    asked[what] = now
+    return True

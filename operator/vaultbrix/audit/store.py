@@ -1,119 +1,147 @@
-"""The audit store: migrations, and one transaction per batch that holds records and checkpoint alike."""
+"""The audit store: one transaction per batch that holds rows, seal and positions alike."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
-from datetime import UTC
-from importlib.resources import files
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
 
-from vaultbrix.audit.reader import Batch, Checkpoint
-from vaultbrix.audit.records import Record
+from vaultbrix.audit import rows
+from vaultbrix.audit.reader import Batch, Position
+from vaultbrix.audit.seal import NO_PREVIOUS, Header
+from vaultbrix.audit.sealing import Event, Sealed
 
-_COLUMNS = sql.SQL(", ").join(sql.Identifier(f.name.rstrip("_")) for f in fields(Record))
-_LOCK = 0x7662_7802
+# More wait for the next batch, so that a batch stays small.
+_MOST_EVENTS = 1000
 
 
 class Fenced(Exception):
-    """Another shipper stored a batch meanwhile; read the checkpoint again."""
+    """Another shipper stored a batch meanwhile; read the state again."""
+
+
+class NewerStore(Exception):
+    """The store's schema is newer than this release; it is left alone."""
 
 
 @dataclass(frozen=True)
-class Quarantined:
-    """A line that could not be read, with its place and why."""
+class Known:
+    """What the store holds of a server: the last batch, the hash of its header, and how far each file is stored."""
 
-    file: str
-    position: int
-    line: bytes
-    reason: str
-
-
-async def migrate(connection: psycopg.AsyncConnection) -> int:
-    """Apply the migrations that are missing, as the store's owner; returns the version in force."""
-    scripts = sorted(files("vaultbrix.sql").joinpath("audit").iterdir(), key=lambda item: item.name)
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS public.audit_migration(version int PRIMARY KEY,"
-            " name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-        cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM public.audit_migration")
-        row = await cursor.fetchone()
-        current = int(row[0]) if row else 0
-        for script in scripts:
-            version = int(script.name.split("_", 1)[0])
-            if version > current:
-                await connection.execute(script.read_text())
-                await connection.execute(
-                    "INSERT INTO public.audit_migration(version, name) VALUES (%s, %s)", [version, script.name]
-                )
-                current = version
-    return current
+    batch: int = 0
+    head: bytes = NO_PREVIOUS
+    positions: dict[str, Position] = field(default_factory=dict)
+    adopted: str = ""
 
 
-async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str) -> None:
-    """A login that is a member of one of the store's groups, and nothing else."""
-    async with connection.transaction():
-        cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
-        login = sql.Identifier(name)
-        if await cursor.fetchone() is None:
-            await connection.execute(sql.SQL("CREATE ROLE {}").format(login))
-        await connection.execute(
-            sql.SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-                login, sql.Literal(verifier)
-            )
-        )
-        await connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), login))
-
-
-async def load_checkpoint(connection: psycopg.AsyncConnection, server: str) -> Checkpoint:
-    """Where the next batch begins; the beginning for a server not seen before."""
-    cursor = await connection.execute(
-        "SELECT file, inode, position, fingerprint, batch FROM audit.checkpoint WHERE server = %s", [server]
-    )
+async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
+    """The state to go on from; the beginning for a server not seen before."""
+    cursor = await connection.execute("SELECT batch, adopted FROM audit.checkpoint WHERE server = %s", [server])
     row = await cursor.fetchone()
-    return Checkpoint(*row) if row else Checkpoint()
+    batch, adopted = row or (0, "")
+    cursor = await connection.execute(
+        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
+        " WHERE server = %s AND batch = %s",
+        [server, batch],
+    )
+    sealed = await cursor.fetchone()
+    cursor = await connection.execute(
+        "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
+    )
+    positions = {file: Position(*rest) for file, *rest in await cursor.fetchall()}
+    return Known(batch, Header(*sealed).head() if sealed else NO_PREVIOUS, positions, adopted)
 
 
-async def store(
-    connection: psycopg.AsyncConnection,
-    server: str,
-    batch: Batch,
-    records: Iterable[Record],
-    quarantined: Iterable[Quarantined],
-) -> None:
-    """Store a batch and its checkpoint, both or neither. Raises Fenced, storing nothing, when it is not the next."""
-    rows = list(records)
+async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
+    """Events that wait for a seal, oldest first."""
+    query = (
+        f"COPY (SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}) TO STDOUT"  # noqa: S608 - our own names
+    )
+    found = b""
+    async with connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+        async for block in copy:
+            found += bytes(block)
+    return [Event(int(line.split(b"\t", 1)[0]), line) for line in found.split(b"\n")[:-1]]
+
+
+async def retention(connection: psycopg.AsyncConnection) -> dict[tuple[str, str], int]:
+    """Days to keep by tenant and class."""
+    cursor = await connection.execute("SELECT tenant, class, days FROM audit.retention")
+    return {(tenant, class_): days for tenant, class_, days in await cursor.fetchall()}
+
+
+async def store(connection: psycopg.AsyncConnection, batch: Batch | None, sealed: Sealed) -> None:
+    """Store a sealed batch, all or nothing. Raises Fenced when another came first. ``batch`` None: events only."""
+    header = sealed.header
     async with connection.transaction():
-        await _move_checkpoint(connection, server, batch.checkpoint)
-        for day in sorted({record.at.astimezone(UTC).date() for record in rows}):
-            await connection.execute("SELECT audit.ensure_day(%s)", [day])
-        if rows:
-            copying = sql.SQL("COPY audit.record ({}) FROM STDIN").format(_COLUMNS)
-            async with connection.cursor() as cursor, cursor.copy(copying) as copy:
-                for record in rows:
-                    await copy.write_row(astuple(record))
-        for file, position, reason in batch.gaps:
+        await _move_checkpoint(connection, header.server, header.batch)
+        if batch is not None:
+            await _move_position(connection, header.server, batch.file, batch.position)
+        for day, keep in sorted(sealed.partitions):
+            await connection.execute("SELECT audit.ensure_partition(%s, %s)", [day, keep])
+        await _copy(connection, "record", rows.RECORD, sealed.rows.records)
+        await _copy(connection, "gap", rows.GAP, sealed.rows.gaps)
+        await _copy(connection, "quarantine", rows.QUARANTINE, sealed.rows.quarantine)
+        for event in sealed.rows.events:
+            try:
+                await connection.execute(
+                    "SELECT audit.seal_event(%s, %s, %s, %s, %s, %s)",
+                    [event.id, header.server, header.batch, event.index, event.salt, event.leaf],
+                )
+            except psycopg.errors.RaiseException:
+                raise Fenced from None
+        await connection.execute(
+            "INSERT INTO audit.batch VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                header.server,
+                header.batch,
+                header.sealed_at,
+                header.file,
+                header.start,
+                header.stop,
+                header.parts,
+                header.previous,
+                header.root,
+                sealed.signer,
+                sealed.signature,
+            ],
+        )
+        for name, part in sealed.parts.items():
             await connection.execute(
-                "INSERT INTO audit.gap(server, file, position, reason) VALUES (%s, %s, %s, %s)",
-                [server, file, position, reason],
-            )
-        for bad in quarantined:
-            await connection.execute(
-                "INSERT INTO audit.quarantine(server, file, position, line, reason) VALUES (%s, %s, %s, %s, %s)",
-                [server, bad.file, bad.position, bad.line, bad.reason],
+                "INSERT INTO audit.part VALUES (%s, %s, %s, %s, %s)",
+                [header.server, header.batch, name, part.leaves, part.root],
             )
 
 
-async def _move_checkpoint(connection: psycopg.AsyncConnection, server: str, to: Checkpoint) -> None:
+async def _copy(connection: psycopg.AsyncConnection, table: str, columns: str, lines: Iterable[bytes]) -> None:
+    content = b"".join(lines)
+    if not content:
+        return
+    copying = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier("audit", table),
+        sql.SQL(", ").join(sql.Identifier(name.strip()) for name in f"{columns}, {rows.SEAL}".split(",")),
+    )
+    async with connection.cursor() as cursor, cursor.copy(copying) as copy:
+        await copy.write(content)
+
+
+async def _move_checkpoint(connection: psycopg.AsyncConnection, server: str, to: int) -> None:
     # The first statement of the transaction: its row lock makes a second shipper wait, and then find itself fenced.
     cursor = await connection.execute(
-        "INSERT INTO audit.checkpoint AS c (server, file, inode, position, fingerprint, batch)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (server) DO UPDATE SET file = excluded.file,"
-        " inode = excluded.inode, position = excluded.position, fingerprint = excluded.fingerprint,"
-        " batch = excluded.batch, stored_at = clock_timestamp() WHERE c.batch = excluded.batch - 1",
-        [server, to.file, to.inode, to.position, to.fingerprint, to.batch],
+        "INSERT INTO audit.checkpoint AS c (server, batch) VALUES (%s, %s) ON CONFLICT (server) DO UPDATE"
+        " SET batch = excluded.batch, stored_at = clock_timestamp() WHERE c.batch = excluded.batch - 1",
+        [server, to],
     )
     if cursor.rowcount != 1:
         raise Fenced
+
+
+async def _move_position(connection: psycopg.AsyncConnection, server: str, file: str, to: Position | None) -> None:
+    if to is None:
+        await connection.execute("DELETE FROM audit.logfile WHERE server = %s AND file = %s", [server, file])
+        return
+    await connection.execute(
+        "INSERT INTO audit.logfile VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (server, file) DO UPDATE"
+        " SET inode = excluded.inode, position = excluded.position, fingerprint = excluded.fingerprint,"
+        " complete = excluded.complete",
+        [server, file, to.inode, to.offset, to.fingerprint, to.complete],
+    )

@@ -13,6 +13,7 @@ from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
     from vaultbrix.adapters.postgres import Target
+    from vaultbrix.audit.seal import Signer
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
 
@@ -26,18 +27,23 @@ class _Store:
     def target(self) -> "Target":
         from vaultbrix.adapters.postgres import Target  # noqa: PLC0415
 
-        def value(key: str) -> str:
-            return (self.directory / key).read_text()
-
         return Target(
-            host=value("host"),
-            port=int(value("port")),
-            database=value("dbname"),
-            user=value("username"),
-            password=value("password"),
-            ca=value("ca.crt"),
+            host=self._value("host"),
+            port=int(self._value("port")),
+            database=self._value("dbname"),
+            user=self._value("username"),
+            password=self._value("password"),
+            ca=self._value("ca.crt"),
             application="vaultbrix-shipper",
         )
+
+    def signer(self) -> "Signer":
+        from vaultbrix.audit.seal import Signer  # noqa: PLC0415
+
+        return Signer(self._value("signing.key").encode())
+
+    def _value(self, key: str) -> str:
+        return (self.directory / key).read_text()
 
 
 @app.command()
@@ -45,14 +51,20 @@ def ship(
     server: Annotated[str, typer.Option(help="Name of the PostgresServer.")],
     log_directory: Annotated[Path, typer.Option(help="log_directory of PostgreSQL.")],
     grants: Annotated[Path, typer.Option(help="The agent's grants.json.")],
-    store: Annotated[Path, typer.Option(help="Directory with host, port, dbname, username, password, ca.crt.")],
+    store: Annotated[
+        Path, typer.Option(help="Directory with host, port, dbname, username, password, ca.crt, signing.key.")
+    ],
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
     from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
     from vaultbrix.cli.process import run  # noqa: PLC0415
 
-    shipper = Shipper(Source(server, log_directory, grants), _Store(store).target())
-    run(shipper.run())
+    try:
+        target, signer = _Store(store).target(), _Store(store).signer()
+    except (OSError, ValueError) as error:
+        typer.echo(f"error: --store: {error}", err=True)
+        raise typer.Exit(2) from None
+    run(Shipper(Source(server, log_directory, grants), target, signer).run())
 
 
 @app.command()

@@ -10,7 +10,8 @@ import structlog
 
 from vaultbrix.adapters.kube import SECRETS, Conflict, Kube, NotFound
 from vaultbrix.adapters.postgres import Target, connect
-from vaultbrix.audit.store import ensure_login, migrate
+from vaultbrix.audit.schema import ensure_login, migrate
+from vaultbrix.audit.seal import new_key
 from vaultbrix.domain import scram
 from vaultbrix.domain.credentials import PASSWORD_BYTES
 from vaultbrix.install.certificates import Issued, authority, server, usable
@@ -51,8 +52,14 @@ async def bootstrap(kube: Kube, release: Release) -> None:
         "ca.crt": ca.certificate,
     }
     owner = await _login(kube, release, "audit-owner", "postgres", store)
-    shipper = await _login(kube, release, "audit-shipper", "vaultbrix_shipper", store)
+    private, public = new_key()
+    shipper = await _login(
+        kube, release, "audit-shipper", "vaultbrix_shipper", {**store, "signing.key": private, "signing.pub": public}
+    )
+    shipper = await _complete(kube, release, "audit-shipper", shipper, {"signing.key": private, "signing.pub": public})
     reader = await _login(kube, release, "audit-reader", "vaultbrix_auditor", store)
+    # Readers check signatures; only the shipper can make them.
+    await _complete(kube, release, "audit-reader", reader, {"signing.pub": shipper["signing.pub"]})
     await _store(owner, [(shipper, "audit_append"), (reader, "audit_read")])
 
 
@@ -102,6 +109,18 @@ async def _certificate(
 async def _login(kube: Kube, release: Release, purpose: str, username: str, more: dict[str, str]) -> dict[str, str]:
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     return await _keep(kube, release, purpose, {"username": username, "password": password, **more})
+
+
+async def _complete(
+    kube: Kube, release: Release, purpose: str, held: dict[str, str], wanted: dict[str, str]
+) -> dict[str, str]:
+    """Add keys that a Secret of an earlier release lacks, all or none; returns what it holds."""
+    if wanted.keys() <= held.keys():
+        return held
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()}
+    await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": data})
+    log.info("Secret completed", secret=release.secret(purpose), keys=sorted(wanted))
+    return {**held, **wanted}
 
 
 async def _keep(kube: Kube, release: Release, purpose: str, wanted: dict[str, str]) -> dict[str, str]:

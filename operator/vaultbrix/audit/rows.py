@@ -1,0 +1,148 @@
+"""Rows as lines of PostgreSQL's COPY text format. A row is stored and sealed as the same bytes. Pure.
+
+Its text must be what PostgreSQL gives back for it, with TimeZone UTC, DateStyle ISO and extra_float_digits above 0.
+"""
+
+import re
+from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address
+
+from vaultbrix.audit.records import MalformedLine, Record
+
+# Columns of a sealed line, in their order. They stay: what is sealed is checked by them.
+RECORD = (
+    "server, at, session_id, line_num, kind, pid, role, tenant, person, ground, database, address, application, tag,"
+    " vxid, class, command, object_type, object_name, statement_id, substatement_id, statement, row_count, duration_ms,"
+    " severity, sqlstate, message, file, position, keep"
+)
+GAP = "server, file, position, reason, found_at"
+QUARANTINE = "server, file, position, line, reason, found_at"
+EVENT = "id, at, kind, actor, detail"
+SEAL = "batch, leaf_index, salt, leaf"
+# Under which PostgreSQL's text of a value is the sealed one.
+SETTINGS = "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c bytea_output=hex"
+
+NULL = "\\N"
+_SPECIAL = re.compile(r"[\\\b\f\n\r\t\v]").search
+_ESCAPES = {
+    ord(raw): f"\\{name}"
+    for raw, name in (("\\", "\\"), ("\b", "b"), ("\f", "f"), ("\n", "n"), ("\r", "r"), ("\t", "t"), ("\v", "v"))
+}
+_LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
+# From here on PostgreSQL prints an exponent where Python does not; no statement takes thirty thousand years.
+_LONGEST_MS = 1e15
+
+
+def record_line(record: Record) -> bytes:
+    """One record. Raises MalformedLine for what PostgreSQL cannot hold."""
+    r = record
+    text = "\t".join(
+        (
+            string(r.server),
+            timestamp(r.at),
+            string(r.session_id),
+            _int(r.line_num, _LARGEST_BIGINT),
+            r.kind,
+            _int(r.pid, _LARGEST_INT),
+            string(r.role),
+            string(r.tenant),
+            string(r.person),
+            string(r.ground),
+            string(r.database),
+            address(r.address),
+            string(r.application),
+            string(r.tag),
+            string(r.vxid),
+            string(r.class_),
+            string(r.command),
+            string(r.object_type),
+            string(r.object_name),
+            _int(r.statement_id, _LARGEST_BIGINT),
+            _int(r.substatement_id, _LARGEST_BIGINT),
+            string(r.statement),
+            _int(r.row_count, _LARGEST_BIGINT),
+            _milliseconds(r.duration_ms),
+            string(r.severity),
+            string(r.sqlstate),
+            string(r.message),
+            string(r.file),
+            str(r.position),
+            str(r.keep),
+        )
+    )
+    return _encoded(text)
+
+
+def gap_line(server: str, file: str, position: int, reason: str, found_at: datetime) -> bytes:
+    """One row of audit.gap, but for its number."""
+    return _encoded("\t".join((string(server), string(file), str(position), string(reason), timestamp(found_at))))
+
+
+def quarantine_line(server: str, file: str, position: int, line: bytes, reason: str, found_at: datetime) -> bytes:
+    """One row of audit.quarantine, but for its number."""
+    fields = (string(server), string(file), str(position), binary(line), string(reason), timestamp(found_at))
+    return _encoded("\t".join(fields))
+
+
+def sealed(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes) -> bytes:
+    """The line to COPY: a row with its seal."""
+    return line + f"\t{batch}\t{index}\t{binary(salt)}\t{binary(leaf)}\n".encode()
+
+
+def string(value: str | None) -> str:
+    """A text."""
+    if value is None:
+        return NULL
+    return value.translate(_ESCAPES) if _SPECIAL(value) else value
+
+
+def timestamp(value: datetime) -> str:
+    """A timestamptz."""
+    text = value.astimezone(UTC).isoformat(" ")[:-6]
+    return (text.rstrip("0") if "." in text else text) + "+00"
+
+
+def binary(value: bytes) -> str:
+    """A bytea."""
+    return "\\\\x" + value.hex()
+
+
+def address(value: str | None) -> str:
+    """An inet of one host."""
+    if value is None:
+        return NULL
+    if ":" not in value:
+        return value
+    found = ip_address(value)
+    assert isinstance(found, IPv6Address)
+    # PostgreSQL writes the last four bytes as an IPv4 address in ::a.b.c.d and ::ffff:a.b.c.d.
+    high, low = int(found) >> 32, int(found) & 0xFFFFFFFF
+    if (high == 0 and low >> 16) or high == 0xFFFF:
+        dotted = ".".join(str(byte) for byte in low.to_bytes(4, "big"))
+        return f"::ffff:{dotted}" if high else f"::{dotted}"
+    return str(found)
+
+
+def _int(value: int | None, largest: int) -> str:
+    if value is None:
+        return NULL
+    if not -largest <= value <= largest:
+        raise MalformedLine("a number is too large")
+    return str(value)
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return NULL
+    if not 0 <= value < _LONGEST_MS:
+        raise MalformedLine("a duration is out of range")
+    return repr(float(value)).removesuffix(".0")
+
+
+def _encoded(text: str) -> bytes:
+    if "\0" in text:
+        raise MalformedLine("a NUL character")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise MalformedLine("not UTF-8") from None

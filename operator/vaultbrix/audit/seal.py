@@ -1,0 +1,187 @@
+"""Tamper evidence: salted leaves, a Merkle tree per batch (RFC 6962 2.1), headers chained and signed (RFC 8032). Pure.
+
+A *leaf* is ``sha256(00 ‖ salt ‖ line)`` with the row's COPY text line (PostgreSQL, COPY, "Text Format"), without its
+line end. The leaves of a *part* (one partition, or ``gap``, ``quarantine``, ``event``) form a tree; the parts of a
+batch, sorted by name, form another, whose root stands in the batch's header. The header is text, so that it can be
+checked with standard tools: see docs/audit.md.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+SALT_BYTES = 16
+NO_PREVIOUS = bytes(32)
+_sha256 = hashlib.sha256
+
+
+def leaf(salt: bytes, line: bytes) -> bytes:
+    """Hash of one row; 32 bytes."""
+    return _sha256(b"\x00" + salt + line).digest()
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    """Root of a Merkle tree over leaf hashes, in their order; of none, the hash of nothing."""
+    if not leaves:
+        return _sha256(b"").digest()
+    # Pairing neighbours level by level and carrying an odd last one up gives the same tree as RFC 6962's recursion.
+    level = list(leaves)
+    while len(level) > 1:
+        odd = [level[-1]] if len(level) % 2 else []
+        pairs = iter(level)
+        level = [_sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)] + odd
+    return level[0]
+
+
+def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """Siblings from a leaf up to the root (RFC 6962 2.1.1)."""
+    level, found = list(leaves), []
+    while len(level) > 1:
+        sibling = index ^ 1
+        if sibling < len(level):
+            found.append(level[sibling])
+        odd = [level[-1]] if len(level) % 2 else []
+        pairs = iter(level)
+        level = [_sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)] + odd
+        index //= 2
+    return found
+
+
+def root_of_path(start: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
+    """The root that a leaf and its path lead to, None for a path that is not one of such a tree."""
+    rest = list(siblings)
+    found, last = start, size - 1
+    if not 0 <= index <= last:
+        return None
+    while last > 0:
+        if index ^ 1 <= last:
+            if not rest:
+                return None
+            other = rest.pop(0)
+            found = _sha256(b"\x01" + (other + found if index % 2 else found + other)).digest()
+        index, last = index // 2, last // 2
+    return None if rest else found
+
+
+@dataclass(frozen=True)
+class Part:
+    """One subtree of a batch."""
+
+    leaves: int
+    root: bytes
+
+
+def part_leaf(name: str, part: Part) -> bytes:
+    """The leaf that stands for a part in its batch's tree."""
+    return _sha256(b"\x00" + f"{name}\t{part.leaves}\t{part.root.hex()}".encode()).digest()
+
+
+def batch_root(parts: Mapping[str, Part]) -> bytes:
+    """Root over a batch's parts, by name."""
+    return root([part_leaf(name, parts[name]) for name in sorted(parts)])
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is signed of a batch. ``start`` and ``stop`` are byte offsets in ``file``; an empty file: no lines."""
+
+    server: str
+    batch: int
+    sealed_at: datetime
+    file: str
+    start: int
+    stop: int
+    parts: int
+    previous: bytes
+    root: bytes
+
+    def text(self) -> bytes:
+        """The signed bytes."""
+        at = self.sealed_at.astimezone(UTC).isoformat(timespec="microseconds")
+        # A line end in a name would let one header read as another.
+        if "\n" in self.server or "\n" in self.file:
+            raise ValueError("names hold no line end")
+        lines = (
+            "vaultbrix audit batch 1",
+            f"server {self.server}",
+            f"batch {self.batch}",
+            f"sealed {at}",
+            f"bytes {self.start} {self.stop} {self.file}",
+            f"parts {self.parts}",
+            f"previous {self.previous.hex()}",
+            f"root {self.root.hex()}",
+        )
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def head(self) -> bytes:
+        """What the next batch names as its previous one."""
+        return _sha256(self.text()).digest()
+
+
+class Signer:
+    """A shipper's private key."""
+
+    def __init__(self, pem: bytes) -> None:
+        """Take a PEM of PKCS #8 without password. Raises ValueError for anything but an Ed25519 key."""
+        key = serialization.load_pem_private_key(pem, password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("the signing key must be an Ed25519 key in PEM")  # noqa: TRY004 - content, not type
+        self._key = key
+        self.public = key.public_key()
+        self.identity = identity(self.public)
+
+    def sign(self, header: Header) -> bytes:
+        """Signature of a header; 64 bytes."""
+        return self._key.sign(header.text())
+
+
+def identity(key: Ed25519PublicKey) -> bytes:
+    """sha256 of the raw public key."""
+    return _sha256(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).digest()
+
+
+def public_keys(pem: bytes) -> dict[bytes, Ed25519PublicKey]:
+    """The keys of a PEM file by identity; a file keeps old ones beside the new. Raises ValueError."""
+    mark = b"-----BEGIN PUBLIC KEY-----"
+    found = {}
+    for block in pem.split(mark)[1:]:
+        key = serialization.load_pem_public_key(mark + block)
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("public keys must be Ed25519 keys in PEM")  # noqa: TRY004 - content, not type
+        found[identity(key)] = key
+    if not found:
+        raise ValueError("no public key in PEM found")
+    return found
+
+
+def signed(header: Header, signature: bytes, signer: bytes, keys: Mapping[bytes, Ed25519PublicKey]) -> bool:
+    """Whether one of the keys signed the header."""
+    key = keys.get(signer)
+    if key is None:
+        return False
+    try:
+        key.verify(signature, header.text())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def new_key() -> tuple[str, str]:
+    """A private key and its public key, both PEM."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.decode(), public.decode()
+
+
+def all_parts(leaves: Mapping[str, Iterable[bytes]]) -> dict[str, Part]:
+    """Parts from their leaves."""
+    made = {name: list(found) for name, found in leaves.items()}
+    return {name: Part(len(found), root(found)) for name, found in made.items()}

@@ -1,0 +1,125 @@
+"""A batch of parsed rows → what is stored: lines with their seals, parts, a signed header. Pure but for salts."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from vaultbrix.audit import rows
+from vaultbrix.audit.reader import Batch, Gap
+from vaultbrix.audit.records import Record
+from vaultbrix.audit.seal import SALT_BYTES, Header, Part, Signer, batch_root, leaf, root
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A line that could not be read, with its place and why."""
+
+    file: str
+    position: int
+    line: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of audit.event that waits for a seal; ``line`` is PostgreSQL's COPY text of it."""
+
+    id: int
+    line: bytes
+
+
+@dataclass(frozen=True)
+class SealedEvent:
+    """The seal of an event."""
+
+    id: int
+    index: int
+    salt: bytes
+    leaf: bytes
+
+
+@dataclass
+class Content:
+    """What a batch consists of. ``records`` come with their lines (vaultbrix.audit.rows)."""
+
+    records: Sequence[tuple[Record, bytes]] = ()
+    gaps: Sequence[Gap] = ()
+    quarantined: Sequence[Quarantined] = ()
+    events: Sequence[Event] = ()
+
+
+@dataclass
+class Rows:
+    """Lines to COPY, by table."""
+
+    records: list[bytes] = field(default_factory=list)
+    gaps: list[bytes] = field(default_factory=list)
+    quarantine: list[bytes] = field(default_factory=list)
+    events: list[SealedEvent] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """All of a batch that is stored. ``partitions``: (day, days to keep) of its records."""
+
+    header: Header
+    signer: bytes
+    signature: bytes
+    parts: dict[str, Part]
+    partitions: frozenset[tuple[date, int]]
+    rows: Rows
+
+
+def record_part(day: date, keep: int) -> str:
+    """Name of the part of a day's records that are kept so many days."""
+    return f"record {day.isoformat()} {keep}"
+
+
+def seal(
+    signer: Signer, server: str, number: int, previous: bytes, batch: Batch | None, content: Content, *, now: datetime
+) -> Sealed:
+    """Seal batch ``number`` of a server, after the one whose header's hash is ``previous``."""
+    leaves: dict[str, list[bytes]] = {}
+    made = Rows()
+    count = len(content.records) + len(content.gaps) + len(content.quarantined) + len(content.events)
+    salts = os.urandom(SALT_BYTES * count)
+    taken = 0
+
+    def add(part: str, line: bytes) -> tuple[int, bytes, bytes]:
+        nonlocal taken
+        salt = salts[taken : taken + SALT_BYTES]
+        taken += SALT_BYTES
+        hashes = leaves.setdefault(part, [])
+        hashed = leaf(salt, line)
+        hashes.append(hashed)
+        return len(hashes) - 1, salt, hashed
+
+    partitions: dict[tuple[date, int], str] = {}
+    for record, line in content.records:
+        place = (record.at.astimezone(UTC).date(), record.keep)
+        part = partitions.get(place)
+        if part is None:
+            part = partitions[place] = record_part(*place)
+        made.records.append(rows.sealed(line, number, *add(part, line)))
+    for gap in content.gaps:
+        line = rows.gap_line(server, gap.file, gap.position, gap.reason, now)
+        made.gaps.append(rows.sealed(line, number, *add("gap", line)))
+    for bad in content.quarantined:
+        line = rows.quarantine_line(server, bad.file, bad.position, bad.line, bad.reason, now)
+        made.quarantine.append(rows.sealed(line, number, *add("quarantine", line)))
+    for event in content.events:
+        made.events.append(SealedEvent(event.id, *add("event", event.line)))
+    parts = {name: Part(len(found), root(found)) for name, found in leaves.items()}
+    header = Header(
+        server=server,
+        batch=number,
+        sealed_at=now,
+        file=batch.file if batch else "",
+        start=batch.start if batch else 0,
+        stop=batch.stop if batch else 0,
+        parts=len(parts),
+        previous=previous,
+        root=batch_root(parts),
+    )
+    return Sealed(header, signer.identity, signer.sign(header), parts, frozenset(partitions), made)
