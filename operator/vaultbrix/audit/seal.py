@@ -7,9 +7,10 @@ checked with standard tools: see docs/audit.md.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -118,6 +119,30 @@ class Header:
         )
         return "".join(f"{line}\n" for line in lines).encode()
 
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """The header whose text this is. Raises ValueError for any other text."""
+        try:
+            _, *fields = text.decode().removesuffix("\n").split("\n")
+            server, batch, sealed, place, parts, previous, root = (line.partition(" ")[2] for line in fields)
+            start, stop, file = place.split(" ", 2)
+            header = cls(
+                server=server,
+                batch=int(batch),
+                sealed_at=datetime.fromisoformat(sealed),
+                file=file,
+                start=int(start),
+                stop=int(stop),
+                parts=int(parts),
+                previous=bytes.fromhex(previous),
+                root=bytes.fromhex(root),
+            )
+        except ValueError:
+            raise ValueError("not a batch's header") from None
+        if header.text() != text:
+            raise ValueError("not a batch's header")
+        return header
+
     def head(self) -> bytes:
         """What the next batch names as its previous one."""
         return _sha256(self.text()).digest()
@@ -179,9 +204,3 @@ def new_key() -> tuple[str, str]:
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private.decode(), public.decode()
-
-
-def all_parts(leaves: Mapping[str, Iterable[bytes]]) -> dict[str, Part]:
-    """Parts from their leaves."""
-    made = {name: list(found) for name, found in leaves.items()}
-    return {name: Part(len(found), root(found)) for name, found in made.items()}

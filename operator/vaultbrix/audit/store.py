@@ -53,11 +53,9 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
 
 async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
     """Events that wait for a seal, oldest first."""
-    query = (
-        f"COPY (SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}) TO STDOUT"  # noqa: S608 - our own names
-    )
+    waiting = f"SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}"  # noqa: S608
     found = b""
-    async with connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+    async with connection.cursor() as cursor, cursor.copy(f"COPY ({waiting}) TO STDOUT".encode()) as copy:
         async for block in copy:
             found += bytes(block)
     return [Event(int(line.split(b"\t", 1)[0]), line) for line in found.split(b"\n")[:-1]]
