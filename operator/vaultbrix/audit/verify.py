@@ -20,13 +20,18 @@ _SEALS = "server, batch, leaf_index, salt, leaf"
 
 @dataclass
 class Checked:
-    """What was checked, and what is wrong. ``last`` by server: the newest batch and its header's hash."""
+    """What was checked, and what is wrong.
+
+    ``unsealed`` rows are from before records were sealed, ``waiting`` events for a shipper's next batch. ``last`` by
+    server: the newest batch and its header's hash.
+    """
 
     batches: int = 0
     rows: int = 0
     redacted: int = 0
     expired: int = 0
     unsealed: int = 0
+    waiting: int = 0
     last: dict[str, Anchor] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -217,6 +222,9 @@ class Verifier:
 
     def _unsealed(self, server: bytes, part: bytes, line: bytes) -> None:
         """Rows from before records were sealed are counted; later ones did not come from a shipper."""
+        if part == b"event":
+            self.found.waiting += 1
+            return
         self.found.unsealed += 1
         if not part.startswith(b"record "):
             return

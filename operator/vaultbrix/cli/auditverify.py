@@ -104,7 +104,8 @@ def _report(checked: "Checked") -> None:
     if len(checked.findings) > 50:
         typer.echo(f"     and {len(checked.findings) - 50} more")
     typer.echo(f"batches {checked.batches:,}  rows {checked.rows:,}  redacted {checked.redacted:,}", nl=False)
-    typer.echo(f"  expired parts {checked.expired:,}  from before sealing {checked.unsealed:,}")
+    typer.echo(f"  expired parts {checked.expired:,}", nl=False)
+    typer.echo(f"  from before sealing {checked.unsealed:,}  events to be sealed {checked.waiting:,}")
     for last in checked.last.values():
         typer.echo(f"last batch of {last.server}: {last.batch}, {last.head.hex()}")
     first = checked.first
