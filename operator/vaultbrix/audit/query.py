@@ -245,7 +245,7 @@ def _lines(connection: psycopg.Connection, wanted: Filter, hits: list[Row], seen
 
 def _within(hit: Row, seen: _Seen) -> bool:
     first, last = seen.runs.get((hit["server"], hit["session_id"]), (1, 0))
-    return hit["kind"] == "statement" and first <= hit["line_num"] <= last
+    return bool(hit["kind"] == "statement" and first <= hit["line_num"] <= last)
 
 
 def _rows(connection: psycopg.Connection, wanted: Filter, keys: Sequence[Key]) -> list[Row]:

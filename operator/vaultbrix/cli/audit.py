@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli import auditquery, auditverify
+from vaultbrix.cli import auditquery, auditreader, auditverify
 
 if TYPE_CHECKING:
     from vaultbrix.adapters.postgres import Target
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
 app.command()(auditquery.query)
 app.command()(auditquery.tail)
+app.add_typer(auditreader.app, name="reader")
 app.command()(auditverify.verify)
 app.command()(auditverify.proof)
 app.command()(auditverify.anchor)
