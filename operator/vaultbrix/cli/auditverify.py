@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 Keys = Annotated[Path, typer.Option(help="Public keys of the shippers (PEM): signing.pub of the reader's Secret.")]
 
 
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``vaultbrix audit``."""
+    for command in (verify, proof, anchor):
+        app.command()(command)
+
+
 def verify(
     keys: Keys,
     day: Annotated[str | None, typer.Option(help="One day (UTC) instead of the whole store: 2026-12-01.")] = None,
