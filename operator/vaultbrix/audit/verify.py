@@ -29,6 +29,7 @@ from vaultbrix.audit.seal import Header, Part
 
 Progress = Callable[[str, int], None]
 _HEADERS_AT_ONCE = 5_000
+_MOST_FINDINGS = 1_000
 _SEALS = "server, batch, leaf_index, salt, leaf"
 
 
@@ -36,8 +37,9 @@ _SEALS = "server, batch, leaf_index, salt, leaf"
 class Checked:
     """What was checked, and what is wrong.
 
-    ``unsealed`` rows are from before records were sealed, ``waiting`` events for a shipper's next batch. ``last`` by
-    server: the newest batch and its header's hash.
+    ``wrong`` counts all findings, ``findings`` are those of the first bad batches. ``unsealed`` rows are from before
+    records were sealed, ``waiting`` events for a shipper's next batch. ``last`` by server: the newest batch and its
+    header's hash.
     """
 
     batches: int = 0
@@ -48,11 +50,20 @@ class Checked:
     waiting: int = 0
     last: dict[str, Anchor] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    wrong: int = 0
 
     @property
     def first(self) -> Finding | None:
         """The first bad batch."""
         return min(self.findings, default=None)
+
+    def tell(self, findings: Iterable[Finding]) -> None:
+        """Count findings; kept are the first bad batches, however much is wrong."""
+        for finding in findings:
+            self.wrong += 1
+            self.findings.append(finding)
+        if len(self.findings) > 2 * _MOST_FINDINGS:
+            self.findings = sorted(self.findings)[:_MOST_FINDINGS]
 
 
 class Verifier:
@@ -100,7 +111,7 @@ class Verifier:
         return self._connection.transaction()
 
     def _tell(self, findings: Iterable[Finding]) -> None:
-        self.found.findings += findings
+        self.found.tell(findings)
 
     def _headers(self, day: date | None) -> None:
         anchored = {(anchor.server, anchor.batch) for anchor in self._anchors}
