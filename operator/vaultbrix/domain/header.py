@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,30 @@ class Header:
             f"root {self.root.hex()}",
         )
         return "".join(f"{line}\n" for line in lines).encode()
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """The header whose text this is. Raises ValueError for any other text."""
+        try:
+            _, *fields = text.decode().removesuffix("\n").split("\n")
+            server, batch, sealed, place, parts, previous, root = (line.partition(" ")[2] for line in fields)
+            start, stop, file = place.split(" ", 2)
+            header = cls(
+                server=server,
+                batch=int(batch),
+                sealed_at=datetime.fromisoformat(sealed),
+                file=file,
+                start=int(start),
+                stop=int(stop),
+                parts=int(parts),
+                previous=bytes.fromhex(previous),
+                root=bytes.fromhex(root),
+            )
+        except ValueError:
+            raise ValueError("not a batch's header") from None
+        if header.text() != text:
+            raise ValueError("not a batch's header")
+        return header
 
     def head(self) -> bytes:
         """What the next batch names as its previous one."""
