@@ -68,10 +68,11 @@ def ship(
     metrics_address: Annotated[str, typer.Option(help="Address to serve /metrics at. Absent: all.")] = "",
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
+    from vaultbrix.audit.metrics import ShipperMetrics  # noqa: PLC0415
     from vaultbrix.audit.monitor import Monitor  # noqa: PLC0415
     from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
     from vaultbrix.cli.process import run  # noqa: PLC0415
-    from vaultbrix.edge.metrics import ShipperMetrics, serving  # noqa: PLC0415
+    from vaultbrix.edge.metrics import serving  # noqa: PLC0415
 
     try:
         target, signer = _Store(store).target(), _Store(store).signer()
