@@ -182,8 +182,6 @@ def audit_flowing(
 
 def _with_findings(text: str, seen: StoreSeen) -> str:
     found = [
-        f"{number} {name}"
-        for number, name in ((seen.gaps, "gaps"), (seen.quarantined, "lines in quarantine"))
-        if number
+        f"{name} {number}" for number, name in ((seen.gaps, "gaps"), (seen.quarantined, "quarantined lines")) if number
     ]
     return f"{text}; in the last {format_duration(RECENT)}: {', '.join(found)}" if found else text
