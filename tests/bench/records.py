@@ -1,7 +1,7 @@
 """Records of an audit store in any number, as a shipper stores them, straight into the partitions. No seals.
 
-Ten tenants make half of the lines. Statements are alone in their messages and end with a duration or an error. The first
-day is picked by a generator of fixed seed, the others are as the first.
+Ten tenants make half of the lines. Statements are alone in their messages and end with a duration or an error. A
+generator of fixed seed makes the first day, and the others are as the first.
 """
 
 import random

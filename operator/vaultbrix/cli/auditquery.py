@@ -128,6 +128,12 @@ def network(text: str) -> str:
         return fail(f"--address: {text!r} is no address", "write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32", code=2)
 
 
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (query, tail):
+        app.command()(command)
+
+
 def query(
     tenant: Tenant = None,
     person: Person = None,

@@ -71,12 +71,12 @@ BEGIN
   IF f ? 'person' AND f ? 'ground' THEN
     people := ARRAY[
       format('person = %L AND ground = %L', f->>'person', f->>'ground'),
-      format('ground LIKE ''%%, %%'' AND %L = ANY(string_to_array(person, '', '')) AND %L = ANY(string_to_array(ground, '', ''))',
+      format('ground LIKE ''%%, %%'' AND audit.names(person, %L) AND %L = ANY(string_to_array(ground, '', ''))',
              f->>'person', f->>'ground')];
   ELSIF f ? 'person' THEN
     people := ARRAY[
       format('person = %L', f->>'person'),
-      format('ground LIKE ''%%, %%'' AND person <> %1$L AND %1$L = ANY(string_to_array(person, '', ''))', f->>'person')];
+      format('ground LIKE ''%%, %%'' AND person <> %1$L AND audit.names(person, %1$L)', f->>'person')];
   ELSIF f ? 'ground' THEN
     people := ARRAY[
       format('ground = %L', f->>'ground'),
