@@ -189,8 +189,9 @@ def test_rows_of_two_tenants_are_for_who_reads_both(
     both = f"team/{MINE}, team/{OTHER}"
     text = f"SELECT {uuid4().int}"
     parts.store.query(
-        "INSERT INTO audit.record(server, at, session_id, line_num, kind, role, tenant, ground, tag, statement,"
-        " sqlstate, file, position) VALUES ('main', now(), %s, 1, 'error', %s, %s, 'a, b', 'PARSE', %s, '42601', 'f', 0)",
+        "INSERT INTO audit.record(server, at, session_id, line_num, kind, role, tenant, ground, tag,"
+        " statement, sqlstate, file, position)"
+        " VALUES ('main', now(), %s, 1, 'error', %s, %s, 'a, b', 'PARSE', %s, '42601', 'f', 0)",
         [uuid4().hex, MINE, both, text],
     )
     assert text not in command(reader, "query", "--output=json")

@@ -102,7 +102,10 @@ BEGIN
     IF f->>'class' = 'MISC' THEN drivers := drivers || 'kind = ''duration'' AND tag IN (''COMMIT'', ''ROLLBACK'')'::text; END IF;
   ELSIF f ? 'command' THEN
     drivers := ARRAY[
-      format('kind = ''statement'' AND command = %L', f->>'command'),
+      -- All of these are of class DDL or ROLE, whose lines are few.
+      format('kind = ''statement'' AND command = %L%s', f->>'command',
+             CASE WHEN f->>'command' ~ '^(CREATE|ALTER|DROP|GRANT|REVOKE)'
+                  THEN ' AND class <> ALL (''{READ,WRITE,MISC}'')' ELSE '' END),
       format('kind = ''error'' AND tag = %L', f->>'command')];
     IF f->>'command' IN ('COMMIT', 'ROLLBACK') THEN
       drivers := drivers || format('kind = ''duration'' AND tag IN (''COMMIT'', ''ROLLBACK'') AND tag = %L', f->>'command');
