@@ -302,3 +302,11 @@ def test_a_bad_call_names_the_option_and_the_remedy(sealed: Store, keys: Path, m
     found = run(sealed, *BAD_CALLS[message](keys))
     assert found.returncode == 2, found
     assert f"error: {message}" in found.stderr
+
+
+def test_a_store_that_is_all_wrong_is_told_in_bounded_memory(sealed: Store) -> None:
+    sealed.query("UPDATE audit.record SET batch = batch + 100")
+    found = check(sealed)
+    assert found.wrong >= found.rows
+    assert found.first is not None
+    assert found.first.batch == 1

@@ -26,6 +26,7 @@ class Fault(StrEnum):
     ROW_MISSING = "RowMissing"
     ROW_ADDED = "RowAdded"
     ERASED_WITHOUT_EVENT = "ErasedWithoutEvent"
+    EXPIRED_EARLY = "ExpiredEarly"
     TRUNCATED = "Truncated"
     ANCHOR_DIFFERS = "AnchorDiffers"
 
@@ -133,6 +134,12 @@ class Row:
     line: bytes
 
 
+def erased_without_event(row: Row) -> Finding:
+    """What is said of a row without salt that no event names."""
+    message = f"row {row.index} of {row.part} was erased, and no event tells by whom"
+    return Finding(row.server, row.batch, Fault.ERASED_WITHOUT_EVENT, message)
+
+
 class Parts:
     """Rows against the parts that they belong to.
 
@@ -166,8 +173,7 @@ class Parts:
         found = []
         if row.salt is None:
             if not self._redacted(row):
-                message = f"row {row.index} of {row.part} was erased, and no event tells by whom"
-                found.append(Finding(row.server, row.batch, Fault.ERASED_WITHOUT_EVENT, message))
+                found.append(erased_without_event(row))
         elif leaf(row.salt, row.line) != row.leaf:
             message = f"row {row.index} of {row.part} is not what was sealed"
             found.append(Finding(row.server, row.batch, Fault.ROW_CHANGED, message))

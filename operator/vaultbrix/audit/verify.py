@@ -1,39 +1,69 @@
 """Check the store's seals, as one of its readers and in one snapshot: headers first, then events, then the rows."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.erased import Erased
-from vaultbrix.audit.evidence import Anchor, Chain, Fault, Finding, Parts, Row, Signed, of_anchor, of_batch
+from vaultbrix.audit.erasure import Dropped, Redacted, covered, dropped, dropped_early
+from vaultbrix.audit.evidence import (
+    Anchor,
+    Chain,
+    Fault,
+    Finding,
+    Parts,
+    Row,
+    Signed,
+    erased_without_event,
+    of_anchor,
+    of_batch,
+)
+from vaultbrix.audit.rows import unescaped
 from vaultbrix.audit.seal import Header, Part
 
 Progress = Callable[[str, int], None]
 _HEADERS_AT_ONCE = 5_000
+_MOST_FINDINGS = 1_000
 _SEALS = "server, batch, leaf_index, salt, leaf"
 
 
 @dataclass
 class Checked:
-    """What was checked, and what is wrong. ``last`` by server: the newest batch and its header's hash."""
+    """What was checked, and what is wrong.
+
+    ``wrong`` counts all findings, ``findings`` are those of the first bad batches. ``unsealed`` rows are from before
+    records were sealed, ``waiting`` events for a shipper's next batch. ``last`` by server: the newest batch and its
+    header's hash.
+    """
 
     batches: int = 0
     rows: int = 0
     redacted: int = 0
     expired: int = 0
     unsealed: int = 0
+    waiting: int = 0
     last: dict[str, Anchor] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    wrong: int = 0
 
     @property
     def first(self) -> Finding | None:
         """The first bad batch."""
         return min(self.findings, default=None)
+
+    def tell(self, findings: Iterable[Finding]) -> None:
+        """Count findings; kept are the first bad batches, however much is wrong."""
+        for finding in findings:
+            self.wrong += 1
+            self.findings.append(finding)
+        if len(self.findings) > 2 * _MOST_FINDINGS:
+            self.findings = sorted(self.findings)[:_MOST_FINDINGS]
 
 
 class Verifier:
@@ -52,7 +82,7 @@ class Verifier:
         self._anchors = anchors
         self._progress = progress
         self._chains: dict[str, Chain] = {}
-        self._erased = Erased()
+        self._redactions, self._drops = Redacted(), Dropped()
         self.found = Checked()
 
     def whole(self) -> Checked:
@@ -60,7 +90,7 @@ class Verifier:
         with self._snapshot():
             self._headers(None)
             self._anchored()
-            self._table("event", rows.EVENT)
+            self._events()
             self._table("gap", rows.GAP)
             self._table("quarantine", rows.QUARANTINE)
             for day in self._days():
@@ -72,7 +102,7 @@ class Verifier:
         with self._snapshot():
             self._headers(day)
             self._anchored()
-            self._table("event", rows.EVENT, check=False)
+            self._events(check=False)
             self._day(day)
         return self.found
 
@@ -81,7 +111,7 @@ class Verifier:
         return self._connection.transaction()
 
     def _tell(self, findings: Iterable[Finding]) -> None:
-        self.found.findings += findings
+        self.found.tell(findings)
 
     def _headers(self, day: date | None) -> None:
         anchored = {(anchor.server, anchor.batch) for anchor in self._anchors}
@@ -134,22 +164,41 @@ class Verifier:
                 continue
             self._tell(of_anchor(anchor, chain))
 
-    def _table(self, table: str, columns: str, *, check: bool = True) -> None:
-        """Gaps, quarantine or events; events first, since they tell what was erased."""
+    def _table(self, table: str, columns: str) -> None:
         parts = Parts(self._parts(table), redacted=self._redacted, expired=lambda *_: False)
-        bad = {(finding.server, finding.batch) for finding in self.found.findings}
-        events = []
         for row in self._rows(f"SELECT {_SEALS}, '{table}', {columns} FROM audit.{table}"):  # noqa: S608
+            self._tell(parts.take(row))
+            self._count(row)
+        self._tell(parts.finish())
+
+    def _events(self, *, check: bool = True) -> None:
+        """Events come first, since they tell what was erased: events among it. Only those whose seals hold count."""
+        erased: list[Row] = []
+
+        def later(row: Row) -> bool:
+            erased.append(row)
+            return True
+
+        parts = Parts(self._parts("event"), redacted=later, expired=lambda *_: False)
+        bad = {(finding.server, finding.batch) for finding in self.found.findings}
+        told: dict[bytes, list[dict[str, Any]]] = {b"redacted": [], b"expired": []}
+        for row in self._rows(f"SELECT {_SEALS}, 'event', {rows.EVENT} FROM audit.event"):  # noqa: S608
             wrong = parts.take(row)
             self._count(row)
             if check:
                 self._tell(wrong)
-            if table == "event" and not wrong and (row.server, row.batch) not in bad:
-                events.append(row.line)
+            _, at, kind, _, detail = row.line.split(b"\t")
+            if kind in told and not wrong and (row.server, row.batch) not in bad:
+                told[kind].append(json.loads(unescaped(detail)))
+                if kind == b"expired" and dropped_early(told[kind][-1], datetime.fromisoformat(at.decode())):
+                    message = f"{told[kind][-1]['part']} was dropped before its time"
+                    self._tell([Finding(row.server, row.batch, Fault.EXPIRED_EARLY, message)])
         if check:
             self._tell(parts.finish())
-        for line in events:
-            self._erased.take(line)
+        self._redactions, self._drops = covered(told[b"redacted"]), dropped(told[b"expired"])
+        for row in erased:
+            if check and not self._redacted(row):
+                self._tell([erased_without_event(row)])
 
     def _days(self) -> list[date]:
         named = "SELECT DISTINCT split_part(part, ' ', 2)::date FROM audit.part WHERE part ^@ 'record '"
@@ -176,10 +225,10 @@ class Verifier:
         self._tell(parts.finish())
 
     def _redacted(self, row: Row) -> bool:
-        return self._erased.has_row(row.server, row.batch, row.part, row.index)
+        return (row.server, row.batch, row.part, row.index) in self._redactions
 
     def _expired(self, server: str, batch: int, part: str) -> bool:
-        found = self._erased.has_part(server, batch, part)
+        found = (server, batch, part) in self._drops
         self.found.expired += found
         return found
 
@@ -217,6 +266,9 @@ class Verifier:
 
     def _unsealed(self, server: bytes, part: bytes, line: bytes) -> None:
         """Rows from before records were sealed are counted; later ones did not come from a shipper."""
+        if part == b"event":
+            self.found.waiting += 1
+            return
         self.found.unsealed += 1
         if not part.startswith(b"record "):
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultbrix.cli import auditverify
+from vaultbrix.cli import auditmanage, auditverify
 from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from vaultbrix.audit.seal import Signer
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
-app.command()(auditverify.verify)
-app.command()(auditverify.proof)
-app.command()(auditverify.anchor)
+auditverify.register(app)
+auditmanage.register(app)
 
 
 @dataclass(frozen=True)

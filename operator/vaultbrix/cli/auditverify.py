@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from vaultbrix.audit.evidence import Anchor
     from vaultbrix.audit.verify import Checked
 
+# Findings that are printed; one damaged table makes very many.
+_SHOWN = 50
+
 Keys = Annotated[Path, typer.Option(help="Public keys of the shippers (PEM): signing.pub of the reader's Secret.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``vaultbrix audit``."""
+    for command in (verify, proof, anchor):
+        app.command()(command)
 
 
 def verify(
@@ -42,7 +51,7 @@ def verify(
     with reading() as connection, progress() as tell:
         verifier = Verifier(connection, trusted, anchors=anchors, progress=tell)
         checked = verifier.day(wanted) if wanted else verifier.whole()
-        _note(connection, "verified", {"day": day, "batches": checked.batches, "findings": len(checked.findings)})
+        _note(connection, "verified", {"day": day, "batches": checked.batches, "findings": checked.wrong})
     _report(checked)
     if checked.findings:
         raise typer.Exit(1)
@@ -98,13 +107,14 @@ def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
 
 
 def _report(checked: "Checked") -> None:
-    for found in sorted(checked.findings)[:50]:
+    for found in sorted(checked.findings)[:_SHOWN]:
         where = f"{found.server or 'store'} batch {found.batch}" if found.batch else found.server or "store"
         typer.echo(f"BAD  {where}: {found.fault}: {plain(found.message)}")
-    if len(checked.findings) > 50:
-        typer.echo(f"     and {len(checked.findings) - 50} more")
+    if checked.wrong > _SHOWN:
+        typer.echo(f"     and {checked.wrong - _SHOWN:,} more")
     typer.echo(f"batches {checked.batches:,}  rows {checked.rows:,}  redacted {checked.redacted:,}", nl=False)
-    typer.echo(f"  expired parts {checked.expired:,}  from before sealing {checked.unsealed:,}")
+    typer.echo(f"  expired parts {checked.expired:,}", nl=False)
+    typer.echo(f"  from before sealing {checked.unsealed:,}  events to be sealed {checked.waiting:,}")
     for last in checked.last.values():
         typer.echo(f"last batch of {last.server}: {last.batch}, {last.head.hex()}")
     first = checked.first
