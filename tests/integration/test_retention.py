@@ -67,7 +67,7 @@ class Past:
         wait_for(
             "all is stored",
             lambda: self.store.query(
-                "SELECT (SELECT max(position) FROM audit.logfile), (SELECT count(*) FROM audit.event WHERE batch IS NULL)"
+                "SELECT max(position), (SELECT count(*) FROM audit.event WHERE batch IS NULL) FROM audit.logfile"
             ) == [(size, 0)],
             patience=60, tell=self.shipper.text,
         )  # fmt: skip
