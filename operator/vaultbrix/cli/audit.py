@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaultbrix.cli import auditexport
 from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vaultbrix.audit.seal import Signer
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
+app.command()(auditexport.export)
 
 
 @dataclass(frozen=True)
