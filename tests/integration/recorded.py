@@ -114,7 +114,7 @@ class Recorded:
             )
 
         wait_for("every line is stored", there, tell=lambda: "\n".join(s.shipper.text() for s in self.servers.values()))
-        wait_for("every event is sealed", lambda: not self.store.query("SELECT FROM audit.event WHERE batch IS NULL"))
+        wait_for("every event is sealed", lambda: not self.store.query("SELECT 1 FROM audit.event WHERE batch IS NULL"))
 
     def connection(self) -> psycopg.Connection:
         """As the store's owner."""

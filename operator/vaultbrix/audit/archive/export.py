@@ -93,15 +93,15 @@ class Exporter:
         before = {} if options.again else manifests.current(known)
         after = {s: max((m.servers[s].upto for m in before.values() if s in m.servers), default=0) for s in upto}
         work = self._plan(day, max((m.number for m in known.values()), default=0) + 1, after, upto, first=not before)
-        if not (work.pieces or work.unsealed or any(chain.last for chain in work.chains.values())):
-            for name, found in before.items():
-                self._note(name, found)
-            return Done(day, why="exported already" if before else "nothing is stored of it")
         if options.again and (gone := {keep for m in known.values() for keep in m.keeps} - set(work.keeps)):
             raise ExportError(
                 f"{day}: records kept {', '.join(map(str, sorted(gone)))} days are in the archive only,"
                 " and exporting the day again would take them away"
             )
+        if not (work.pieces or work.unsealed or any(chain.last for chain in work.chains.values())):
+            for name, found in before.items():
+                self._note(name, found)
+            return Done(day, why="exported already" if before else "nothing is stored of it")
         with tempfile.TemporaryDirectory(prefix="vaultbrix-") as scratch:
             self._write(work, Path(scratch))
         spans = {
@@ -148,7 +148,7 @@ class Exporter:
         return _Work(
             day,
             manifests.folder(day, number),
-            plan.pieces(store.parts(self._connection, day, keeps, after, upto)),
+            plan.pieces(store.parts(self._connection, day, keeps, after, upto), plan.MOST_ROWS),
             keeps,
             {server: store.sealed_on(self._connection, server, day, after[server], upto[server]) for server in upto},
             first and bool(keeps) and store.unsealed(self._connection, day) > 0,

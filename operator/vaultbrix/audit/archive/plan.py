@@ -48,7 +48,7 @@ def waiting_for(day: date, newest: Mapping[str, datetime | None], *, now: dateti
     return None
 
 
-def pieces(parts: Iterable[tuple[str, int, int, int]], most: int = MOST_ROWS) -> list[Piece]:
+def pieces(parts: Iterable[tuple[str, int, int, int]], most: int) -> list[Piece]:
     """Files for parts (server, keep, batch, leaves), at most so many rows each unless one batch alone has more."""
     found: list[Piece] = []
     for server, keep, batch, leaves in sorted(parts):
