@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -24,7 +25,7 @@ class Store:
         directory.mkdir(mode=0o755)
         self.postgres = Postgres(
             directory / "postgres",
-            hba=f"hostssl {DATABASE} +audit_append,+audit_read 127.0.0.0/8 scram-sha-256\n"
+            hba=f"hostssl {DATABASE} +audit_append,+audit_read,+audit_redact,+audit_manage 127.0.0.0/8 scram-sha-256\n"
             f"hostssl {DATABASE} +audit_append 172.16.0.0/12 scram-sha-256\n",
             settings={"listen_addresses": listen, "shared_preload_libraries": "", "log_duration": "off"},
             port=port,
@@ -49,16 +50,43 @@ class Store:
 
     def query(self, statement: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement as the store's owner; returns its rows."""
-        with psycopg.connect(
-            host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
-        ) as connection:
+        with self.open() as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
+
+    def open(self, **options: Any) -> psycopg.Connection:
+        """A connection as the store's owner."""
+        return psycopg.connect(
+            host=str(self.postgres.socket),
+            port=self.postgres.port,
+            user="postgres",
+            dbname=DATABASE,
+            autocommit=True,
+            **options,
+        )
 
     @property
     def reader(self) -> dict[str, str]:
         """What the Secret of a reader holds."""
         return {**self._values("auditor", self._reader_password), "signing.pub": self.public_key}
+
+    def login(self, name: str, group: str) -> dict[str, str]:
+        """A login of one of the store's groups; returns what its Secret holds."""
+        password = secrets.token_urlsafe(16)
+        asyncio.run(self._ensure([(name, password, group)]))
+        return self._values(name, password)
+
+    def environment(self, login: dict[str, str]) -> dict[str, str]:
+        """libpq's variables for a login."""
+        return {
+            "PGHOST": login["host"],
+            "PGPORT": login["port"],
+            "PGDATABASE": login["dbname"],
+            "PGUSER": login["username"],
+            "PGPASSWORD": login["password"],
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": str(self.postgres.authority),
+        }
 
     def _values(self, username: str, password: str) -> dict[str, str]:
         return {
@@ -71,13 +99,21 @@ class Store:
         }
 
     async def _prepare(self) -> None:
+        async with self._owner() as connection:
+            await schema.migrate(connection)
+        await self._ensure(
+            [("shipper", self._password, "audit_append"), ("auditor", self._reader_password, "audit_read")]
+        )
+
+    async def _ensure(self, logins: Sequence[tuple[str, str, str]]) -> None:
+        async with self._owner() as connection:
+            for name, password, group in logins:
+                verifier = scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES))
+                await schema.ensure_login(connection, name=name, group=group, verifier=verifier)
+
+    @asynccontextmanager
+    async def _owner(self) -> AsyncIterator[psycopg.AsyncConnection]:
         async with await psycopg.AsyncConnection.connect(
             host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
         ) as connection:
-            await schema.migrate(connection)
-            for name, password, group in (
-                ("shipper", self._password, "audit_append"),
-                ("auditor", self._reader_password, "audit_read"),
-            ):
-                verifier = scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES))
-                await schema.ensure_login(connection, name=name, group=group, verifier=verifier)
+            yield connection

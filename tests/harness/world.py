@@ -18,6 +18,7 @@ from tests.harness.store import Store
 SYSTEM = "vaultbrix-test"
 SERVER_NAME = "main"
 ECHO_PORT = 5434
+METRICS_PORT = 18083 + 10 * SLOT
 ADMIN_PASSWORD = "the-admin's-password"
 JANE, EVE = "203.0.113.7", "198.51.100.9"
 
@@ -54,6 +55,7 @@ class World:
                     f"--socket-directory={self.postgres.socket}",
                     f"--port={PORT}",
                     f"--echo-port={ECHO_PORT}",
+                    f"--flow-file={self.flow}",
                 ],
             ),
             self.directory / "agent.log",
@@ -68,6 +70,8 @@ class World:
                 f"--log-directory={self.postgres.logs}",
                 f"--grants={self.grants}",
                 f"--store={self.store.secret}",
+                f"--flow={self.flow}",
+                f"--metrics-port={METRICS_PORT}",
             ],
             self.directory / "shipper.log",
         )
@@ -77,6 +81,11 @@ class World:
     def grants(self) -> Path:
         """The agent's state file."""
         return self.postgres.state / "grants.json"
+
+    @property
+    def flow(self) -> Path:
+        """What the shipper tells the agent."""
+        return self.directory / "flow.json"
 
     def start(self) -> None:
         """Start all parts, with one PostgresServer and nothing in it."""

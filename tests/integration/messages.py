@@ -224,7 +224,7 @@ CASES: dict[str, tuple[Work, Expected]] = {
         simple("SET statement_timeout = 50", "SELECT pg_sleep(60)", "RESET statement_timeout"),
         [
             ("SET statement_timeout = 50", "ok"),
-            ("SELECT pg_sleep(60)", "error 57014"),
+            ("SELECT pg_sleep(60)", "cancelled 57014"),
             ("RESET statement_timeout", "ok"),
         ],
     ),

@@ -28,7 +28,7 @@ class Shipping:
         self.grants = path / "grants.json"
         self.shipper = self.another("shipper")
 
-    def another(self, name: str) -> Process:
+    def another(self, name: str, *options: str) -> Process:
         """A shipper process of the same log and store."""
         return Process(
             [
@@ -39,6 +39,9 @@ class Shipping:
                 f"--log-directory={self.postgres.logs}",
                 f"--grants={self.grants}",
                 f"--store={self.store.secret}",
+                f"--flow={self.path / name}.json",
+                "--metrics-port=0",
+                *options,
             ],
             self.path / f"{name}.log",
         )

@@ -172,6 +172,7 @@ def test_a_line_that_the_writer_never_finished_is_kept_aside(log: Log) -> None:
     assert log.quarantine() == []
     log.write("2", line("c"))
     log.await_messages("a", "c")
+    wait_for("the writer has left the first file", log.quarantine, tell=log.shipper.text)
     assert log.quarantine() == [("1.json", len(line("a")), torn)]
 
 

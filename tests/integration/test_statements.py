@@ -56,7 +56,7 @@ def test_a_session_that_is_ended_in_the_middle_of_a_statement(parts: Shipping) -
 
     found = parts.session("tenant_sent", work)
     assert [(row["statement"], row["outcome"], row["sqlstate"]) for row in found] == [
-        ("SELECT pg_sleep(60)", "error", "57P01")
+        ("SELECT pg_sleep(60)", "cancelled", "57P01")
     ]
 
 

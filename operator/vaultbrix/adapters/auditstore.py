@@ -4,6 +4,9 @@ from datetime import datetime
 
 import psycopg
 
+from vaultbrix.domain.auditflow import RECENT, StoreSeen
+from vaultbrix.domain.flow import Head
+from vaultbrix.domain.header import Header
 from vaultbrix.domain.receipts import MOST_OBJECTS, Usage, Window
 from vaultbrix.domain.refusals import Refusal
 
@@ -79,3 +82,33 @@ async def refusals(
     values = {"server": server, "since": since, "longest": _LONGEST_STATEMENT, "most": _MOST_REFUSALS}
     cursor = await connection.execute(_REFUSALS, values)
     return [Refusal(*found) for found in await cursor.fetchall()], row[0] if row else None
+
+
+_BATCH = (
+    "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
+    " WHERE server = %(server)s AND "
+)
+_FOUND = (
+    "SELECT (SELECT count(*) FROM audit.gap WHERE server = %(server)s AND found_at > %(since)s),"
+    " (SELECT count(*) FROM audit.quarantine WHERE server = %(server)s AND found_at > %(since)s)"
+)
+
+
+async def flow(connection: psycopg.AsyncConnection, server: str, asked: int, now: datetime) -> StoreSeen:
+    """The latest batch of a server, the head of the batch ``asked`` for, and what was found lately."""
+    values = {"server": server, "asked": asked, "since": now - RECENT}
+
+    async def header(which: str) -> Header | None:
+        row = await (await connection.execute((_BATCH + which).encode(), values)).fetchone()
+        return Header(*row) if row else None
+
+    latest = await header("true ORDER BY batch DESC LIMIT 1")
+    anchored = await header("batch = %(asked)s")
+    found = await (await connection.execute(_FOUND.encode(), values)).fetchone()
+    assert found is not None
+    return StoreSeen(
+        Head(batch=latest.batch, head=latest.head().hex(), sealed_at=latest.sealed_at) if latest else None,
+        asked,
+        anchored.head().hex() if anchored else "",
+        *found,
+    )

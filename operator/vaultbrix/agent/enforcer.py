@@ -15,14 +15,15 @@ import structlog
 
 from vaultbrix.adapters.grantsfile import GrantsFile, load
 from vaultbrix.adapters.kube import Kube
+from vaultbrix.agent.auditguard import AuditGuard
 from vaultbrix.agent.heartbeat import Heartbeat
 from vaultbrix.agent.layers import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
 from vaultbrix.agent.sessions import FOLLOW_UPS
 from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
 from vaultbrix.domain.access import parse_address, within
-from vaultbrix.domain.enforcement import due, of_approval, of_gone, of_server, of_tenant, what_it_takes_away
-from vaultbrix.domain.grants import AgentState, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.domain.enforcement import due, of_approval, of_audit, of_gone, of_server, of_tenant, what_it_takes_away
+from vaultbrix.domain.grants import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
 from vaultbrix.runtime.deadlines import Deadlines
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 # How often each is compared with what should hold, from the cheapest to the dearest.
 CHAIN_SECONDS = 0.7
+AUDIT_SECONDS = 1.0
 SESSION_SECONDS = 5.0
 KERNEL_SECONDS = 5.0
 # Reading the kernel's whole set takes as long as it is large; at most this share of the time is spent on a check.
@@ -64,12 +66,14 @@ class Enforcer:
         layers: Layers,
         kube: Kube,
         heartbeat: Heartbeat,
+        guard: AuditGuard,
         closed: asyncio.Event,
         clock: Callable[[], datetime],
     ) -> None:
         self._identity = identity
         self._layers = layers
         self._heartbeat = heartbeat
+        self._guard = guard
         self._closed = closed
         self._clock = clock
         self._watched = Watched(kube, identity.server, self._wake_up)
@@ -90,6 +94,7 @@ class Enforcer:
         await self._check_chain()
         self._state = load(self._identity.state_file, self._identity.server)
         self._layers.load(self._state)
+        self._guard.begin(self._state, self._clock())
         await self._check_kernel()
         self._due.update(self._state.grants)
         for uid, grant in self._state.grants.items():
@@ -101,6 +106,7 @@ class Enforcer:
             group.create_task(self._openings.run(self._watched.touch))
             group.create_task(_every(CHAIN_SECONDS, self._check_chain))
             group.create_task(_every(CHAIN_SECONDS, self._check_file))
+            group.create_task(_every(AUDIT_SECONDS, self._check_audit))
             group.create_task(_every(SESSION_SECONDS, self._check_sessions))
             group.create_task(_every(KERNEL_SECONDS, self._check_kernel))
             group.create_task(self._loop())
@@ -136,12 +142,16 @@ class Enforcer:
     async def _step(self) -> None:
         now = self._clock()
         decided = self._decide(now)
-        changes = self._remember(self._hold_back(decided), now)
+        changes = self._remember(self._hold_back(decided, now), now)
+        was_held = self._state.audit.held
         ended = {
             c.uid: self._state.grants[c.uid] for c in changes if isinstance(c, Ended) and c.uid in self._state.grants
         }
         for change in changes:
             self._state.apply(change)
+        if self._state.audit.held != was_held:
+            # What was closed for it is to say so, and what may open again opens.
+            self._watched.touch_everything()
         self._layers.change(changes)
         self._arm(changes)
         await self._layers.apply(self._state, self._wake.is_set)
@@ -153,6 +163,8 @@ class Enforcer:
     def _decide(self, now: datetime) -> list[Change]:
         due_now, self._due = self._due, set()
         changes = due(self._state, due_now, now)
+        audit = self._guard.change(self._state, now)
+        changes += [audit] if audit else []
         if not self._closed.is_set() or not self._watched.synced:
             return changes
         touched = self._watched.take()
@@ -186,14 +198,17 @@ class Enforcer:
         touched.approvals.update((a.metadata.uid, a) for a in self._watched.approvals)
         self._tell.update(rule.metadata.uid for rule in rules)
 
-    def _hold_back(self, changes: list[Change]) -> list[Change]:
-        """Without what must not open while this machine's clock is wrong."""
+    def _hold_back(self, changes: list[Change], now: datetime) -> list[Change]:
+        """Without what must not open while this machine's clock is wrong or the audit record does not flow."""
         skew = self._heartbeat.skew
-        if not skew:
-            return changes
-        return self._closing_part(
-            changes, "clock", f"the clock differs by {skew} s from the API server's; nothing opens"
-        )
+        if skew:
+            message = f"the clock differs by {skew} s from the API server's; nothing opens"
+            changes = self._closing_part(changes, "clock", message)
+        grace = self._state.audit_grace
+        if self._guard.held and grace is not None:
+            changes = self._closing_part(changes, "audit", self._guard.why(grace))
+            changes += of_audit(self._state, [c.uid for c in changes if isinstance(c, Ended)], now)
+        return changes
 
     def _closing_part(self, changes: Iterable[Change], layer: str, message: str) -> list[Change]:
         """What of the changes closes something; what opens is held back, and the rule's report says why."""
@@ -259,6 +274,12 @@ class Enforcer:
             log.warning(message)
             await self._check_kernel()
             await self._heartbeat.warn(self._watched.server, "ChainRestored", message)
+
+    async def _check_audit(self) -> None:
+        await self._guard.check(self._state.audit_grace)
+        self._heartbeat.audit = self._guard.told
+        if self._guard.change(self._state, self._clock()) is not None:
+            self._wake.set()
 
     async def _check_file(self) -> None:
         if self._layers.hba.changed():
@@ -337,5 +358,7 @@ def _log(changes: Iterable[Change], ended: dict[str, GrantRecord], errors: dict[
                 log.info("open", rule=grant.rule, role=grant.role, cidrs=grant.cidrs, until=until)
             case Ended(uid=uid) if uid in ended:
                 log.info("closed", rule=ended[uid].rule, role=ended[uid].role)
+            case AuditSeen(held=held, complete_until=complete):
+                log.warning("audit record", flows=complete is None, closed=held, complete_until=complete)
     for layer, error in errors.items():
         log.warning("layer failed", layer=layer, message=error)

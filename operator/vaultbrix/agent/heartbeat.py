@@ -11,7 +11,7 @@ import structlog
 
 from vaultbrix.adapters.kube import EVENTS, Conflict, Kube, NotFound, resource_type
 from vaultbrix.adapters.lease import LEASES
-from vaultbrix.api.postgresserver import PostgresServer, ServerAgent
+from vaultbrix.api.postgresserver import AgentAudit, PostgresServer, ServerAgent
 from vaultbrix.domain.clock import clock_skew_seconds
 from vaultbrix.runtime.errors import Expected
 
@@ -44,6 +44,8 @@ class Heartbeat:
         self._sources: dict[str, float] = {}
         self.errors: dict[str, str] = {}
         """Error by layer, as of the last application."""
+        self.audit: AgentAudit | None = None
+        """How the audit record flows."""
 
     @property
     def skew(self) -> int:
@@ -117,6 +119,7 @@ class Heartbeat:
             clock_skew_seconds=self.skew,
             sources=sorted(self._sources),
             error="; ".join(f"{layer}: {text}" for layer, text in sorted(self.errors.items()))[:1024],
+            audit=self.audit,
             at=now,
         )
         if self._written is not None and self._written.model_copy(update={"at": now}) == entry:

@@ -16,6 +16,7 @@ WRITERS = 8
 # In the order in which a layer's error is the reason, if several failed.
 _REASONS = {
     "clock": Reason.CLOCK_SKEW,
+    "audit": Reason.AUDIT_NOT_FLOWING,
     "state": Reason.AGENT_FAILED,
     "kernel": Reason.KERNEL_FAILED,
     "hba": Reason.HBA_FAILED,

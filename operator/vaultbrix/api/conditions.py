@@ -21,6 +21,7 @@ class ConditionType(StrEnum):
     AGENT_CONNECTED = "AgentConnected"
     SOURCE_ADDRESS_PRESERVED = "SourceAddressPreserved"
     CLOCK_IN_SYNC = "ClockInSync"
+    AUDIT_FLOWING = "AuditFlowing"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
     # AccessRule
@@ -92,6 +93,17 @@ class Reason(StrEnum):
     IN_SYNC = "InSync"
     NOT_IN_CLUSTER = "NotInCluster"
     APPLIED = "Applied"
+    # audit record
+    FLOWING = "Flowing"
+    NO_AUDIT_STORE = "NoAuditStore"
+    AUDIT_STORE_UNREACHABLE = "AuditStoreUnreachable"
+    AUDIT_NOT_FLOWING = "AuditNotFlowing"
+    RECORD_LATE = "RecordLate"
+    RECORD_ROLLED_BACK = "RecordRolledBack"
+    NO_SHIPPER = "NoShipper"
+    LOG_MISCONFIGURED = "LogMisconfigured"
+    LOG_UNREADABLE = "LogUnreadable"
+    LOG_DISK_FILLING = "LogDiskFilling"
     # DDLApproval
     PARSED = "Parsed"
     SYNTAX_ERROR = "SyntaxError"

@@ -87,9 +87,34 @@ class PostgresServerSpec(ApiModel):
     audit_secret_ref: SecretRef | None = Field(
         default=None,
         description="Keys host, port, dbname, username, password and ca.crt of a reader of the audit store, "
-        "for the receipts of ended rules. Absent: receipts count no statements.",
+        "for the receipts of ended rules and for AuditFlowing. Absent: receipts count no statements.",
+    )
+    audit_required: bool = Field(
+        default=False,
+        description="Whether agents close direct access while the audit record does not flow. Jobs are not held back.",
+    )
+    audit_grace: Duration = Field(
+        default=timedelta(minutes=10),
+        description="How long the record may not flow before auditRequired closes, at least 1m.",
     )
     limits: Limits = Limits()
+
+
+class AgentAudit(ApiModel):
+    """What an agent knows of the audit record, from the shipper beside it."""
+
+    flowing: bool
+    reason: str = Field(max_length=64)
+    message: str = Field(default="", max_length=1024)
+    closed: bool = Field(default=False, description="Direct access is closed by spec.auditRequired.")
+
+
+class AuditAnchor(ApiModel):
+    """A sealed batch that the audit store held: later, it must still hold it."""
+
+    batch: int = Field(ge=1)
+    head: str = Field(max_length=64, pattern=r"^[0-9a-f]{64}$", description="Hash of its header, hex.")
+    sealed_at: Timestamp
 
 
 class ServerAgent(ApiModel):
@@ -103,6 +128,7 @@ class ServerAgent(ApiModel):
         default=[], max_length=8, description="Addresses that connections of tenants came from, a sample."
     )
     error: str = Field(default="", max_length=1024)
+    audit: AgentAudit | None = Field(default=None, description="Absent: the agent reads no flow.json (--flow-file).")
     at: Timestamp
 
 
@@ -115,6 +141,9 @@ class PostgresServerStatus(ApiModel):
     gate_version: int | None = None
     tenants: int = 0
     open_rules: int = 0
+    audit: AuditAnchor | None = Field(
+        default=None, description="The latest sealed batch, written once a minute; it never goes back."
+    )
     agents: list[ServerAgent] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
@@ -139,6 +168,7 @@ class PostgresServer(Resource):
             Column("Age", ".metadata.creationTimestamp", "date"),
         ),
         spec_rules=(
+            ("duration(self.auditGrace) >= duration('1m')", "auditGrace must be at least 1m"),
             (
                 "self.tls.mode == 'require' || has(self.tls.caSecretRef)",
                 "tls.caSecretRef is required when tls.mode is verify-full or verify-ca",

@@ -96,11 +96,16 @@ class LogDirectory:
 
     def unread(self) -> int:
         """Bytes that are in the directory and not stored. Raises OSError."""
-        return sum(
-            max(0, found.st_size - (known.offset if (known := self._positions.get(name)) else 0))
+        offsets = {name: position.offset for name, position in list(self._positions.items())}
+        return sum(max(0, size - offsets.get(name, 0)) for name, size in self.written().items())
+
+    def written(self) -> dict[str, int]:
+        """Bytes in each file that is followed. Raises OSError."""
+        return {
+            name: found.st_size
             for name, found in self._listing().items()
             if name in self._positions or name >= self._adopted
-        )
+        }
 
     def read(self) -> Batch | None:
         """The next batch, None when there is nothing new. Raises OSError."""

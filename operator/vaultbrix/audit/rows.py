@@ -28,6 +28,8 @@ ESCAPES = {
     ord(raw): f"\\{name}"
     for raw, name in (("\\", "\\"), ("\b", "b"), ("\f", "f"), ("\n", "n"), ("\r", "r"), ("\t", "t"), ("\v", "v"))
 }
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_NAMED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
 # From here on PostgreSQL prints an exponent where Python does not; no statement takes thirty thousand years.
 _LONGEST_MS = 1e15
@@ -82,6 +84,11 @@ def quarantine_line(server: str, file: str, position: int, line: bytes, reason: 
     """One row of audit.quarantine, but for its number."""
     fields = (string(server), string(file), str(position), binary(line), string(reason), timestamp(found_at))
     return _encoded("\t".join(fields))
+
+
+def unescaped(field: bytes) -> bytes:
+    """A field of COPY's text format as it was; not for NULL."""
+    return _ESCAPED.sub(lambda match: _NAMED.get(match[1], match[1]), field)
 
 
 def sealed(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes) -> bytes:

@@ -33,7 +33,12 @@ async def migrate(connection: psycopg.AsyncConnection) -> int:
 
 async def version(connection: psycopg.AsyncConnection) -> tuple[int, int]:
     """The schema's version, and that of this release."""
-    return await _version(connection), max(number for number, _, _ in _scripts())
+    ours = max(number for number, _, _ in _scripts())
+    try:
+        return await _version(connection), ours
+    except psycopg.errors.InsufficientPrivilege:
+        # The first release kept it from all but the owner.
+        return 1, ours
 
 
 async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str) -> None:

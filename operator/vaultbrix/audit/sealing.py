@@ -1,6 +1,7 @@
 """A batch of parsed rows → what is stored: lines with their seals, parts, a signed header. Pure but for salts."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -8,7 +9,8 @@ from datetime import UTC, date, datetime
 from vaultbrix.audit import rows
 from vaultbrix.audit.reader import Batch, Gap
 from vaultbrix.audit.records import Record
-from vaultbrix.audit.seal import SALT_BYTES, Header, Part, Signer, batch_root, leaf, root
+from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, root
+from vaultbrix.domain.header import Header
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sealed:
-    """All of a batch that is stored. ``partitions``: (day, days to keep) of its records."""
+    """All of a batch. ``partitions``: (day, days to keep) of its records; ``kinds``: their number by kind."""
 
     header: Header
     signer: bytes
@@ -69,6 +71,7 @@ class Sealed:
     parts: dict[str, Part]
     partitions: frozenset[tuple[date, int]]
     rows: Rows
+    kinds: Counter[str]
 
 
 def record_part(day: date, keep: int) -> str:
@@ -96,6 +99,7 @@ def seal(
         return len(hashes) - 1, salt, hashed
 
     partitions: dict[tuple[date, int], str] = {}
+    kinds = Counter(record.kind for record, _ in content.records)
     for record, line in content.records:
         place = (record.at.astimezone(UTC).date(), record.keep)
         part = partitions.get(place)
@@ -122,4 +126,4 @@ def seal(
         previous=previous,
         root=batch_root(parts),
     )
-    return Sealed(header, signer.identity, signer.sign(header), parts, frozenset(partitions), made)
+    return Sealed(header, signer.identity, signer.sign(header), parts, frozenset(partitions), made, kinds)

@@ -13,12 +13,14 @@ from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import rows, store
 from vaultbrix.audit.keeping import Keeping
+from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.reader import Batch, LogDirectory
 from vaultbrix.audit.records import MalformedLine, parse
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.sealing import Content, Event, Quarantined, Sealed, seal
 from vaultbrix.audit.store import Fenced, Known, NewerStore
+from vaultbrix.domain.flow import Head
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
@@ -44,15 +46,21 @@ class Source:
 class Shipper:
     """Ships one server's log to the store."""
 
-    def __init__(self, source: Source, target: Target, signer: Signer) -> None:
+    def __init__(self, source: Source, target: Target, signer: Signer, monitor: Monitor) -> None:
         self._source = source
         self._target = replace(target, options=rows.SETTINGS)
         self._signer = signer
+        self._monitor = monitor
         self._grants = GrantsReader(source.grants, source.server)
         self._keeping = Keeping({})
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._monitor.run())
+            group.create_task(self._go_on())
+
+    async def _go_on(self) -> None:
         failures = 0
         while True:
             try:
@@ -66,9 +74,12 @@ class Shipper:
             except NewerStore as error:
                 failures += 1
                 log.error("audit store", message=str(error))
+                self._monitor.failed(str(error))
             except psycopg.Error as error:
                 failures += 1
-                log.warning("audit store", message=classify(error).message)
+                message = classify(error).message
+                log.warning("audit store", message=message)
+                self._monitor.failed(message)
             except OSError as error:
                 failures += 1
                 log.warning("log directory", message=str(error.strerror), path=str(error.filename))
@@ -86,18 +97,23 @@ class Shipper:
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
         known = await store.load(connection, self._source.server)
         directory = LogDirectory(self._source.directory, known.positions, known.adopted)
+        self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
         asked = {"events": 0.0, "retention": 0.0}
         while True:
             if _due(asked, "retention", RETENTION_SECONDS):
                 self._keeping = Keeping(await store.retention(connection))
             batch = await asyncio.to_thread(directory.read)
-            events = await store.unsealed(connection) if _due(asked, "events", EVENTS_SECONDS) else []
+            events = []
+            if _due(asked, "events", EVENTS_SECONDS):
+                events = await store.unsealed(connection)
+                await asyncio.to_thread(self._monitor.look, directory)
             if batch is None and not events:
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
             sealed = await asyncio.to_thread(self._seal, known, batch, events)
             await store.store(connection, batch, sealed)
             known = Known(sealed.header.batch, sealed.header.head())
+            self._monitor.stored(sealed)
             if batch is None:
                 continue
             directory.stored(batch)
@@ -105,6 +121,13 @@ class Shipper:
                 log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
             if not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
+
+    async def _rolled_back(self, connection: psycopg.AsyncConnection) -> Head | None:
+        anchored = self._monitor.anchor()
+        if anchored is None:
+            return None
+        held = await store.header(connection, self._source.server, anchored.batch)
+        return None if held is not None and held.head().hex() == anchored.head else anchored
 
     def _seal(self, known: Known, batch: Batch | None, events: list[Event]) -> Sealed:
         content = self._parse(batch) if batch else Content()

@@ -8,8 +8,9 @@ from psycopg import sql
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.reader import Batch, Position
-from vaultbrix.audit.seal import NO_PREVIOUS, Header
+from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.sealing import Event, Sealed
+from vaultbrix.domain.header import Header
 
 # More wait for the next batch, so that a batch stays small.
 _MOST_EVENTS = 1000
@@ -38,26 +39,30 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
     cursor = await connection.execute("SELECT batch, adopted FROM audit.checkpoint WHERE server = %s", [server])
     row = await cursor.fetchone()
     batch, adopted = row or (0, "")
+    sealed = await header(connection, server, batch)
+    cursor = await connection.execute(
+        "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
+    )
+    positions = {file: Position(*rest) for file, *rest in await cursor.fetchall()}
+    return Known(batch, sealed.head() if sealed else NO_PREVIOUS, positions, adopted)
+
+
+async def header(connection: psycopg.AsyncConnection, server: str, batch: int) -> Header | None:
+    """What was signed of a batch; None where the store has no such batch."""
     cursor = await connection.execute(
         "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
         " WHERE server = %s AND batch = %s",
         [server, batch],
     )
-    sealed = await cursor.fetchone()
-    cursor = await connection.execute(
-        "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
-    )
-    positions = {file: Position(*rest) for file, *rest in await cursor.fetchall()}
-    return Known(batch, Header(*sealed).head() if sealed else NO_PREVIOUS, positions, adopted)
+    row = await cursor.fetchone()
+    return Header(*row) if row else None
 
 
 async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
     """Events that wait for a seal, oldest first."""
-    query = (
-        f"COPY (SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}) TO STDOUT"  # noqa: S608 - our own names
-    )
+    waiting = f"SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}"  # noqa: S608
     found = b""
-    async with connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+    async with connection.cursor() as cursor, cursor.copy(f"COPY ({waiting}) TO STDOUT".encode()) as copy:
         async for block in copy:
             found += bytes(block)
     return [Event(int(line.split(b"\t", 1)[0]), line) for line in found.split(b"\n")[:-1]]

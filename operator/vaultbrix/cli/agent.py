@@ -10,6 +10,7 @@ from vaultbrix.adapters.hba import HbaFile
 from vaultbrix.adapters.kube import Kube
 from vaultbrix.adapters.postgres import Target
 from vaultbrix.adapters.sessions import SessionControl
+from vaultbrix.agent.auditguard import AuditGuard
 from vaultbrix.agent.enforcer import Enforcer, Identity
 from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
 from vaultbrix.agent.layers import Layers
@@ -33,6 +34,7 @@ class Options:
     database: str
     probe_port: int
     echo_port: int = 0
+    flow_file: Path | None = None
 
 
 async def main(options: Options) -> None:
@@ -64,7 +66,7 @@ async def main(options: Options) -> None:
     heartbeat = Heartbeat(kube, about)
     closed = asyncio.Event()
     identity = Identity(options.name, options.server, options.state_file)
-    enforcer = Enforcer(identity, layers, kube, heartbeat, closed, clock)
+    enforcer = Enforcer(identity, layers, kube, heartbeat, AuditGuard(options.flow_file), closed, clock)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
         async with probes(options.probe_port, closed.is_set), echo(options.echo_port):

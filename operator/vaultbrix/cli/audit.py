@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultbrix.cli import auditexport
+from vaultbrix.cli import auditexport, auditmanage, auditverify
 from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from vaultbrix.audit.seal import Signer
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
-app.command()(auditexport.export)
+auditverify.register(app)
+auditexport.register(app)
+auditmanage.register(app)
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,35 @@ def ship(
     store: Annotated[
         Path, typer.Option(help="Directory with host, port, dbname, username, password, ca.crt, signing.key.")
     ],
+    flow: Annotated[
+        Path | None, typer.Option(help="flow.json, for the agent: how the record stands, written every second.")
+    ] = None,
+    anchor_file: Annotated[
+        Path | None, typer.Option(help="File that the latest batch is added to, at most once a minute.")
+    ] = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0: none.")] = 8082,
+    metrics_address: Annotated[str, typer.Option(help="Address to serve /metrics at. Absent: all.")] = "",
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
+    from vaultbrix.audit.metrics import ShipperMetrics  # noqa: PLC0415
+    from vaultbrix.audit.monitor import Monitor  # noqa: PLC0415
     from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
     from vaultbrix.cli.process import run  # noqa: PLC0415
+    from vaultbrix.edge.metrics import serving  # noqa: PLC0415
 
     try:
         target, signer = _Store(store).target(), _Store(store).signer()
     except (OSError, ValueError) as error:
         typer.echo(f"error: --store: {error}", err=True)
         raise typer.Exit(2) from None
-    run(Shipper(Source(server, log_directory, grants), target, signer).run())
+    monitor = Monitor(server, log_directory, flow_file=flow, anchor_file=anchor_file)
+    shipper = Shipper(Source(server, log_directory, grants), target, signer, monitor)
+
+    async def main() -> None:
+        async with serving(metrics_port, ShipperMetrics(monitor), address=metrics_address):
+            await shipper.run()
+
+    run(main())
 
 
 @app.command()

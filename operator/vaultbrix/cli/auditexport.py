@@ -117,3 +117,8 @@ def _fail(what: str, remedy: str, code: int) -> typer.Exit:
     if remedy:
         warn(f"       {remedy}")
     return typer.Exit(code)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(export)

@@ -55,6 +55,7 @@ def agent(
     database: Annotated[str, typer.Option(help="Database to connect to.")] = "postgres",
     probe_port: ProbePort = 8081,
     echo_port: Annotated[int, typer.Option(help="Port that tells callers their address; 0: none.")] = 0,
+    flow_file: Annotated[Path | None, typer.Option(help="The shipper's flow.json: how the audit record flows.")] = None,
 ) -> None:
     """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
     from vaultbrix.cli.agent import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
@@ -72,6 +73,7 @@ def agent(
         database=database,
         probe_port=probe_port,
         echo_port=echo_port,
+        flow_file=flow_file,
     )
     run(main(options))
 

@@ -9,6 +9,7 @@ from vaultbrix.adapters.kube import Kube
 from vaultbrix.adapters.lease import Lease, lead
 from vaultbrix.controllers.context import Context, Settings
 from vaultbrix.controllers.manager import Manager
+from vaultbrix.edge.metrics import ServerMetrics, handler
 from vaultbrix.edge.probes import probes
 from vaultbrix.edge.watch import watch
 
@@ -29,16 +30,17 @@ async def main(options: Options) -> None:
     """Until cancelled, or until the Lease is lost."""
     kube = await Kube.connect("vaultbrix-operator")
     try:
+        context = Context(kube, options.settings)
         # A replica that waits for the Lease is as ready as it can be.
-        async with probes(options.probe_port, lambda: True):
+        async with probes(options.probe_port, lambda: True, handler(ServerMetrics(lambda: context.servers))):
             lease = Lease(kube, name=LEASE, namespace=options.settings.namespace, identity=options.identity)
-            await lead(lease, lambda: _work(kube, options))
+            await lead(lease, lambda: _work(context, options))
     finally:
         await kube.close()
 
 
-async def _work(kube: Kube, options: Options) -> None:
-    manager = Manager(Context(kube, options.settings))
+async def _work(context: Context, options: Options) -> None:
+    manager = Manager(context)
     await manager.start()
     scheduler = AsyncIOScheduler(timezone="UTC")
     scheduler.add_job(

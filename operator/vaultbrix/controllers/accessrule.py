@@ -9,6 +9,7 @@ from datetime import datetime
 from vaultbrix.adapters.kube import resource_type
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, AccessRuleStatus, RuleLogin, Sessions
 from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.controllers.auditflow import AuditFlows
 from vaultbrix.controllers.context import Context
 from vaultbrix.controllers.networkpolicy import Policies
 from vaultbrix.controllers.receipt import Receipts
@@ -20,11 +21,12 @@ from vaultbrix.runtime.errors import Expected
 
 @dataclass(frozen=True)
 class Parts:
-    """What is done for rules, each part with its own memory."""
+    """What is done for rules and their servers, each part with its own memory."""
 
     policies: Policies = field(default_factory=Policies)
     logins: RuleLogins = field(default_factory=RuleLogins)
     receipts: Receipts = field(default_factory=Receipts)
+    flows: AuditFlows = field(default_factory=AuditFlows)
 
 
 async def reconcile(context: Context, parts: Parts, rule: AccessRule, now: datetime) -> datetime | None:

@@ -15,9 +15,12 @@ from vaultbrix.runtime.errors import Blocked, Expected
 _LEASE_SECONDS = 40
 
 
-async def report(kube: Kube, server: PostgresServer, conditions: Conditions) -> None:
-    """Set AgentConnected, ClockInSync and SourceAddressPreserved; what cannot be read is Unknown, with the cause."""
-    agents = server.status.agents
+async def report(kube: Kube, server: PostgresServer, conditions: Conditions) -> list[ServerAgent]:
+    """Set AgentConnected, ClockInSync and SourceAddressPreserved; what cannot be read is Unknown, with the cause.
+
+    Returns the agents that are connected, all where that cannot be told.
+    """
+    alive = agents = server.status.agents
     try:
         renewals = {agent.name: found for agent in agents if (found := await _renewal(kube, server, agent))}
     except Expected as error:
@@ -35,6 +38,7 @@ async def report(kube: Kube, server: PostgresServer, conditions: Conditions) -> 
         _unknown(conditions, ConditionType.SOURCE_ADDRESS_PRESERVED, error)
     else:
         conditions.set(ConditionType.SOURCE_ADDRESS_PRESERVED, *source_addresses(sources, cluster, trusted))
+    return alive
 
 
 def _unknown(conditions: Conditions, type_: ConditionType, error: Expected) -> None:

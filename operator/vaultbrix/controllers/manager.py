@@ -15,6 +15,7 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.controllers import accessrule, ddlapproval, postgresserver, tenant
 from vaultbrix.controllers.accessrule import Parts
+from vaultbrix.controllers.auditflow import LOOK_EVERY as LOOK_AT_FLOW
 from vaultbrix.controllers.context import Context, Key
 from vaultbrix.controllers.ddlwatch import LOOK_EVERY
 from vaultbrix.controllers.refusal import Refusals
@@ -117,6 +118,7 @@ class Manager:
             self._queue.add(follower)
         server = resource.metadata.name if isinstance(resource, PostgresServer) else resource.spec.server_ref.name
         self._receipts.add(Key("Refusals", "", server))
+        self._receipts.add(Key("AuditFlow", "", server))
         self._rehearsals.add(Key("PostgresServer", "", server))
 
     def _recount(self, where: tuple[str, str]) -> None:
@@ -133,6 +135,7 @@ class Manager:
             case "PostgresServer":
                 server = context.servers.get(*where)
                 if server is None:
+                    self._parts.flows.forget(key.name)
                     await self._parts.policies.remove_base(context, key.name)
                     return None
                 again = await postgresserver.reconcile(context, self._parts, self._ddl.rehearsals.logins, server, now)
@@ -207,6 +210,8 @@ class Manager:
         return again
 
     async def _receipt(self, key: Key) -> datetime | None:
+        if key.kind == "AuditFlow":
+            return await self._look_at_flow(key)
         if key.kind == "Refusals":
             server = self._context.servers.get(key.namespace, key.name)
             return await self._refusals.look(self._context, server, datetime.now(UTC)) if server else None
@@ -216,6 +221,15 @@ class Manager:
         if await self._parts.receipts.count(self._context, rule):
             self._queue.add(key)
         return self._parts.receipts.due(self._context, rule, datetime.now(UTC))
+
+    async def _look_at_flow(self, key: Key) -> datetime | None:
+        server = self._context.servers.get(key.namespace, key.name)
+        if server is None:
+            return None
+        now = datetime.now(UTC)
+        if await self._parts.flows.look(self._context, server, now):
+            self._queue.add(key_of(server))
+        return now + LOOK_AT_FLOW if server.spec.audit_secret_ref is not None else None
 
     def _tell_covered(self, where: tuple[str, str]) -> None:
         """Look at the open rules whose status does not say of the tenant's NetworkPolicy what holds now."""

@@ -23,7 +23,8 @@ async def reconcile(
 ) -> datetime | None:
     """Make the server ready for tenants; ``rehearsing`` as of sweep. Raises Expected after the status says so."""
     conditions = Conditions(server, server.status.conditions, now)
-    await agents.report(context.kube, server, conditions)
+    alive = await agents.report(context.kube, server, conditions)
+    anchor = parts.flows.report(server, alive, conditions, now)
     tenants = context.tenants_of(server.metadata.name)
     verdicts = [verdict for tenant in tenants for verdict in context.verdicts(tenant.key, now).values()]
     status = server.status.model_copy(
@@ -31,6 +32,7 @@ async def reconcile(
             "observed_generation": server.metadata.generation,
             "tenants": len(tenants),
             "open_rules": sum(verdict.grant is not None for verdict in verdicts),
+            "audit": anchor,
         }
     )
     try:

@@ -1,6 +1,6 @@
 """What an agent changes in its state, decided from the objects as last seen; each answer costs one Tenant's rules."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_network
@@ -93,8 +93,19 @@ def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
     """What the agent's PostgresServer says now; without its object, what it said last."""
     if server is None:
         return []
-    seen = ServerSeen(database=server.spec.database, trusted=tuple(sorted(server.spec.trusted_cidrs)))
-    return [seen] if (seen.database, seen.trusted) != (state.database, state.trusted) else []
+    spec = server.spec
+    seen = ServerSeen(
+        database=spec.database,
+        trusted=tuple(sorted(spec.trusted_cidrs)),
+        audit_grace=spec.audit_grace if spec.audit_required else None,
+    )
+    known = ServerSeen(database=state.database, trusted=state.trusted, audit_grace=state.audit_grace)
+    return [seen] if seen != known else []
+
+
+def of_audit(state: AgentState, ended: Collection[str], now: datetime) -> list[Change]:
+    """Close all that is open and not ``ended`` already, until the record flows again; no rule ends for good by it."""
+    return [Ended(uid=uid, at=now, final=False) for uid in sorted(state.grants.keys() - set(ended))]
 
 
 def of_gone(state: AgentState, uids: Iterable[str]) -> list[Change]:

@@ -92,6 +92,16 @@ class ServerSeen(_Stored):
     kind: Literal["server"] = "server"
     database: str
     trusted: tuple[str, ...]
+    audit_grace: timedelta | None = None
+    """How long the audit record may not flow before access is closed; None: for ever."""
+
+
+class AuditSeen(_Stored):
+    """How the audit record was last seen. ``complete_until`` None: it flows. ``held``: access is closed for it."""
+
+    kind: Literal["audit"] = "audit"
+    complete_until: datetime | None = None
+    held: bool = False
 
 
 class LoginSeen(_Stored):
@@ -102,7 +112,7 @@ class LoginSeen(_Stored):
     login: LoginRecord
 
 
-Change = Opened | Ended | Closed | Forgotten | ServerSeen | LoginSeen
+Change = Opened | Ended | Closed | Forgotten | ServerSeen | AuditSeen | LoginSeen
 AnyChange = Annotated[Change, Field(discriminator="kind")]
 
 
@@ -122,6 +132,8 @@ class Snapshot(_Stored):
     epoch: str = ""
     trusted: tuple[str, ...] = ()
     database: str = "postgres"
+    audit_grace: timedelta | None = None
+    audit: AuditSeen = AuditSeen()
     grants: tuple[GrantRecord, ...] = ()
     ended: tuple[GrantRecord, ...] = ()
     closed: frozenset[str] = frozenset()
@@ -138,6 +150,8 @@ class AgentState:
     grants: dict[str, GrantRecord] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     logins: dict[str, LoginRecord] = field(default_factory=dict)
+    audit_grace: timedelta | None = None
+    audit: AuditSeen = field(default_factory=AuditSeen)
     _of_tenant: dict[str, set[str]] = field(default_factory=dict)
     _of_role: dict[str, set[str]] = field(default_factory=dict)
     _ended: dict[str, list[GrantRecord]] = field(default_factory=dict)
@@ -147,6 +161,7 @@ class AgentState:
         """From what was kept."""
         state = cls(snapshot.server, snapshot.trusted, snapshot.database, logins=dict(snapshot.logins))
         state.closed = set(snapshot.closed)
+        state.audit_grace, state.audit = snapshot.audit_grace, snapshot.audit
         for grant in snapshot.grants:
             state._open(grant)
         for grant in snapshot.ended:
@@ -166,6 +181,8 @@ class AgentState:
             epoch=epoch,
             trusted=self.trusted,
             database=self.database,
+            audit_grace=self.audit_grace,
+            audit=self.audit,
             grants=tuple(self.grants.values()),
             ended=tuple(self.ended),
             closed=frozenset(self.closed),
@@ -191,8 +208,10 @@ class AgentState:
                 self.closed.add(uid)
             case Forgotten(uid=uid):
                 self.closed.discard(uid)
-            case ServerSeen(database=database, trusted=trusted):
-                self.database, self.trusted = database, trusted
+            case ServerSeen(database=database, trusted=trusted, audit_grace=grace):
+                self.database, self.trusted, self.audit_grace = database, trusted, grace
+            case AuditSeen():
+                self.audit = change
             case LoginSeen(name=name, login=login):
                 self.logins[name] = login
 

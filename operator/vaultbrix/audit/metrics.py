@@ -1,0 +1,48 @@
+"""The shipper's metrics for Prometheus, read off its monitor when they are asked for."""
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from vaultbrix.audit.monitor import Monitor
+
+
+class ShipperMetrics(Collector):
+    """What a shipper's monitor knows."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def collect(self) -> Iterable[Metric]:
+        """One scrape."""
+        monitor, counts = self._monitor, self._monitor.counts
+        records = CounterMetricFamily("vaultbrix_audit_records", "Log lines stored.", labels=["kind"])
+        for kind, number in sorted(counts.records.items()):
+            records.add_metric([kind], number)
+        yield records
+        for name, text, number in (
+            ("batches", "Batches sealed and stored.", counts.batches),
+            ("gaps", "Places where the record is known to miss something.", counts.gaps),
+            ("quarantined_lines", "Lines of the log that could not be read.", counts.quarantined),
+            ("forged_lines", "Lines that a session made up to look like an audit record.", counts.records["forged"]),
+            ("store_errors", "Times that the store was out of reach or refused.", counts.store_errors),
+        ):
+            yield CounterMetricFamily(f"vaultbrix_audit_{name}", text, value=number)
+        flow = monitor.flow()
+        problems = GaugeMetricFamily("vaultbrix_audit_problem", "Problems that stand.", labels=["reason"])
+        for reason in sorted({problem.reason for problem in flow.problems}):
+            problems.add_metric([reason], 1)
+        yield problems
+        free, size = monitor.disk() or (None, None)
+        for name, text, value in (
+            ("late_seconds", "All that was logged so long ago is stored.", flow.late_seconds),
+            ("unread_bytes", "Bytes of the log that are not stored.", flow.unread_bytes),
+            ("log_directory_free_bytes", "Free on the file system of PostgreSQL's log.", free),
+            ("log_directory_size_bytes", "Size of the file system of PostgreSQL's log.", size),
+            ("clock_seconds", "The shipper's clock, in seconds since 1970.", time.time()),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"vaultbrix_audit_{name}", text, value=value)

@@ -1,0 +1,80 @@
+"""The store as its readers reach it: libpq's environment, and errors that name the remedy."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    import psycopg
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+DATABASE = "audit"
+
+
+@contextlib.contextmanager
+def reading() -> Iterator["psycopg.Connection"]:
+    """An autocommit connection to the store, whose texts are those that were sealed; exits with 1 when it fails."""
+    import psycopg  # noqa: PLC0415
+
+    from vaultbrix.audit.rows import SETTINGS  # noqa: PLC0415
+
+    try:
+        with psycopg.connect(
+            dbname=os.environ.get("PGDATABASE", DATABASE),
+            application_name="vaultbrix-audit",
+            options=" ".join(filter(None, (os.environ.get("PGOPTIONS"), SETTINGS))),
+            autocommit=True,
+        ) as connection:
+            yield connection
+    except psycopg.errors.InsufficientPrivilege as error:
+        fail(f"audit store: {error.diag.message_primary}", "connect as a login that may do this; see docs/audit.md")
+    except psycopg.Error as error:
+        fail(
+            f"audit store: {str(error).strip()}",
+            "set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; see docs/audit.md",
+        )
+
+
+def public_keys(path: Path) -> dict[bytes, "Ed25519PublicKey"]:
+    """The keys in a PEM file; exits with 2 for another file."""
+    from vaultbrix.audit.seal import public_keys as read  # noqa: PLC0415
+
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError) as error:
+        fail(
+            f"--keys: {error}",
+            "give the file of key signing.pub of the reader's Secret (PEM; old keys may stand beside the new)",
+            code=2,
+        )
+
+
+def fail(message: str, remedy: str, *, code: int = 1) -> NoReturn:
+    """Say what is wrong and what to do, and exit."""
+    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"       {remedy}", err=True)
+    raise typer.Exit(code) from None
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, int], None]]:
+    """A line on standard error that tells how far long work is, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _count: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.status import Status  # noqa: PLC0415
+
+    counts: dict[str, int] = {}
+    with Status("reading", console=Console(stderr=True)) as status:
+
+        def tell(what: str, count: int) -> None:
+            counts[what] = count
+            status.update(", ".join(f"{found:,} {name}" for name, found in counts.items()))
+
+        yield tell

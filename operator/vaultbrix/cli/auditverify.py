@@ -1,0 +1,142 @@
+"""``vaultbrix audit verify``, ``proof`` and ``anchor``: whether the record is what was sealed."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vaultbrix.cli.auditstore import fail, progress, public_keys, reading
+from vaultbrix.cli.output import plain
+
+if TYPE_CHECKING:
+    import psycopg
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from vaultbrix.audit.evidence import Anchor
+    from vaultbrix.audit.verify import Checked
+
+# Findings that are printed; one damaged table makes very many.
+_SHOWN = 50
+
+Keys = Annotated[Path, typer.Option(help="Public keys of the shippers (PEM): signing.pub of the reader's Secret.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``vaultbrix audit``."""
+    for command in (verify, proof, anchor):
+        app.command()(command)
+
+
+def verify(
+    keys: Keys,
+    day: Annotated[str | None, typer.Option(help="One day (UTC) instead of the whole store: 2026-12-01.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="Check a record's proof; needs no store.")] = None,
+    anchor: Annotated[
+        Path | None, typer.Option(help="Batches known from outside: lines as `audit anchor` prints them.")
+    ] = None,
+) -> None:
+    """Check the seals, and name the first bad batch. Exits with 1 when something is wrong, with 2 for a bad call."""
+    trusted = public_keys(keys)
+    if proof is not None:
+        if day or anchor:
+            fail("--proof: stands alone", "leave out --day and --anchor", code=2)
+        _verify_proof(proof, trusted)
+        return
+    from vaultbrix.audit.verify import Verifier  # noqa: PLC0415
+
+    wanted = _day(day) if day else None
+    anchors = _anchors(anchor) if anchor else []
+    with reading() as connection, progress() as tell:
+        verifier = Verifier(connection, trusted, anchors=anchors, progress=tell)
+        checked = verifier.day(wanted) if wanted else verifier.whole()
+        _note(connection, "verified", {"day": day, "batches": checked.batches, "findings": checked.wrong})
+    _report(checked)
+    if checked.findings:
+        raise typer.Exit(1)
+
+
+def proof(
+    server: Annotated[str, typer.Option(help="Name of the PostgresServer.")],
+    session: Annotated[str, typer.Option(help="Session id of the record.")],
+    line: Annotated[int, typer.Option(help="Line number of the record in its session.")],
+) -> None:
+    """Print the proof of one record, which `audit verify --proof` checks without the store."""
+    from vaultbrix.audit import proof as proofs  # noqa: PLC0415
+
+    with reading() as connection:
+        _note(connection, "read", {"proof": {"server": server, "session": session, "line": line}})
+        try:
+            made = proofs.make(connection, server, session, line)
+        except LookupError as error:
+            fail(str(error.args[0]), "`vaultbrix audit query --output json` prints session_id and line_num")
+    typer.echo(proofs.dump(made).decode())
+
+
+def anchor() -> None:
+    """Print the newest batch of each server, to be kept where the store's owner cannot write."""
+    with reading() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT ON (server) server, batch, sealed_at, file, start, stop, parts, previous, root"
+            " FROM audit.batch ORDER BY server, batch DESC"
+        ).fetchall()
+    from vaultbrix.audit.seal import Header  # noqa: PLC0415
+
+    for row in rows:
+        header = Header(*row)
+        typer.echo(json.dumps({"server": header.server, "batch": header.batch, "head": header.head().hex()}))
+
+
+def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
+    from vaultbrix.audit import proof as proofs  # noqa: PLC0415
+
+    try:
+        found = proofs.load(path.read_bytes())
+        header = proofs.check(found, keys)
+    except OSError as error:
+        fail(f"--proof: {error}", "give a file that `vaultbrix audit proof` printed", code=2)
+    except proofs.Untrue as error:
+        typer.echo(f"NOT PROVED: {plain(str(error))}")
+        raise typer.Exit(1) from None
+    erased = "; its content was redacted" if found.salt is None else ""
+    typer.echo(f"proved: row {found.index} of {found.part}, batch {header.batch} of server {header.server}{erased}")
+    typer.echo(f"sealed {header.sealed_at:%Y-%m-%d %H:%M:%S} UTC, key {found.signer[:16]}")
+    if found.salt is not None:
+        typer.echo(plain(bytes.fromhex(found.line).decode()))
+
+
+def _report(checked: "Checked") -> None:
+    for found in sorted(checked.findings)[:_SHOWN]:
+        where = f"{found.server or 'store'} batch {found.batch}" if found.batch else found.server or "store"
+        typer.echo(f"BAD  {where}: {found.fault}: {plain(found.message)}")
+    if checked.wrong > _SHOWN:
+        typer.echo(f"     and {checked.wrong - _SHOWN:,} more")
+    typer.echo(f"batches {checked.batches:,}  rows {checked.rows:,}  redacted {checked.redacted:,}", nl=False)
+    typer.echo(f"  expired parts {checked.expired:,}", nl=False)
+    typer.echo(f"  from before sealing {checked.unsealed:,}  events to be sealed {checked.waiting:,}")
+    for last in checked.last.values():
+        typer.echo(f"last batch of {last.server}: {last.batch}, {last.head.hex()}")
+    first = checked.first
+    typer.echo(f"first bad batch: {first.batch} of server {first.server}" if first else "all seals hold")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return fail(f"--day: {text!r} is no date", "write it as 2026-12-01", code=2)
+
+
+def _anchors(path: Path) -> "list[Anchor]":
+    from vaultbrix.audit.evidence import Anchor  # noqa: PLC0415
+
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return [Anchor(line["server"], int(line["batch"]), bytes.fromhex(line["head"])) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return fail(f"--anchor: {error}", "give lines as `vaultbrix audit anchor` prints them", code=2)
+
+
+def _note(connection: "psycopg.Connection", kind: str, detail: dict[str, object]) -> None:
+    connection.execute("SELECT audit.note(%s, %s)", [kind, json.dumps(detail)])

@@ -1,0 +1,386 @@
+-- Erasure: content of single rows by redaction, whole partitions by retention. Both leave what proofs need, and an event
+-- that says which rows they took (vaultbrix.audit.erasure reads it).
+
+-- Events name people too: who asked for whose statements.
+ALTER TABLE audit.event ADD COLUMN redaction bigint;
+
+-- `a, b, c` names each of the three. A name may hold a comma itself.
+CREATE FUNCTION audit.names(p_person text, p_name text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_person <> '' AND position(', ' || p_name || ', ' IN ', ' || p_person || ', ') > 0
+$$;
+CREATE FUNCTION audit.without(p_person text, p_name text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN length(rest) <= 2 THEN '' ELSE substr(rest, 3, length(rest) - 4) END
+    FROM (SELECT replace(replace(', ' || p_person || ', ', ', ' || p_name || ', ', ', '), ', ' || p_name || ', ', ', ') AS rest) r
+$$;
+
+-- Partitions that hold records, oldest first. `keep` is NULL for a day from before days were divided.
+CREATE FUNCTION audit.leaves() RETURNS TABLE(name text, day date, keep int)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.relname, to_date(substr(c.relname, 8, 8), 'YYYYMMDD'), nullif(split_part(c.relname, '_', 3), '')::int
+    FROM pg_partition_tree('audit.record') t JOIN pg_class c ON c.oid = t.relid
+   WHERE t.isleaf AND c.relkind = 'r' ORDER BY 2, 3
+$$;
+REVOKE ALL ON FUNCTION audit.leaves() FROM PUBLIC;
+
+-- Erase rows of one table by their place, each 1000 under an event of their own so that none grows without bound.
+-- `p_person`: who is taken out of a list of several, NULL: all of them. A role stays where it is one of the product's
+-- own, which name tenants, rules and approvals; others may be a person's.
+CREATE FUNCTION audit.erase(p_table text, p_places tid[], p_person text, p_why jsonb) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  part text;
+  content text;
+  erased bigint;
+BEGIN
+  IF cardinality(p_places) = 0 THEN RETURN 0; END IF;
+  CASE p_table
+    WHEN 'quarantine' THEN
+      part := '''quarantine''';
+      content := 'line = ''''';
+    WHEN 'event' THEN
+      part := '''event''';
+      content := 'detail = ''{"redacted": true}''';
+    ELSE
+      part := '''record '' || to_char(r.at AT TIME ZONE ''UTC'', ''YYYY-MM-DD'') || '' '' || r.keep';
+      content := 'person = coalesce(audit.without(r.person, $2), ''''), ground = '''','
+                 ' role = CASE WHEN r.role ^@ ''tenant_'' OR r.role ^@ ''vaultbrix_'' THEN r.role END,'
+                 ' address = NULL, application = NULL, object_name = NULL,'
+                 -- Empty, where there was a text: that there was a statement, or an error, is no secret.
+                 ' statement = left(r.statement, 0), message = left(r.message, 0)';
+  END CASE;
+  EXECUTE format($sql$
+    WITH place AS MATERIALIZED (
+      SELECT p.place, (p.n - 1) / 1000 AS lot FROM unnest($1) WITH ORDINALITY AS p(place, n)),
+    lot AS MATERIALIZED (
+      SELECT lot, nextval('audit.event_id_seq') AS event FROM place GROUP BY lot),
+    done AS (
+      UPDATE audit.%1$I r SET %2$s, salt = NULL, redaction = lot.event
+        FROM place JOIN lot USING (lot)
+       WHERE r.ctid = place.place AND r.redaction IS NULL
+      RETURNING lot.event, r.server, r.batch, %3$s AS part, r.leaf_index),
+    run AS (
+      SELECT event, server, batch, part, min(leaf_index) AS first, max(leaf_index) AS last
+        FROM (SELECT done.*, leaf_index - row_number() OVER (PARTITION BY event, server, batch, part ORDER BY leaf_index)
+                     AS island FROM done WHERE batch IS NOT NULL) numbered
+       GROUP BY event, server, batch, part, island),
+    listed AS (
+      SELECT event, jsonb_agg(jsonb_build_array(server, batch, part, runs) ORDER BY server, batch, part) AS rows
+        FROM (SELECT event, server, batch, part, jsonb_agg(jsonb_build_array(first, last) ORDER BY first) AS runs
+                FROM run GROUP BY event, server, batch, part) grouped
+       GROUP BY event),
+    noted AS (
+      INSERT INTO audit.event(id, kind, actor, detail) OVERRIDING SYSTEM VALUE
+      SELECT d.event, 'redacted', session_user,
+             $3 || jsonb_build_object('rows', coalesce(l.rows, '[]'), 'unsealed', d.unsealed)
+        FROM (SELECT event, count(*) FILTER (WHERE batch IS NULL) AS unsealed FROM done GROUP BY event) d
+        LEFT JOIN listed l USING (event))
+    SELECT count(*) FROM done $sql$, p_table, content, part) INTO erased USING p_places, p_person, p_why;
+  -- Statistics hold samples of what was there.
+  EXECUTE format('ANALYZE audit.%I', p_table);
+  RETURN erased;
+END $$;
+REVOKE ALL ON FUNCTION audit.erase(text, tid[], text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION audit.why(p_by text, p_reason text, p_name text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF p_reason IS NULL OR length(btrim(p_reason)) NOT BETWEEN 1 AND 500 THEN
+    RAISE EXCEPTION 'reason must have 1 to 500 characters';
+  END IF;
+  IF position(lower(p_name) IN lower(p_reason)) > 0 THEN
+    RAISE EXCEPTION 'reason must not name the person: it is kept; name the request instead';
+  END IF;
+  RETURN jsonb_build_object('version', 1, 'request', gen_random_uuid(), 'by', p_by, 'reason', p_reason);
+END $$;
+REVOKE ALL ON FUNCTION audit.why(text, text, text) FROM PUBLIC;
+
+-- Erase all that names a person: records; those that name nobody in the same sessions, such as a connection's first
+-- lines; quarantined lines of these sessions or with the name in them; and who asked for the person's statements.
+-- Returns how many of each, and how many `waiting` for their seal were left. Without `p_really`, only counts.
+CREATE FUNCTION audit.redact_person(p_name text, p_reason text, p_really boolean) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  why jsonb := audit.why('person', p_reason, p_name);
+  sessions text[];
+  leaf record;
+  places tid[];
+  records bigint := 0;
+  quarantined bigint;
+  events bigint;
+  waiting bigint;
+BEGIN
+  IF p_name IS NULL OR btrim(p_name) = '' THEN RAISE EXCEPTION 'the person must be named'; END IF;
+  -- This locks all partitions against retention too.
+  SELECT coalesce(array_agg(DISTINCT server || E'\n' || session_id), '{}') INTO sessions
+    FROM audit.record WHERE audit.names(person, p_name);
+  FOR leaf IN SELECT name FROM audit.leaves() LOOP
+    EXECUTE format('SELECT coalesce(array_agg(ctid), ''{}'') FROM audit.%I WHERE redaction IS NULL AND (audit.names(person, $1)'
+                   ' OR person = '''' AND server || E''\n'' || session_id IN (SELECT unnest($2)))', leaf.name)
+      INTO places USING p_name, sessions;
+    records := records + CASE WHEN p_really THEN audit.erase(leaf.name, places, p_name, why) ELSE cardinality(places) END;
+  END LOOP;
+  SELECT coalesce(array_agg(ctid), '{}') INTO places FROM audit.quarantine
+   WHERE redaction IS NULL
+     AND (position(convert_to(p_name, 'UTF8') IN line) > 0
+          -- Within a text of the line, the quotes would have backslashes.
+          OR server || E'\n' || (regexp_match(encode(line, 'escape'), '"session_id":"([^"\\]*)"'))[1] IN (SELECT unnest(sessions)));
+  quarantined := CASE WHEN p_really THEN audit.erase('quarantine', places, NULL, why) ELSE cardinality(places) END;
+  -- A shipper that has just read an event would seal what it read.
+  SELECT coalesce(array_agg(ctid) FILTER (WHERE batch IS NOT NULL), '{}'), count(*) FILTER (WHERE batch IS NULL)
+    INTO places, waiting FROM audit.event
+   WHERE redaction IS NULL AND kind IN ('read', 'verified', 'exported', 'reader')
+     AND jsonb_path_exists(detail, '$.** ? (@ == $name)', jsonb_build_object('name', p_name));
+  events := CASE WHEN p_really THEN audit.erase('event', places, NULL, why) ELSE cardinality(places) END;
+  RETURN jsonb_build_object('request', why->'request', 'records', records, 'quarantine', quarantined, 'events', events,
+                            'waiting', waiting);
+END $$;
+REVOKE ALL ON FUNCTION audit.redact_person(text, text, boolean) FROM PUBLIC;
+
+-- Erase records by session and line number, each with all lines of the same client's message, since they hold the same
+-- text: from after the line that ended the message before to the one that ended this, and what a deferred constraint
+-- said afterwards.
+CREATE FUNCTION audit.redact_records(p_server text, p_sessions text[], p_lines bigint[], p_reason text, p_really boolean)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  why jsonb := audit.why('record', p_reason, NULL);
+  wanted record;
+  first bigint;
+  last bigint;
+  late bigint;
+  leaf record;
+  tables oid[] := '{}';
+  places tid[] := '{}';
+  found oid[];
+  found_places tid[];
+  records bigint := 0;
+BEGIN
+  IF cardinality(p_sessions) IS DISTINCT FROM cardinality(p_lines) THEN
+    RAISE EXCEPTION 'as many sessions as lines are needed';
+  END IF;
+  FOR wanted IN SELECT s.session_id, s.line_num, (
+                  SELECT r.kind FROM audit.record r
+                   WHERE r.server = p_server AND r.session_id = s.session_id AND r.line_num = s.line_num LIMIT 1) AS kind
+                  FROM unnest(p_sessions, p_lines) AS s(session_id, line_num) LOOP
+    IF wanted.kind IS NULL THEN
+      RAISE EXCEPTION 'server % has no record of session % with line %', p_server, wanted.session_id, wanted.line_num;
+    END IF;
+    first := wanted.line_num;
+    last := wanted.line_num;
+    IF wanted.kind NOT IN ('connection', 'authentication', 'disconnection') THEN
+      SELECT coalesce(max(r.line_num), 0) + 1 INTO first FROM audit.record r
+       WHERE r.server = p_server AND r.session_id = wanted.session_id AND r.line_num < wanted.line_num
+         AND r.kind IN ('duration', 'error', 'connection', 'authentication');
+      SELECT coalesce(min(r.line_num), 9223372036854775807) INTO last FROM audit.record r
+       WHERE r.server = p_server AND r.session_id = wanted.session_id AND r.line_num >= wanted.line_num
+         AND r.kind IN ('duration', 'error', 'disconnection');
+      SELECT n.line_num INTO late FROM (
+        SELECT r.line_num, r.kind, r.statement FROM audit.record r
+         WHERE r.server = p_server AND r.session_id = wanted.session_id AND r.line_num > last
+           AND r.kind IN ('statement', 'duration', 'error') ORDER BY r.line_num LIMIT 1) n
+       WHERE n.kind = 'error' AND n.statement IS NULL;
+      last := coalesce(late, last);
+    END IF;
+    SELECT coalesce(array_agg(r.tableoid), '{}'), coalesce(array_agg(r.ctid), '{}') INTO found, found_places
+      FROM audit.record r
+     WHERE r.server = p_server AND r.session_id = wanted.session_id AND r.line_num BETWEEN first AND last
+       AND r.redaction IS NULL;
+    tables := tables || found;
+    places := places || found_places;
+  END LOOP;
+  FOR leaf IN SELECT c.relname, array_agg(DISTINCT f.place) AS places
+                FROM unnest(tables, places) AS f(home, place) JOIN pg_class c ON c.oid = f.home GROUP BY c.relname LOOP
+    records := records + CASE WHEN p_really THEN audit.erase(leaf.relname, leaf.places, NULL, why)
+                              ELSE cardinality(leaf.places) END;
+  END LOOP;
+  RETURN jsonb_build_object('request', why->'request', 'records', records, 'quarantine', 0, 'events', 0, 'waiting', 0);
+END $$;
+REVOKE ALL ON FUNCTION audit.redact_records(text, text[], bigint[], text, boolean) FROM PUBLIC;
+
+-- Erase quarantined lines by number, for those that name no session any more.
+CREATE FUNCTION audit.redact_quarantine(p_ids bigint[], p_reason text, p_really boolean) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  why jsonb := audit.why('record', p_reason, NULL);
+  missing bigint;
+  places tid[];
+BEGIN
+  SELECT min(w.id) INTO missing FROM unnest(p_ids) AS w(id) WHERE NOT EXISTS (SELECT FROM audit.quarantine q WHERE q.id = w.id);
+  IF missing IS NOT NULL THEN RAISE EXCEPTION 'there is no quarantined line with number %', missing; END IF;
+  SELECT coalesce(array_agg(ctid), '{}') INTO places FROM audit.quarantine WHERE id = ANY(p_ids) AND redaction IS NULL;
+  RETURN jsonb_build_object('request', why->'request', 'records', 0, 'events', 0, 'waiting', 0, 'quarantine',
+    CASE WHEN p_really THEN audit.erase('quarantine', places, NULL, why) ELSE cardinality(places) END);
+END $$;
+REVOKE ALL ON FUNCTION audit.redact_quarantine(bigint[], text, boolean) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION audit.redact_person(text, text, boolean), audit.redact_quarantine(bigint[], text, boolean),
+  audit.redact_records(text, text[], bigint[], text, boolean) TO audit_redact;
+
+-- Whoever changes what is kept how long is on record with the old value and the new.
+CREATE FUNCTION audit.note_retention() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' AND (OLD.tenant, OLD.class) <> (NEW.tenant, NEW.class) THEN
+    RAISE EXCEPTION 'tenant and class of a policy cannot be changed; remove it and set another';
+  END IF;
+  IF TG_OP <> 'UPDATE' OR OLD.days <> NEW.days THEN
+    INSERT INTO audit.event(kind, actor, detail)
+    VALUES ('retention', session_user, jsonb_build_object(
+      'version', 1, 'tenant', coalesce(NEW.tenant, OLD.tenant), 'class', coalesce(NEW.class, OLD.class),
+      'old', OLD.days, 'new', NEW.days));
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON audit.retention
+  FOR EACH ROW EXECUTE FUNCTION audit.note_retention();
+
+-- Whether a policy is written by the operator, from Kubernetes, or by hand.
+ALTER TABLE audit.retention ADD COLUMN managed boolean NOT NULL DEFAULT false;
+
+-- A shipper holds its days against retention until its rows are stored: they would find no partition.
+CREATE OR REPLACE FUNCTION audit.ensure_partition(p_day date, p_keep int) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  day_name text := 'record_' || to_char(p_day, 'YYYYMMDD');
+  name text := day_name || '_' || p_keep;
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('audit retention ' || day_name, 0));
+  IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('audit ' || day_name, 0));
+  IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;
+  IF to_regclass('audit.' || day_name) IS NULL THEN
+    EXECUTE format('CREATE TABLE audit.%I (LIKE audit.record INCLUDING DEFAULTS INCLUDING CONSTRAINTS)'
+                   ' PARTITION BY LIST (keep)', day_name);
+    EXECUTE format('ALTER TABLE audit.record ATTACH PARTITION audit.%I FOR VALUES FROM (%L) TO (%L)', day_name,
+                   p_day || ' 00:00:00+00', p_day + 1 || ' 00:00:00+00');
+  -- A day from before partitions were divided by what they keep holds everything.
+  ELSIF (SELECT relkind FROM pg_class WHERE oid = to_regclass('audit.' || day_name)) = 'r' THEN RETURN;
+  END IF;
+  EXECUTE format('CREATE TABLE audit.%I (LIKE audit.record INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
+  EXECUTE format('ALTER TABLE audit.%I ATTACH PARTITION audit.%I FOR VALUES IN (%s)', day_name, name, p_keep);
+END $$;
+
+-- How long a day's undivided partition is kept: as long as any of its records.
+CREATE FUNCTION audit.longest_keep(p_day date) RETURNS int
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT greatest(400, max(split_part(part, ' ', 3)::int)) FROM audit.part
+   WHERE part ^@ ('record ' || to_char(p_day, 'YYYY-MM-DD') || ' ')
+$$;
+
+-- The youngest day that has a record.
+CREATE FUNCTION audit.newest_day() RETURNS date
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  leaf record;
+  filled boolean;
+BEGIN
+  FOR leaf IN SELECT name, day FROM audit.leaves() ORDER BY day DESC LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM audit.%I)', leaf.name) INTO filled;
+    IF filled THEN RETURN leaf.day; END IF;
+  END LOOP;
+  RETURN NULL;
+END $$;
+
+-- What retention is decided from. `keep` and `divided` of each partition; `clock` and `newest` are the same in each row.
+CREATE FUNCTION audit.kept() RETURNS TABLE(name text, day date, keep int, divided boolean, bytes bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.name, l.day, coalesce(l.keep, audit.longest_keep(l.day)), l.keep IS NOT NULL,
+         pg_total_relation_size(format('audit.%I', l.name))
+    FROM audit.leaves() l
+$$;
+CREATE FUNCTION audit.clocks(OUT store timestamptz, OUT newest date)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT clock_timestamp(), audit.newest_day()
+$$;
+REVOKE ALL ON FUNCTION audit.longest_keep(date), audit.newest_day(), audit.kept(), audit.clocks() FROM PUBLIC;
+
+-- Drop a partition that is due, and say so: `through` is the last batch of each server that had rows in it. What comes
+-- later goes into a new partition of the same name. Returns its rows. Raises lock_not_available where readers hold it.
+CREATE FUNCTION audit.drop_partition(p_name text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+  leaf record;
+  parts text[];
+  dropped bigint;
+  unsealed bigint := 0;
+BEGIN
+  -- An older snapshot would miss batches, which then would seem lost.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'partitions are dropped at isolation level read committed';
+  END IF;
+  SELECT * INTO leaf FROM audit.kept() WHERE name = p_name;
+  IF NOT FOUND THEN RAISE EXCEPTION 'there is no partition %', p_name; END IF;
+  -- A clock that stepped forward must not drop anything: the record itself has to have come that far.
+  IF leaf.day + 1 + leaf.keep > least((clock_timestamp() AT TIME ZONE 'UTC')::date, audit.newest_day()) THEN
+    RAISE EXCEPTION 'partition % is kept until %', p_name, leaf.day + 1 + leaf.keep;
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('audit retention record_' || to_char(leaf.day, 'YYYYMMDD'), 0));
+  IF leaf.divided THEN
+    parts := ARRAY['record ' || to_char(leaf.day, 'YYYY-MM-DD') || ' ' || leaf.keep];
+  ELSE
+    EXECUTE format('SELECT count(*) FROM audit.%I WHERE batch IS NULL', p_name) INTO unsealed;
+    SELECT coalesce(array_agg(DISTINCT part), '{}') INTO parts FROM audit.part
+     WHERE part ^@ ('record ' || to_char(leaf.day, 'YYYY-MM-DD') || ' ');
+  END IF;
+  EXECUTE format('DROP TABLE audit.%I', p_name);
+  WITH gone AS (
+    INSERT INTO audit.event(kind, actor, detail)
+    SELECT 'expired', session_user, jsonb_build_object('version', 1, 'part', part, 'rows', sum(leaves),
+                                                       'through', jsonb_object_agg(server, last))
+      FROM (SELECT p.part, p.server, max(p.batch) AS last, sum(p.leaves) AS leaves FROM audit.part p
+             WHERE p.part = ANY(parts) AND p.batch > coalesce((
+               SELECT max((e.detail->'through'->>p.server)::bigint) FROM audit.event e
+                WHERE e.kind = 'expired' AND e.detail->>'part' = p.part), 0)
+             GROUP BY p.part, p.server) s
+     GROUP BY part
+    RETURNING (detail->>'rows')::bigint AS rows)
+  SELECT coalesce(sum(rows), 0) INTO dropped FROM gone;
+  IF unsealed > 0 THEN
+    INSERT INTO audit.event(kind, actor, detail)
+    VALUES ('expired', session_user, jsonb_build_object(
+      'version', 1, 'part', 'record ' || to_char(leaf.day, 'YYYY-MM-DD'), 'rows', unsealed, 'through', '{}'::jsonb));
+  END IF;
+  RETURN dropped + unsealed;
+END $$;
+REVOKE ALL ON FUNCTION audit.drop_partition(text) FROM PUBLIC;
+
+-- Drop the tables of days that have no partition left; at most so many at once. Returns how many.
+CREATE FUNCTION audit.drop_empty_days(p_most int) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+  empty record;
+  dropped int := 0;
+BEGIN
+  FOR empty IN SELECT c.oid, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                WHERE i.inhparent = 'audit.record'::regclass AND c.relkind = 'p'
+                  AND NOT EXISTS (SELECT FROM pg_inherits child WHERE child.inhparent = c.oid) LIMIT p_most LOOP
+    PERFORM pg_advisory_xact_lock(hashtextextended('audit retention ' || empty.relname, 0));
+    -- One may have been made since.
+    IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = empty.oid) AND to_regclass('audit.' || empty.relname) = empty.oid THEN
+      EXECUTE format('DROP TABLE audit.%I', empty.relname);
+      dropped := dropped + 1;
+    END IF;
+  END LOOP;
+  RETURN dropped;
+END $$;
+REVOKE ALL ON FUNCTION audit.drop_empty_days(int) FROM PUBLIC;
+
+-- Quarantined lines hold what tenants sent, but cannot be told apart by tenant: they are erased once the longest policy
+-- has passed since they were found. That they were there, and where, stays.
+CREATE FUNCTION audit.expire_quarantine(p_really boolean) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  longest int := (SELECT coalesce(max(days), 400) FROM audit.retention);
+  places tid[];
+BEGIN
+  SELECT coalesce(array_agg(ctid), '{}') INTO places FROM audit.quarantine
+   WHERE redaction IS NULL AND found_at < least(clock_timestamp(), audit.newest_day()::timestamp AT TIME ZONE 'UTC')
+                                          - make_interval(days => longest);
+  IF NOT p_really THEN RETURN cardinality(places); END IF;
+  RETURN audit.erase('quarantine', places, NULL, audit.why('retention', format('kept for %s days', longest), NULL));
+END $$;
+REVOKE ALL ON FUNCTION audit.expire_quarantine(boolean) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION audit.kept(), audit.clocks(), audit.drop_partition(text), audit.drop_empty_days(int),
+  audit.expire_quarantine(boolean) TO audit_manage;

@@ -1,0 +1,110 @@
+"""flow.json and the anchor file as a shipper writes them and others read them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.unit.builders import NOW
+
+from vaultbrix.adapters import flowfile
+from vaultbrix.agent.auditguard import AuditGuard
+from vaultbrix.api.conditions import Reason
+from vaultbrix.audit.anchor import AnchorFile
+from vaultbrix.audit.monitor import Monitor
+from vaultbrix.audit.reader import LogDirectory
+from vaultbrix.domain.flow import MOST_PROBLEMS, Flow, Head, Problem
+from vaultbrix.domain.grants import AgentState
+
+HEAD = Head(batch=7, head="a" * 64, sealed_at=NOW)
+
+
+def test_flow_json_reads_as_it_was_written(tmp_path: Path) -> None:
+    problem = Problem(Reason.LOG_MISCONFIGURED, 'log_destination is "stderr"')
+    flow = Flow(server="main", at=NOW, complete_until=NOW, latest=HEAD, problems=(problem,), gaps=2)
+    flowfile.write(tmp_path / "flow.json", flow)
+    assert flowfile.read(tmp_path / "flow.json") == flow
+    assert (tmp_path / "flow.json").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"server": "main"}', b"\xff\xfe", b"[]", b"x" * 200_000])
+def test_what_is_no_flow_json_is_told_and_not_believed(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "flow.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a flow\.json"):
+        flowfile.read(path)
+
+
+def test_a_shipper_that_starts_anew_is_as_late_as_the_one_before_left_it(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    flowfile.write(path, Flow(server="main", at=NOW, late_seconds=500))
+    assert Monitor("main", tmp_path, flow_file=path).late_seconds() >= 500
+    assert Monitor("other", tmp_path, flow_file=path).late_seconds() < 100
+
+
+def test_the_record_is_late_from_the_first_line_that_is_not_stored(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text("line\n")
+    directory = LogDirectory(tmp_path, {})
+    monitor = Monitor("main", tmp_path)
+    monitor.connected(directory, rolled_back=None)
+    monitor.look(directory)
+    assert monitor.unread_bytes() == 5
+    complete = monitor.flow().complete_until
+    monitor.look(directory)
+    assert monitor.flow().complete_until == complete
+    batch = directory.read()
+    assert batch is not None
+    directory.stored(batch)
+    monitor.look(directory)
+    assert monitor.unread_bytes() == 0
+    assert monitor.flow().complete_until != complete
+
+
+def test_problems_are_told_by_source_and_bounded(tmp_path: Path) -> None:
+    monitor = Monitor("main", tmp_path)
+    monitor.tell("directory", *[Problem(Reason.LOG_MISCONFIGURED, "x" * 10_000)] * 20)
+    assert len(monitor.flow().problems) == MOST_PROBLEMS
+    assert len(monitor.flow().model_dump_json()) < 10_000
+    monitor.failed("connection refused")
+    monitor.tell("directory")
+    assert [problem.reason for problem in monitor.flow().problems] == [Reason.AUDIT_STORE_UNREACHABLE]
+    monitor.connected(LogDirectory(tmp_path, {}), rolled_back=None)
+    assert monitor.flow().problems == ()
+
+
+def test_an_anchor_file_grows_by_whole_lines_whatever_a_crash_left(tmp_path: Path) -> None:
+    path = tmp_path / "anchors"
+    file = AnchorFile(path, "main")
+    assert file.last() is None
+    file.append(HEAD)
+    path.write_text(path.read_text() + '{"server": "main", "batch": 8, "he')
+    assert file.last() == HEAD
+    newer = HEAD.model_copy(update={"batch": 9})
+    file.append(newer)
+    AnchorFile(path, "other").append(HEAD.model_copy(update={"batch": 99}))
+    assert file.last() == newer
+    assert json.loads(path.read_text().splitlines()[-2])["head"] == "a" * 64
+
+
+async def checked(guard: AuditGuard) -> None:
+    await guard.check(None)
+
+
+def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Path) -> None:
+    import asyncio
+
+    path = tmp_path / "flow.json"
+    # A clock that was set back makes an old file look new.
+    flowfile.write(path, Flow(server="main", at=NOW))
+    guard = AuditGuard(path)
+    guard.begin(AgentState("main"), NOW)
+    asyncio.run(checked(guard))
+    assert guard.told is None, "not known yet"
+    flowfile.write(path, Flow(server="main", at=NOW, gaps=1))
+    asyncio.run(checked(guard))
+    assert guard.told is not None
+    assert guard.told.flowing
+
+
+def test_an_agent_without_the_file_tells_nothing_of_the_record(tmp_path: Path) -> None:
+    assert AuditGuard(None).told is None
