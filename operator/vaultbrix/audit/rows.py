@@ -24,7 +24,7 @@ SETTINGS = "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c bytea_ou
 
 NULL = "\\N"
 _SPECIAL = re.compile(r"[\\\b\f\n\r\t\v]").search
-_ESCAPES = {
+ESCAPES = {
     ord(raw): f"\\{name}"
     for raw, name in (("\\", "\\"), ("\b", "b"), ("\f", "f"), ("\n", "n"), ("\r", "r"), ("\t", "t"), ("\v", "v"))
 }
@@ -63,7 +63,7 @@ def record_line(record: Record) -> bytes:
             _int(r.substatement_id, _LARGEST_BIGINT),
             string(r.statement),
             _int(r.row_count, _LARGEST_BIGINT),
-            _milliseconds(r.duration_ms),
+            milliseconds(r.duration_ms),
             string(r.severity),
             string(r.sqlstate),
             string(r.message),
@@ -100,7 +100,7 @@ def string(value: str | None) -> str:
     """A text."""
     if value is None:
         return NULL
-    return value.translate(_ESCAPES) if _SPECIAL(value) else value
+    return value.translate(ESCAPES) if _SPECIAL(value) else value
 
 
 def timestamp(value: datetime) -> str:
@@ -138,7 +138,8 @@ def _int(value: int | None, largest: int) -> str:
     return str(value)
 
 
-def _milliseconds(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """A double precision that is a duration. Raises MalformedLine."""
     if value is None:
         return NULL
     if not 0 <= value < _LONGEST_MS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli import auditmanage, auditquery, auditreader, auditverify
+from vaultbrix.cli import auditexport, auditmanage, auditquery, auditreader, auditverify
 
 if TYPE_CHECKING:
     from vaultbrix.adapters.postgres import Target
@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit st
 auditquery.register(app)
 app.add_typer(auditreader.app, name="reader")
 auditverify.register(app)
+auditexport.register(app)
 auditmanage.register(app)
 
 
