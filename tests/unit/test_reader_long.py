@@ -151,5 +151,5 @@ class Logs(RuleBasedStateMachine):
             assert not missing or (file.harmed and (file.names & told or unknown)), (file.names, missing)
 
 
-Logs.TestCase.settings = settings(max_examples=1500, stateful_step_count=30, deadline=None)
+Logs.TestCase.settings = settings(max_examples=2500, stateful_step_count=30, deadline=None)
 TestLogs = Logs.TestCase
