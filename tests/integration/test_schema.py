@@ -40,6 +40,7 @@ GOOD = {
     "server": server("good-9", trustedCIDRs=["10.0.0.0/8", "fd00::/64"], limits={"maxTTL": "24h"}),
     "server with all limits": server("good-15", limits={"maxRulesPerTenant": 1, "minPrefixV4": 32, "minPrefixV6": 128}),
     "server with an echo": server("good-16", publicEndpoint={"host": "db.example.com", "port": 5433, "echoPort": 5434}),
+    "server that closes with its record": server("good-18", auditRequired=True, auditGrace="1m"),
     "server without a store": changed(server("good-17"), auditSecretRef=None),
 }
 
@@ -94,6 +95,7 @@ BAD = {
         "spec.decision.verdict",
     ),
     "lock timeout of 0": (changed(APPROVAL, lockTimeout="0s"), "lockTimeout"),
+    "a minute of grace at least": (changed(SERVER, auditGrace="59s"), "auditGrace"),
     "TLS without CA": (changed(SERVER, tls={"mode": "verify-full"}), "caSecretRef"),
     "no TLS": (changed(SERVER, tls={"mode": "disable"}), "spec.tls.mode"),
     "namespace without selector": (changed(SERVER, podSelector=None), "podSelector"),

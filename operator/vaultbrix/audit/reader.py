@@ -430,7 +430,9 @@ class LogDirectory:
             batch = Batch(name, known.offset, position)
             length = size - known.offset
             content.seek(known.offset)
-            _set_aside(batch, known.offset, content.read(length if length <= LONGEST_LINE else HEAD_BYTES), length, TORN)
+            _set_aside(
+                batch, known.offset, content.read(length if length <= LONGEST_LINE else HEAD_BYTES), length, TORN
+            )
             return batch
         if not known.complete:
             file.position = self._completed[name] = position

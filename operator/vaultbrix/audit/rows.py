@@ -25,7 +25,7 @@ SEAL = "batch, leaf_index, salt, leaf"
 SETTINGS = "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c bytea_output=hex"
 
 NULL = "\\N"
-_ESCAPES = {
+ESCAPES = {
     ord(raw): f"\\{name}"
     for raw, name in (("\\", "\\"), ("\b", "b"), ("\f", "f"), ("\n", "n"), ("\r", "r"), ("\t", "t"), ("\v", "v"))
 }
@@ -46,7 +46,7 @@ def record_line(record: Record) -> bytes:
         f"{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
         f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{_int(r.statement_id, _LARGEST_BIGINT)}\t"
         f"{_int(r.substatement_id, _LARGEST_BIGINT)}\t{string(r.statement)}\t{_int(r.row_count, _LARGEST_BIGINT)}\t"
-        f"{_milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
+        f"{milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
         f"{r.position}\t{r.keep}"
     )
     return _encoded(text)
@@ -78,7 +78,7 @@ def string(value: str | None) -> str:
     if value is None:
         return NULL
     # Quicker than a search for the few characters that matter, and true of nearly all texts.
-    return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)
+    return value if value.isprintable() and "\\" not in value else value.translate(ESCAPES)
 
 
 @lru_cache(1024)
@@ -123,7 +123,8 @@ def _int(value: int | None, largest: int) -> str:
     return str(value)
 
 
-def _milliseconds(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """A double precision that is a duration. Raises MalformedLine."""
     if value is None:
         return NULL
     if not 0 <= value < _LONGEST_MS:

@@ -36,13 +36,25 @@ def verify(
     anchor: Annotated[
         Path | None, typer.Option(help="Batches known from outside: lines as `audit anchor` prints them.")
     ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Check what `audit export` wrote there; needs no store. A folder or s3://...")
+    ] = None,
+    export_keys: Annotated[
+        Path | None,
+        typer.Option(help="Public keys that the archive's manifests are signed with; else those of --keys."),
+    ] = None,
 ) -> None:
     """Check the seals, and name the first bad batch. Exits with 1 when something is wrong, with 2 for a bad call."""
     trusted = public_keys(keys)
     if proof is not None:
-        if day or anchor:
-            fail("--proof: stands alone", "leave out --day and --anchor", code=2)
+        if day or anchor or archive:
+            fail("--proof: stands alone", "leave out --day, --anchor and --archive", code=2)
         _verify_proof(proof, trusted)
+        return
+    if archive is not None:
+        if day or anchor:
+            fail("--archive: stands alone", "leave out --day and --anchor", code=2)
+        _verify_archive(archive, trusted, public_keys(export_keys, "--export-keys") if export_keys else trusted)
         return
     from vaultbrix.audit.verify import Verifier  # noqa: PLC0415
 
@@ -104,6 +116,36 @@ def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
     typer.echo(f"sealed {header.sealed_at:%Y-%m-%d %H:%M:%S} UTC, key {found.signer[:16]}")
     if found.salt is not None:
         typer.echo(plain(bytes.fromhex(found.line).decode()))
+
+
+def _verify_archive(
+    url: str, shippers: "dict[bytes, Ed25519PublicKey]", exporters: "dict[bytes, Ed25519PublicKey]"
+) -> None:
+    try:
+        from vaultbrix.audit.archive.place import BadPlace, Place  # noqa: PLC0415
+        from vaultbrix.audit.archive.whole import check  # noqa: PLC0415
+    except ImportError:
+        fail("pyarrow is not installed", "install it with: pip install 'vaultbrix[archive]'", code=2)
+    try:
+        with progress() as tell:
+            found = check(Place(url), exporters=exporters, shippers=shippers, progress=tell)
+    except BadPlace as error:
+        fail(f"--archive: {error}", "give the URL that was given to `vaultbrix audit export`", code=2)
+    except OSError as error:
+        fail(f"--archive: {plain(str(error))}", "see that the place can be read", code=2)
+    for finding in found.findings[:_SHOWN]:
+        typer.echo(f"BAD  {plain(str(finding))}")
+    if len(found.findings) > _SHOWN:
+        typer.echo(f"     and {len(found.findings) - _SHOWN:,} more")
+    typer.echo(f"sets {found.sets:,}  batches {found.batches:,}  rows {found.rows:,}", nl=False)
+    typer.echo(f"  redacted {found.redacted:,}  from before sealing {found.unsealed:,}")
+    if found.uncovered:
+        typer.echo(f"of the redacted rows, {found.uncovered:,} have their event in the store or in a later day only")
+    if not found.sets and not found.findings:
+        fail(f"--archive: there is nothing at {plain(url)}", "see `vaultbrix audit export`")
+    typer.echo("all seals hold" if not found.findings else f"first bad: {plain(str(found.findings[0]))}")
+    if found.findings:
+        raise typer.Exit(1)
 
 
 def _report(checked: "Checked") -> None:
