@@ -25,7 +25,8 @@ class Store:
         directory.mkdir(mode=0o755)
         self.postgres = Postgres(
             directory / "postgres",
-            hba=f"hostssl {DATABASE} +audit_append,+audit_read,+audit_redact,+audit_manage 127.0.0.0/8 scram-sha-256\n"
+            hba=f"hostssl {DATABASE} +audit_append,+audit_read,+audit_tenant,+audit_redact,+audit_manage"
+            " 127.0.0.0/8 scram-sha-256\n"
             f"hostssl {DATABASE} +audit_append 172.16.0.0/12 scram-sha-256\n",
             settings={"listen_addresses": listen, "shared_preload_libraries": "", "log_duration": "off"},
             port=port,

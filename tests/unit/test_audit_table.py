@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.builders import NOW
 
-from vaultbrix.cli.audit import _print
+from vaultbrix.cli.auditprint import table
 
 
 def row(**fields: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def row(**fields: Any) -> dict[str, Any]:
 
 
 def printed(capsys: pytest.CaptureFixture[str], **fields: Any) -> str:
-    _print([row(**fields)])
+    table([row(**fields)])
     return capsys.readouterr().out
 
 
@@ -115,5 +115,5 @@ def test_a_line_of_a_process_without_a_role_is_printed_too(capsys: pytest.Captur
 
 
 def test_no_rows_make_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    _print([])
+    table([])
     assert len(capsys.readouterr().out.splitlines()) == 1

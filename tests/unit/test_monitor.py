@@ -1,10 +1,11 @@
 """flow.json and the anchor file as a shipper writes them and others read them."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
-from tests.unit.builders import NOW
+from tests.unit.builders import HOUR, MINUTE, NOW
 
 from vaultbrix.adapters import flowfile
 from vaultbrix.agent.auditguard import AuditGuard
@@ -13,7 +14,7 @@ from vaultbrix.audit.anchor import AnchorFile
 from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.domain.flow import MOST_PROBLEMS, Flow, Head, Problem
-from vaultbrix.domain.grants import AgentState
+from vaultbrix.domain.grants import AgentState, AuditSeen
 
 HEAD = Head(batch=7, head="a" * 64, sealed_at=NOW)
 
@@ -83,28 +84,61 @@ def test_an_anchor_file_grows_by_whole_lines_whatever_a_crash_left(tmp_path: Pat
     file.append(newer)
     AnchorFile(path, "other").append(HEAD.model_copy(update={"batch": 99}))
     assert file.last() == newer
-    assert json.loads(path.read_text().splitlines()[-2])["head"] == "a" * 64
-
-
-async def checked(guard: AuditGuard) -> None:
-    await guard.check(None)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["server"], line["batch"], line["head"]) for line in lines] == [
+        ("main", 7, "a" * 64), ("main", 9, "a" * 64), ("other", 99, "a" * 64),
+    ]  # fmt: skip
 
 
 def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Path) -> None:
-    import asyncio
-
     path = tmp_path / "flow.json"
     # A clock that was set back makes an old file look new.
     flowfile.write(path, Flow(server="main", at=NOW))
     guard = AuditGuard(path)
     guard.begin(AgentState("main"), NOW)
-    asyncio.run(checked(guard))
+    asyncio.run(guard.check(None))
     assert guard.told is None, "not known yet"
     flowfile.write(path, Flow(server="main", at=NOW, gaps=1))
-    asyncio.run(checked(guard))
+    asyncio.run(guard.check(None))
     assert guard.told is not None
     assert guard.told.flowing
 
 
 def test_an_agent_without_the_file_tells_nothing_of_the_record(tmp_path: Path) -> None:
     assert AuditGuard(None).told is None
+
+
+def test_neither_a_restart_nor_a_clock_that_is_set_back_opens_what_was_closed(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    flowfile.write(path, Flow(server="main", at=NOW))
+    state = AgentState("main", audit_grace=10 * MINUTE, audit=AuditSeen(complete_until=NOW, held=True))
+    guard = AuditGuard(path)
+    guard.begin(state, NOW - HOUR)
+    asyncio.run(guard.check(state.audit_grace))
+    assert guard.held
+    assert guard.change(state, NOW - HOUR) is None
+    flowfile.write(path, Flow(server="main", at=NOW, gaps=1))
+    asyncio.run(guard.check(state.audit_grace))
+    assert not guard.held
+    assert guard.change(state, NOW) == AuditSeen()
+
+
+def test_a_restart_does_not_begin_the_grace_time_anew(tmp_path: Path) -> None:
+    state = AgentState("main", audit_grace=10 * MINUTE, audit=AuditSeen(complete_until=NOW))
+    guard = AuditGuard(tmp_path / "flow.json")
+    guard.begin(state, NOW + 9 * MINUTE)
+    asyncio.run(guard.check(state.audit_grace))
+    assert not guard.held
+    guard.begin(state, NOW + 11 * MINUTE)
+    asyncio.run(guard.check(state.audit_grace))
+    assert guard.held
+    assert guard.change(state, NOW + 11 * MINUTE) == AuditSeen(complete_until=NOW, held=True)
+
+
+def test_the_last_word_of_a_shipper_counts_where_the_agent_was_away_too(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    flowfile.write(path, Flow(server="main", at=NOW, late_seconds=30))
+    guard = AuditGuard(path)
+    guard.begin(AgentState("main"), NOW + 10 * MINUTE)
+    asyncio.run(guard.check(10 * MINUTE))
+    assert guard.held

@@ -33,12 +33,17 @@ async def migrate(connection: psycopg.AsyncConnection) -> int:
 
 async def version(connection: psycopg.AsyncConnection) -> tuple[int, int]:
     """The schema's version, and that of this release."""
-    ours = max(number for number, _, _ in _scripts())
+    ours = release_version()
     try:
         return await _version(connection), ours
     except psycopg.errors.InsufficientPrivilege:
         # The first release kept it from all but the owner.
         return 1, ours
+
+
+def release_version() -> int:
+    """The version of the schema that this release knows."""
+    return max(number for number, _, _ in _scripts())
 
 
 async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str) -> None:

@@ -1,22 +1,20 @@
 """``vaultbrix audit``: ship the log to the store, and ask the store."""
 
-import json
-import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli import auditexport, auditmanage, auditverify
-from vaultbrix.cli.output import plain
+from vaultbrix.cli import auditexport, auditmanage, auditquery, auditreader, auditverify
 
 if TYPE_CHECKING:
     from vaultbrix.adapters.postgres import Target
     from vaultbrix.audit.seal import Signer
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
+auditquery.register(app)
+app.add_typer(auditreader.app, name="reader")
 auditverify.register(app)
 auditexport.register(app)
 auditmanage.register(app)
@@ -87,58 +85,3 @@ def ship(
             await shipper.run()
 
     run(main())
-
-
-@app.command()
-def query(
-    tenant: Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")] = None,
-    person: Annotated[str | None, typer.Option(help="Who, as in requestedBy.")] = None,
-    address: Annotated[str | None, typer.Option(help="Address or CIDR.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="From this time on (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Before this time (UTC).")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Admins and the operator too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 200,
-    output: Annotated[str, typer.Option(help="table or json (one object a line).")] = "table",
-) -> None:
-    """Print statements from the audit store. Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ..."""
-    import psycopg  # noqa: PLC0415
-
-    from vaultbrix.audit.query import Filter, statements  # noqa: PLC0415
-
-    wanted = Filter(tenant, person, address, since, until, everybody, limit)
-    try:
-        with psycopg.connect(dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-audit") as link:
-            rows = statements(link, wanted)
-    except psycopg.Error as error:
-        typer.echo(f"error: audit store: {str(error).strip()}", err=True)
-        typer.echo("       set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; see docs/audit.md", err=True)
-        raise typer.Exit(1) from None
-    if output == "json":
-        for row in rows:
-            typer.echo(json.dumps(row, default=str))
-        return
-    _print(rows)
-
-
-def _print(rows: Any) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("TIME (UTC)", "TENANT", "PERSON", "ADDRESS", "STATEMENT", "MS", "OUTCOME"):
-        table.add_column(name, overflow="fold", justify="right" if name == "MS" else "left")
-    for row in rows:
-        duration = row["duration_ms"]
-        # Text, not markup: a tenant's statement must not be able to paint or hide anything.
-        table.add_row(
-            f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
-            Text(plain(row["tenant"] or row["role"] or "")),
-            Text(plain(row["person"] or "unknown")),
-            row["address"] or "local",
-            Text(plain(row["statement"] or "")),
-            "" if duration is None else f"{duration:.1f}",
-            row["outcome"] if not row["sqlstate"] else f"{row['outcome']} {row['sqlstate']}",
-        )
-    width = None if os.isatty(1) else int(os.environ.get("COLUMNS", "180"))
-    Console(width=width, highlight=False).print(table)

@@ -1,5 +1,5 @@
 -- Statements within a time, so that a question about a day plans and reads that day's partitions and their neighbours
--- only; and the questions themselves as functions, which are all that a tenant's auditor may call.
+-- only.
 DROP VIEW audit.statement;
 DROP VIEW audit.started;
 DROP FUNCTION audit.own_line(text, text, bigint, bigint, text);

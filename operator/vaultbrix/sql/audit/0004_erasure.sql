@@ -102,7 +102,7 @@ REVOKE ALL ON FUNCTION audit.why(text, text, text) FROM PUBLIC;
 CREATE FUNCTION audit.redact_person(p_name text, p_reason text, p_really boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  why jsonb := audit.why('person', p_reason, p_name);
+  why jsonb;
   sessions text[];
   leaf record;
   places tid[];
@@ -112,6 +112,7 @@ DECLARE
   waiting bigint;
 BEGIN
   IF p_name IS NULL OR btrim(p_name) = '' THEN RAISE EXCEPTION 'the person must be named'; END IF;
+  why := audit.why('person', p_reason, p_name);
   -- This locks all partitions against retention too.
   SELECT coalesce(array_agg(DISTINCT server || E'\n' || session_id), '{}') INTO sessions
     FROM audit.record WHERE audit.names(person, p_name);
