@@ -315,8 +315,11 @@ class LogDirectory:
         """The position of a file that had another name."""
         for other, known in list(self._files.items()):
             position = known.position
-            if known.gone and position and position.inode == entry[0] and self._holds(name, position):
-                file.position, file.moved = replace(position, complete=False), other
+            # What is open keeps its inode.
+            held = known.handle is not None and os.fstat(known.handle.fileno()).st_ino == entry[0]
+            if known.gone and (held or (position and position.inode == entry[0] and self._holds(name, position))):
+                if position:
+                    file.position, file.moved = replace(position, complete=False), other
                 file.changed, file.since, file.entry = known.changed, known.since, known.entry
                 self._drop(other)
                 return
