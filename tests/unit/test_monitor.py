@@ -45,7 +45,7 @@ def test_a_shipper_that_starts_anew_is_as_late_as_the_one_before_left_it(tmp_pat
 
 def test_the_record_is_late_from_the_first_line_that_is_not_stored(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text("line\n")
-    directory = LogDirectory(tmp_path, {})
+    directory = LogDirectory(tmp_path)
     monitor = Monitor("main", tmp_path)
     monitor.connected(directory, rolled_back=None)
     monitor.look(directory)
@@ -69,7 +69,7 @@ def test_problems_are_told_by_source_and_bounded(tmp_path: Path) -> None:
     monitor.failed("connection refused")
     monitor.tell("directory")
     assert [problem.reason for problem in monitor.flow().problems] == [Reason.AUDIT_STORE_UNREACHABLE]
-    monitor.connected(LogDirectory(tmp_path, {}), rolled_back=None)
+    monitor.connected(LogDirectory(tmp_path), rolled_back=None)
     assert monitor.flow().problems == ()
 
 

@@ -68,8 +68,8 @@ class Gap:
 class Batch:
     """Lines of one file with their byte offsets, what is amiss, and the position that holds once all is stored.
 
-    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``: there
-    is more to read right now.
+    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``:
+    there is more to read right now.
     """
 
     file: str
@@ -164,6 +164,11 @@ class LogDirectory:
             remedy = "set log_file_mode = 0640 and let the shipper's group read the directory and its files"
             found.append(Problem(Reason.LOG_UNREADABLE, f"{name}{more} cannot be read ({why}): {remedy}"))
         return tuple(found)
+
+    @property
+    def looks(self) -> int:
+        """How often the directory was looked at."""
+        return self._looks
 
     @property
     def drained(self) -> bool:
