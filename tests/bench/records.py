@@ -38,7 +38,7 @@ def fill(connection: psycopg.Connection, start: datetime, days: int, count: int)
         for record in _day(random.Random(0), start, count // days):
             copy.write(rows.record_line(record) + b"\n")
     columns = [name.strip() for name in rows.RECORD.split(",")]
-    changed = {"at": "at + %(days)s * interval '1 day'", "session_id": "session_id || to_hex(%(days)s)"}
+    changed = {"at": "at + %(days)s::int * interval '1 day'", "session_id": "session_id || to_hex(%(days)s::int)"}
     picked = ", ".join(changed.get(name, name) for name in columns)
     for day in range(1, days):
         connection.execute(

@@ -155,6 +155,7 @@ def test_a_rule_says_which_setting_closed_it_and_why() -> None:
         ),
         ([FLOWING], StoreSeen(head(3, at=STORE_LATE + SECOND)), True, Reason.FLOWING, "stored"),
         ([FLOWING, LATE], StoreSeen(head(3)), False, Reason.RECORD_LATE, "it is late"),
+        ([LATE.model_copy(update={"reason": "?"})], StoreSeen(head(3)), False, Reason.AUDIT_NOT_FLOWING, "it is late"),
         ([FLOWING], StoreFailed("refused"), True, Reason.FLOWING, "refused"),
         ([FLOWING], StoreSeen(None), False, Reason.NO_SHIPPER, "vaultbrix audit ship"),
         ([], StoreSeen(head(3)), True, Reason.FLOWING, "stored"),

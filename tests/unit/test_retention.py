@@ -1,11 +1,28 @@
 """What is due, and which policies follow from manifests."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.builders import server, tenant
 
-from vaultbrix.domain.retention import Clocks, Partition, Policy, changes, disagreement, due
+from vaultbrix.api.auditretention import AuditRetention
+from vaultbrix.api.conditions import Reason
+from vaultbrix.audit.keeping import Keeping
+from vaultbrix.audit.records import Record
+from vaultbrix.domain.retention import (
+    Clocks,
+    Dropped,
+    Outcome,
+    Partition,
+    Policy,
+    changes,
+    disagreement,
+    due,
+    verdict,
+    wanted,
+)
 
 DAY = date(2026, 1, 1)
 
@@ -62,3 +79,70 @@ def test_manifests_say_what_holds_and_leave_the_rest() -> None:
     found = changes(wanted, stored)
     assert found.put == {("team/b", ""): 30, ("team/c", "DDL"): 1000}
     assert found.remove == {("team/gone", "READ")}
+
+
+def kept(policy: dict[tuple[str, str], int], of: str, class_: str) -> int:
+    """How long the shipper keeps a statement."""
+    record = Record(
+        server="main", at=datetime.now(UTC), session_id="s", line_num=1, kind="statement", pid=1, role="r", tenant=of,
+        person="", ground="", database=None, address=None, application=None, tag="", vxid=None, class_=class_,
+    )  # fmt: skip
+    return Keeping(policy).days(record)
+
+
+CLASSES = ("READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
+numbers = st.integers(1, 36500)
+retentions = st.none() | st.builds(
+    lambda days, classes: {**({} if days is None else {"days": days}), "classes": classes},
+    st.none() | numbers,
+    st.dictionaries(st.sampled_from(CLASSES), numbers, max_size=2),
+)
+
+
+@given(st.lists(retentions, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), retentions), max_size=3))
+def test_each_record_is_kept_as_its_tenant_says_or_else_its_server(
+    servers: list[Any], tenants: list[tuple[int, Any]]
+) -> None:
+    of = [server(f"s{n}", **({} if said is None else {"auditRetention": said})) for n, said in enumerate(servers)]
+    placed = [(n, home % len(of), said) for n, (home, said) in enumerate(tenants)]
+    policy = wanted(
+        of,
+        [
+            tenant(f"t{n}", serverRef={"name": f"s{home}"}, **({} if said is None else {"auditRetention": said}))
+            for n, home, said in placed
+        ],
+    )
+    for n, home, said in placed:
+        mine = AuditRetention.model_validate(said or {}).by_class
+        theirs = AuditRetention.model_validate(servers[home] or {}).by_class
+        for class_ in CLASSES:
+            expected = next(
+                days for days in (mine.get(class_), mine.get(""), theirs.get(class_), theirs.get(""), 400) if days
+            )
+            assert kept(policy, f"team/t{n}", class_) == expected
+    for class_ in CLASSES:
+        each = [AuditRetention.model_validate(said or {}).by_class for said in servers]
+        assert kept(policy, "", class_) == max(said.get(class_, said.get("", 400)) for said in each)
+
+
+def test_where_nobody_says_anything_nothing_is_written() -> None:
+    assert wanted([server()], [tenant()]) == {}
+
+
+def test_servers_that_agree_need_no_policy_for_each_tenant() -> None:
+    said = {"days": 90, "classes": {"READ": 7}}
+    found = wanted([server(auditRetention=said), server("b", auditRetention=said)], [tenant(), tenant("beta")])
+    assert found == {("", ""): 90, ("", "READ"): 7}
+
+
+def test_the_verdict_names_what_stays_and_the_remedy() -> None:
+    at = datetime(2026, 12, 1, tzinfo=UTC)
+    status, reason, message = verdict(Outcome([Dropped(partition(30), 12)]), at)
+    assert (status, reason, message) == (True, Reason.APPLIED, "on 2026-12-01, 1 partitions with 12 rows were dropped")
+    held = [partition(days) for days in range(1, 6)]
+    status, reason, message = verdict(Outcome([], held), at)
+    assert (status, reason) == (False, Reason.HELD_BY_QUERY)
+    assert "record_20260101_3 and 2 more" in message
+    status, reason, message = verdict(Outcome([], [], held), at)
+    assert (status, reason) == (False, Reason.CLOCKS_DISAGREE)
+    assert "set the clocks right" in message

@@ -8,31 +8,13 @@ from datetime import datetime
 import psycopg
 from psycopg import errors
 
-from vaultbrix.domain.retention import Changes, Clocks, Partition, Policy, Scope, disagreement, due
+from vaultbrix.domain.retention import Changes, Clocks, Dropped, Outcome, Partition, Policy, Scope, disagreement, due
 
-# A partition that a reader's query holds is tried again; each try waits half a second at most and holds up others
-# for no longer.
+# What a query holds is tried again, so often in all: a query holds all partitions or none. A try waits half a second
+# at most, and holds up others for no longer.
 _ATTEMPTS = 10
 _PAUSE_SECONDS = 1.0
 _MOST_EMPTY_DAYS = 50
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A partition that is gone, and how many rows it had."""
-
-    partition: Partition
-    rows: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What ``apply`` did. ``held`` stay because queries held them, ``waiting`` because clocks do not agree on them."""
-
-    dropped: Sequence[Dropped] = ()
-    held: Sequence[Partition] = ()
-    waiting: Sequence[Partition] = ()
-    quarantine: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,9 +67,14 @@ async def apply(connection: psycopg.AsyncConnection, here: datetime, *, really: 
         return Outcome(
             [Dropped(partition, 0) for partition in found.due], (), waiting, await _quarantine(connection, really)
         )
-    gone, held = [], []
+    gone: list[Dropped] = []
+    held: list[Partition] = []
+    attempts = _ATTEMPTS
     for partition in found.due:
-        rows = await _drop(connection, partition)
+        rows = None
+        while attempts and (rows := await _drop(connection, partition)) is None:
+            attempts -= 1
+            await asyncio.sleep(_PAUSE_SECONDS)
         if rows is None:
             held.append(partition)
         else:
@@ -97,17 +84,14 @@ async def apply(connection: psycopg.AsyncConnection, here: datetime, *, really: 
 
 
 async def _drop(connection: psycopg.AsyncConnection, partition: Partition) -> int | None:
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            await asyncio.sleep(_PAUSE_SECONDS)
-        try:
-            cursor = await connection.execute("SELECT audit.drop_partition(%s)", [partition.name])
-        except (errors.LockNotAvailable, errors.DeadlockDetected):
-            continue
-        row = await cursor.fetchone()
-        assert row is not None
-        return int(row[0])
-    return None
+    """How many rows it had; None while others hold it."""
+    try:
+        cursor = await connection.execute("SELECT audit.drop_partition(%s)", [partition.name])
+    except (errors.LockNotAvailable, errors.DeadlockDetected):
+        return None
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def _drop_empty_days(connection: psycopg.AsyncConnection) -> None:

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from vaultbrix.cli.output import plain, short
+from vaultbrix.cli.output import plain, say, short, show
+from vaultbrix.cli.output import table as tabular
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from vaultbrix.audit.stats import Stats
 
 Row = Mapping[str, Any]
 
@@ -66,6 +69,27 @@ def table(rows: Iterable[Row]) -> None:
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "180"))
     Console(width=width, highlight=False).print(_table(rows))
+
+
+def numbers(stats: "Stats") -> None:
+    """Print what was counted."""
+    classes = sorted({count.class_ for count in stats.counts if count.class_})
+    failures = ["error", "refused", "cancelled"]
+    for field, heading in (("tenant", "TENANT"), ("day", "DAY (UTC)")):
+        found = sorted(stats.by(field).items())
+        shown = ["statements", *classes, *failures]
+        lines = [[name or "(none)", *(f"{counted[column]:,}" for column in shown)] for name, counted in found]
+        show(tabular([heading, *(column.upper() for column in shown)], lines))
+        say()
+    whole = stats.whole
+    if whole is None:
+        return
+    say(f"gaps {whole.gaps:,}  quarantined {whole.quarantined:,}  forged {whole.forged:,}  holes {whole.holes:,}")
+    for server in whole.servers:
+        say(
+            f"{server.server}: last batch {server.batch:,}, sealed {server.sealed_at:%Y-%m-%d %H:%M:%S} UTC,"
+            f" {server.seconds:,.0f} s ago"
+        )
 
 
 def _table(rows: Iterable[Row]) -> "Table":

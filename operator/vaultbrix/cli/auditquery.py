@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -130,7 +130,7 @@ def network(text: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (query, tail):
+    for command in (query, tail, stats):
         app.command()(command)
 
 
@@ -184,6 +184,29 @@ def tail(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody
     )  # fmt: skip
     _ask(wanted, "tail", limit=limit, follow=True, output=output)
+
+
+def stats(
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[Literal["table", "json"], typer.Option(help="table or json (one object).")] = "table",
+) -> None:
+    """Count statements by tenant, class, outcome and day (UTC), and say what is missing: of the last 24 hours."""
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+    from vaultbrix.audit.stats import gather  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    wanted = Wanted(since=since, until=until)
+    asked = wanted.filter(now)
+    with ended(), reading() as connection:
+        check_schema(connection)
+        store.note(connection, wanted.note("stats"))
+        with progress() as report:
+            found = gather(connection, asked.since, asked.until, report, now=now)
+        if output == "json":
+            typer.echo(auditprint.json_line(found.document()))
+        else:
+            auditprint.numbers(found)
 
 
 def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form) -> None:

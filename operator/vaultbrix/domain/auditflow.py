@@ -160,7 +160,7 @@ def audit_flowing(
         )
     for told in agents:
         if not told.flowing:
-            return False, Reason(told.reason), told.message
+            return False, _reason(told.reason), told.message
     told_so = bool(agents)
     match store:
         case StoreSeen(latest=None):
@@ -178,6 +178,11 @@ def audit_flowing(
             return True, Reason.FLOWING, "so says the agent; spec.auditSecretRef is not set, so nobody asks the store"
         return None, Reason.NO_AUDIT_STORE, "no agent tells (--flow-file), and spec.auditSecretRef is not set"
     return None
+
+
+def _reason(text: str) -> Reason:
+    # An agent may be of another release.
+    return next((reason for reason in Reason if reason == text), Reason.AUDIT_NOT_FLOWING)
 
 
 def _with_findings(text: str, seen: StoreSeen) -> str:

@@ -1,11 +1,21 @@
 """How long records are kept: which policies follow from the manifests, and which partitions are due. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from vaultbrix.api.auditretention import AuditRetention
+from vaultbrix.api.conditions import Reason
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.domain.sources import Verdict
+
 # Tenant (namespace/name) and class of statement (pgAudit); "" is any.
 Scope = tuple[str, str]
+
+
+# Of what no policy speaks of.
+DEFAULT_DAYS = 400
 
 
 @dataclass(frozen=True)
@@ -14,6 +24,36 @@ class Policy:
 
     days: int
     managed: bool = False
+
+
+def wanted(servers: Iterable[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, int]:
+    """The policies of one store, for its servers and the tenants on them.
+
+    What a server says holds for records of its tenants that do not say, and of no tenant. Where servers differ, the
+    longest holds for records of no tenant, and each tenant gets a policy of its own.
+    """
+    own = {server.metadata.name: _said(server.spec.audit_retention) for server in servers}
+    classes = {class_ for said in own.values() for class_ in said if class_}
+    common = {
+        class_: max(said.get(class_, said.get("", DEFAULT_DAYS)) for said in own.values())
+        for class_ in ("", *sorted(classes))
+        if any(own.values())
+    }
+    found = {("", class_): days for class_, days in common.items()}
+    for tenant in tenants:
+        server = own[tenant.spec.server_ref.name]
+        said = _said(tenant.spec.audit_retention)
+        if server != common and any(own.values()):
+            # All of it: otherwise what the servers have in common would count.
+            said = {"": DEFAULT_DAYS, **server, **said} if "" not in said else said
+        found.update(
+            {(f"{tenant.metadata.namespace}/{tenant.metadata.name}", name): days for name, days in said.items()}
+        )
+    return found
+
+
+def _said(retention: AuditRetention | None) -> dict[str, int]:
+    return retention.by_class if retention else {}
 
 
 @dataclass(frozen=True)
@@ -76,3 +116,45 @@ def disagreement(partitions: Iterable[Partition], clocks: Clocks) -> list[Partit
     """What would be due by this process's clock, but not by the others."""
     ready = due(partitions, clocks)
     return [p for p in partitions if p.due <= clocks.here.astimezone(UTC).date() and p not in ready]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A partition that is gone, and how many rows it had."""
+
+    partition: Partition
+    rows: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``apply`` did. ``held`` stay because queries held them, ``waiting`` because clocks do not agree on them."""
+
+    dropped: Sequence[Dropped] = ()
+    held: Sequence[Partition] = ()
+    waiting: Sequence[Partition] = ()
+    quarantine: int = 0
+
+
+def verdict(outcome: Outcome, at: datetime) -> Verdict:
+    """What to tell of a run that ended at that time."""
+    if outcome.held:
+        message = (
+            f"due, but held by a query: {_names(outcome.held)}; they go with the next run,"
+            " or end the query and run: vaultbrix audit retention apply"
+        )
+        return False, Reason.HELD_BY_QUERY, message
+    if outcome.waiting:
+        message = (
+            f"due by the operator's clock, but not by the store's or by its newest record: {_names(outcome.waiting)};"
+            " set the clocks right, see whether the record flows"
+        )
+        return False, Reason.CLOCKS_DISAGREE, message
+    rows = sum(gone.rows for gone in outcome.dropped)
+    day = at.astimezone(UTC).date()
+    return True, Reason.APPLIED, f"on {day}, {len(outcome.dropped)} partitions with {rows} rows were dropped"
+
+
+def _names(partitions: Sequence[Partition]) -> str:
+    names = [partition.name for partition in partitions]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

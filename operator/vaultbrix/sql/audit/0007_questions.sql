@@ -238,8 +238,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT server, batch FROM audit.checkpoint
 $$;
 
--- Statements of a day's part by tenant, class and how they ended, as PostgreSQL numbered them. A statement that reads
--- and writes counts in both classes; class '' is what never started, and failures of those that did.
+-- Statements by tenant and class, as pgAudit numbered them; class '' is of any. A statement counts once in each class of
+-- what it did and ran. And errors by what they mean, of statements that started and of those that never did.
 CREATE FUNCTION audit.counts(p_from timestamptz, p_to timestamptz)
 RETURNS TABLE(tenant text, class text, outcome text, many bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -247,10 +247,14 @@ DECLARE seen text := CASE WHEN audit.sees_all() THEN 'true'
                           ELSE format('tenant = ANY(%L::text[])', ARRAY(SELECT audit.tenants(p_from, p_to))) END;
 BEGIN
   RETURN QUERY EXECUTE format($q$
-    SELECT tenant, class, 'started', count(*) FROM (
-      SELECT DISTINCT server, session_id, statement_id, tenant, class FROM audit.record
-       WHERE kind = 'statement' AND substatement_id = 1 AND command <> '???' AND at >= %1$L AND at < %2$L AND %3$s) s
-     GROUP BY tenant, class
+    WITH numbered AS MATERIALIZED (
+      SELECT r.tenant, array_agg(DISTINCT r.class) AS classes FROM audit.record r
+       WHERE r.kind = 'statement' AND r.command <> '???' AND r.at >= %1$L AND r.at < %2$L AND %3$s
+       GROUP BY r.server, r.session_id, r.statement_id, r.tenant)
+    SELECT n.tenant, '', 'started', count(*) FROM numbered n GROUP BY n.tenant
+    UNION ALL
+    SELECT n.tenant, c.name, 'started', count(*) FROM numbered n CROSS JOIN unnest(n.classes) c(name)
+     GROUP BY n.tenant, c.name
     UNION ALL
     SELECT tenant, '', audit.failure(sqlstate), count(*) FROM audit.record
      WHERE kind = 'error' AND at >= %1$L AND at < %2$L AND %3$s GROUP BY tenant, audit.failure(sqlstate)
