@@ -51,7 +51,8 @@ def test_a_pipe_or_a_link_in_its_place_keeps_nobody_waiting(tmp_path: Path) -> N
     flowfile.write(tmp_path / "real", Flow(server="main", at=NOW))
     (tmp_path / "link").symlink_to(tmp_path / "real")
     os.mkfifo(tmp_path / "pipe")
-    for name, error in (("link", OSError), ("pipe", ValueError), ("none", FileNotFoundError)):
+    (tmp_path / "folder").mkdir()
+    for name, error in (("link", OSError), ("pipe", ValueError), ("folder", ValueError), ("none", FileNotFoundError)):
         with pytest.raises(error):
             flowfile.read(tmp_path / name)
 

@@ -35,10 +35,12 @@ def read(path: Path) -> Flow:
     """What the shipper last wrote. Raises OSError, and ValueError for what is no flow.json."""
     # Whatever else may be there, a pipe say, must not keep the agent waiting.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("not a flow.json: no regular file")
-        content = file.read(_LONGEST)
+        content = os.read(handle, _LONGEST)
+    finally:
+        os.close(handle)
     try:
         return Flow.model_validate_json(content)
     except ValidationError as error:
