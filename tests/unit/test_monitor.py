@@ -67,7 +67,6 @@ def test_a_shipper_that_starts_anew_is_as_late_as_the_one_before_left_it(tmp_pat
 def test_the_record_is_late_from_the_first_line_that_is_not_stored(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text("line\n")
     directory = LogDirectory(tmp_path)
-    directory.resume({})
     monitor = Monitor("main", tmp_path)
     monitor.connected(directory, rolled_back=None)
     monitor.look(directory)
