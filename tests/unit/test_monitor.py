@@ -125,6 +125,22 @@ def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Pa
     assert guard.told.flowing
 
 
+def test_a_message_with_a_figure_that_changes_is_not_told_each_time(tmp_path: Path) -> None:
+    path, told = tmp_path / "flow.json", []
+    guard = AuditGuard(path)
+    guard.begin(AgentState("main"), NOW)
+    for percent in (19, 18):
+        problem = Problem(Reason.LOG_DISK_FILLING, f"{percent} % free")
+        flowfile.write(path, Flow(server="main", at=NOW, problems=(problem,)))
+        asyncio.run(guard.check(None))
+        told.append(guard.told)
+    assert told[0] == told[1]
+    flowfile.write(path, Flow(server="main", at=NOW))
+    asyncio.run(guard.check(None))
+    assert guard.told is not None
+    assert guard.told.flowing
+
+
 def test_an_agent_without_the_file_tells_nothing_of_the_record(tmp_path: Path) -> None:
     assert AuditGuard(None).told is None
 
