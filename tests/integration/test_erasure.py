@@ -11,7 +11,7 @@ import pytest
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
 from tests.integration.database import send
-from tests.integration.proofs import findings
+from tests.integration.sealed import check
 from tests.integration.shipping import JANE, Shipping, shipping
 
 ROLE, OTHER = "tenant_audit", "tenant_other"
@@ -115,7 +115,7 @@ def test_a_person_is_gone_from_all_that_readers_see_and_the_rest_is_proven(
         (row["class"], row["command"], row["outcome"]) for row in shown
     ]
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_the_event_says_who_erased_what_and_why_but_not_of_whom(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -159,7 +159,7 @@ def test_a_record_goes_with_its_message_and_no_other(parts: Shipping, redactor: 
     redact(parts, redactor, "--records", "-", input_text=lines)
     assert not {texts[0], texts[2]} & {row["statement"] for row in rows_of(parts, f"session_id = '{session}'")}
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_a_record_that_is_not_there_stops_all(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -206,7 +206,7 @@ def test_quarantined_lines_and_who_asked_about_a_person_go_too(parts: Shipping, 
         parts, redactor, "--quarantine=999999", check=False
     )
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -221,7 +221,7 @@ def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dic
     sealed(parts)
     assert "1 events" in redact(parts, redactor, "--person", name)
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_many_rows_are_told_in_events_of_bounded_size(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -237,7 +237,7 @@ def test_many_rows_are_told_in_events_of_bounded_size(parts: Shipping, redactor:
     counts = sorted(count for _, count in counted)
     assert (sum(counts) >= 2400, counts[-2:]) == (True, [1000, 1000])
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_an_erasure_that_no_sealed_event_names_is_found(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -247,12 +247,12 @@ def test_an_erasure_that_no_sealed_event_names_is_found(parts: Shipping, redacto
     where = "UPDATE audit.record SET statement = '', salt = NULL WHERE pid = %s AND kind = 'statement'"
     (before,) = rows_of(parts, f"pid = {row['pid']} AND kind = 'statement'")
     parts.store.query(where, [row["pid"]])
-    assert len(findings(parts.store)) == 1
+    assert len(check(parts.store).findings) == 1
     parts.store.query(
         "UPDATE audit.record SET statement = %s, salt = %s::bytea WHERE pid = %s AND kind = 'statement'",
         [before["statement"], before["salt"], row["pid"]],
     )
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 FORBIDDEN = (

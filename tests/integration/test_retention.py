@@ -13,7 +13,7 @@ from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.store import Store
 from tests.integration.database import directory, free_port
-from tests.integration.proofs import findings
+from tests.integration.sealed import check
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
@@ -123,7 +123,7 @@ def past(running: Past) -> Iterator[Past]:
     running.retention("apply")
     yield running
     running.stored()
-    assert findings(running.store) == []
+    assert check(running.store).findings == []
 
 
 def today() -> date:
@@ -153,7 +153,7 @@ def test_exactly_what_is_due_is_dropped_and_proofs_stay(past: Past) -> None:
     assert (tombstone["version"], tombstone["part"], tombstone["rows"]) == (1, f"record {ago(40)} 30", 2)
     assert set(parts) <= set(past.store.query("SELECT * FROM audit.part"))
     past.stored()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     assert past.retention("apply") == "nothing is due\n"
 
 
@@ -164,7 +164,7 @@ def test_lines_that_come_late_are_stored_and_dropped_again(past: Past) -> None:
     past.write(ago(50), ago(50))
     past.stored()
     assert ago(50) in past.days()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     past.retention("apply")
     first, second = past.tombstones(ago(50))
     assert (first["rows"], second["rows"]) == (1, 2)
@@ -227,7 +227,7 @@ def test_a_kill_in_the_middle_leaves_each_partition_either_whole_or_told(past: P
     for day in days:
         assert (day in past.days()) == (len(past.tombstones(day)) == before[day])
     past.stored()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     past.retention("apply")
     assert past.days() & set(days) == set()
 
