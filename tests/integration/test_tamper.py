@@ -266,6 +266,18 @@ def test_the_command_tells_an_auditor(sealed: Store, keys: Path, tmp_path: Path)
     assert sealed.query("SELECT kind, actor FROM audit.event ORDER BY id") == [("verified", "auditor")] * 3
 
 
+def test_anchors_are_kept_as_files_of_their_own(sealed: Store, keys: Path, tmp_path: Path) -> None:
+    place = tmp_path / "anchors"
+    assert run(sealed, "anchor", "--to", place).returncode == 0
+    Sealing(sealed, "main").batch([record("main", 99)])
+    assert run(sealed, "anchor", "--to", place).returncode == 0
+    assert len(list(place.iterdir())) == 3
+    assert run(sealed, "verify", "--keys", keys, "--anchor", place).returncode == 0
+    forge(sealed, key=sealed.signing_key)
+    bad = run(sealed, "verify", "--keys", keys, "--anchor", place)
+    assert (bad.returncode, "AnchorDiffers" in bad.stdout) == (1, True), bad
+
+
 @pytest.mark.parametrize("number", [21, 26, 27])
 def test_a_record_is_proved_without_the_store(sealed: Store, keys: Path, tmp_path: Path, number: int) -> None:
     made = run(sealed, "proof", "--server=main", "--session=s1", f"--line={number}")

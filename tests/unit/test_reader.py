@@ -39,7 +39,7 @@ class Follower:
         """Store it."""
         self.log.stored(batch)
         if batch.position is None:
-            del self.positions[batch.file]
+            self.positions.pop(batch.file, None)
         else:
             self.positions[batch.file] = batch.position
         self.lines += [(batch.file, position, line) for position, line in batch.lines]

@@ -1,4 +1,4 @@
-"""Whatever happens to log files: no line is delivered twice, and each that is not is in a file that a gap is told of."""
+"""Whatever happens to log files: no line is delivered twice, and of each that is not, a gap tells."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ class Written:
 
     @property
     def name(self) -> str:
-        return Path(os.readlink(f"/proc/self/fd/{self.handle.fileno()}")).name
+        return Path(f"/proc/self/fd/{self.handle.fileno()}").readlink().name
 
 
 class Logs(RuleBasedStateMachine):

@@ -1,12 +1,14 @@
 """A batch of lines → the rows of the store: who was behind each, how long it is kept, what is odd about it. Pure."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from datetime import datetime
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.keeping import Keeping
+from vaultbrix.audit.logfile import HEAD_BYTES
 from vaultbrix.audit.numbers import Seen
-from vaultbrix.audit.reader import Batch
+from vaultbrix.audit.reader import Batch, Gap
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
 from vaultbrix.audit.sealing import Content, Quarantined
 from vaultbrix.audit.symptoms import Symptoms
@@ -28,18 +30,21 @@ class Intake:
         """The rows of a batch, and the sessions' line numbers in it."""
         people = _People(state)
         records: list[tuple[Record, bytes]] = []
-        quarantined = [Quarantined(batch.file, position, line, reason) for position, line, reason in batch.damaged]
+        damaged = [Quarantined(batch.file, position, line, reason) for position, line, reason in batch.damaged]
+        content = Content(records, batch.gaps, damaged)
         seen: list[Seen] = []
         days, see, file, server = self.keeping.days, self.symptoms.see, batch.file, self._server
         for position, line in batch.lines:
             try:
                 entry = decoded(line)
-                record = record_of(entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp)))
+                record = record_of(
+                    entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
+                )
                 record.file, record.position = file, position
                 record.keep = days(record)
                 row = rows.record_line(record)
             except MalformedLine as error:
-                quarantined.append(Quarantined(file, position, line, str(error)))
+                set_aside(content, file, position, line, str(error))
                 self.symptoms.malformed(str(error))
                 if number := numbered(line):
                     seen.append((*number, position))
@@ -50,7 +55,27 @@ class Intake:
             records.append((record, row))
             seen.append((record.session_id, record.line_num, position))
         self.symptoms.gaps(batch.gaps)
-        return Content(records, batch.gaps, quarantined), seen
+        return content, seen
+
+
+def set_aside(content: Content, file: str, position: int, line: bytes, reason: str) -> None:
+    """Put a line into quarantine; of a long one the beginning, and a gap tells."""
+    if len(line) > _LONG_BYTES:
+        told = f"of a line of {len(line)} bytes, the first {HEAD_BYTES} are in quarantine"
+        content.gaps = [*content.gaps, Gap(file, position, told)]
+        line = line[:HEAD_BYTES]
+    content.quarantined = [*content.quarantined, Quarantined(file, position, line, reason)]
+
+
+def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Content:
+    """The same, but with the records at these places in quarantine for the store's SQLSTATE."""
+    lines = dict(batch.lines)
+    kept = [found for index, found in enumerate(content.records) if index not in refused]
+    made = Content(kept, content.gaps, content.quarantined, content.events)
+    for index, state in sorted(refused.items()):
+        position = content.records[index][0].position
+        set_aside(made, batch.file, position, lines[position], f"the store refuses it: SQLSTATE {state}")
+    return made
 
 
 class _People:

@@ -1,4 +1,4 @@
-"""What a log directory holds, whole lines out of one file in bounded pieces, and the fingerprint of what is before them."""
+"""What a log directory holds, whole lines of a file in bounded pieces, and the fingerprint of what is before them."""
 
 import hashlib
 import os

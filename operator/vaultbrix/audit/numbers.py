@@ -78,7 +78,9 @@ class Numbers:
             following.popitem(last=False)
         return unknown
 
-    def settle(self, file: str, unknown: Mapping[str, Seen], stored: Mapping[str, int], look: int, now: datetime) -> None:
+    def settle(
+        self, file: str, unknown: Mapping[str, Seen], stored: Mapping[str, int], look: int, now: datetime
+    ) -> None:
         """Holes before the first lines of sessions, given the last line before each that is stored (0: none)."""
         for session, number, position in unknown.values():
             last = stored.get(session, 0)

@@ -68,8 +68,8 @@ class Gap:
 class Batch:
     """Lines of one file with their byte offsets, what is amiss, and the position that holds once all is stored.
 
-    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``: there
-    is more to read right now.
+    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``:
+    there is more to read right now.
     """
 
     file: str
@@ -166,6 +166,11 @@ class LogDirectory:
         return tuple(found)
 
     @property
+    def looks(self) -> int:
+        """How often the directory was looked at."""
+        return self._looks
+
+    @property
     def drained(self) -> bool:
         """Whether the last look showed nothing that is not read."""
         return not self._queue and "directory" not in self._problems and not self._unreadable()
@@ -259,14 +264,16 @@ class LogDirectory:
         self._looks += 1
         found = self._once(shown.found)
         for name, file in list(self._files.items()):
-            if name not in found:
-                self._vanished(name, file, now, anything=bool(found))
+            if name not in found and not file.gone:
+                file.gone, file.since = True, now
         for name, entry in found.items():
             if self._followed(name):
                 self._shown(name, entry, now)
-        for file in self._files.values():
+        for name, file in list(self._files.items()):
             if file.gone and file.handle:
                 self._note(file, signature(os.fstat(file.handle.fileno())), now)
+            elif file.gone:
+                self._vanished(name, file, anything=bool(found))
         self._latest = max((file.changed for file in self._files.values()), default=0)
         self._queue = deque(
             sorted(
@@ -333,13 +340,9 @@ class LogDirectory:
         except OSError:
             return False
 
-    def _vanished(self, name: str, file: _File, now: float, *, anything: bool) -> None:
-        if not file.gone:
-            file.gone, file.since = True, now
+    def _vanished(self, name: str, file: _File, *, anything: bool) -> None:
         # An empty directory is more likely one that is not mounted: its files are waited for.
         file.settled = not anything
-        if file.handle is not None:
-            return
         position = file.position
         if position is None:
             if not file.size:

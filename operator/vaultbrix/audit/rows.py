@@ -41,9 +41,9 @@ def record_line(record: Record) -> bytes:
     r = record
     # What is the same in many lines is looked up; this is what takes the shipper's time.
     text = (
-        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num, _LARGEST_BIGINT)}\t{r.kind}\t"
-        f"{_int(r.pid, _LARGEST_INT)}\t{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t{address(r.address)}\t"
-        f"{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
+        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num, _LARGEST_BIGINT)}\t"
+        f"{r.kind}\t{_int(r.pid, _LARGEST_INT)}\t{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t"
+        f"{address(r.address)}\t{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
         f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{_int(r.statement_id, _LARGEST_BIGINT)}\t"
         f"{_int(r.substatement_id, _LARGEST_BIGINT)}\t{string(r.statement)}\t{_int(r.row_count, _LARGEST_BIGINT)}\t"
         f"{milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"

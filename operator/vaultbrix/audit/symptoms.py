@@ -17,7 +17,7 @@ _SUPPORTED = range(15, 19)
 _STARTING = re.compile(r"starting PostgreSQL (\d+)").match
 
 _TOLD = {
-    "verbosity": "lines without function names: set log_error_verbosity = verbose, or nothing in the log proves genuine",
+    "verbosity": "lines without function names: set log_error_verbosity = verbose, or none is known to be genuine",
     "timezone": "times that are not UTC: set log_timezone = 'UTC'; lines with others go to quarantine",
     "duration": "statements without durations: set log_duration = on",
     "connections": "sessions that begin without a line: set log_connections = on",
@@ -97,9 +97,9 @@ class Symptoms:
     def _version(self, major: int) -> None:
         self._wrong.pop("version", None)
         if major not in _SUPPORTED:
-            told = f"PostgreSQL {major} writes a log that this release was not made for: "
             known = f"{_SUPPORTED.start} to {_SUPPORTED.stop - 1}"
-            self._wrong["version"] = told + (f"use {known}" if major < _SUPPORTED.start else f"upgrade Vaultbrix ({known})")
+            remedy = f"use {known}" if major < _SUPPORTED.start else f"upgrade Vaultbrix (this one knows {known})"
+            self._wrong["version"] = f"PostgreSQL {major} writes a log that this release was not made for: {remedy}"
 
     def _tell(self, name: str, *, wrong: bool) -> None:
         if wrong:
