@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
-from tests.integration.database import send
+from tests.integration.database import PASSWORD, send
 from tests.integration.sealed import check
 from tests.integration.shipping import JANE, Shipping, shipping
 
@@ -142,6 +142,22 @@ def test_of_several_people_only_the_one_is_taken(parts: Shipping, redactor: dict
     assert [(r["person"], r["statement"]) for r in found] == [(BOB, "")]
 
 
+def test_a_role_that_is_the_persons_own_goes_and_one_of_the_products_stays(
+    parts: Shipping, redactor: dict[str, str]
+) -> None:
+    name = f"jane_{uuid4().hex[:8]}"
+    parts.postgres.query(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    parts.postgres.query(f"ALTER ROLE {name} SET pgaudit.log = 'all'")
+    (row,) = parts.session(name, lambda c: send(c, "SELECT 'an admin'"))
+    redact(parts, redactor, "--person", name)
+    after = rows_of(parts, f"pid = {row['pid']}")
+    assert name not in json.dumps(after)
+    assert {found["role"] for found in after} == {None}
+    (mine,) = parts.session(ROLE, lambda c: send(c, "SELECT 'a tenant'"))
+    redact(parts, redactor, "--person", ROLE)
+    assert {found["role"] for found in rows_of(parts, f"pid = {mine['pid']}")} - {None} == {ROLE}
+
+
 def test_a_record_goes_with_its_message_and_no_other(parts: Shipping, redactor: dict[str, str]) -> None:
     parts.open_grants(ROLE)
     texts = ("SELECT 'before'", "SELECT 'one'; SELECT 1/0", "SELECT 'after'")
@@ -188,20 +204,27 @@ def test_quarantined_lines_and_who_asked_about_a_person_go_too(parts: Shipping, 
         tell=parts.shipper.text,
     )
     parts.store.query(
-        "SELECT audit.note('read', jsonb_build_object('filter', jsonb_build_object('person', %s::text)))", [name]
+        "SELECT audit.note('read', jsonb_build_object('person', %s::text, 'command', 'query')),"
+        " audit.note('read', jsonb_build_object('person', 'somebody else', 'text', %s::text))",
+        [name, mark],
     )
     sealed(parts)
     said = redact(parts, redactor, "--person", name)
     assert "2 quarantined lines, 1 events" in said
     seen = everything(parts)
     assert f"{mark}-session" not in seen
+    asked = "SELECT detail FROM audit.event WHERE kind = 'read' ORDER BY id DESC LIMIT 2"
+    assert parts.store.query(asked) == [
+        ({"person": "somebody else", "text": mark},),
+        ({"command": "query", "redacted": True},),
+    ]
     assert name not in seen
     assert f"{mark}-other" in seen
     ((number,),) = parts.store.query(
         "SELECT id FROM audit.quarantine WHERE position(%s::bytea IN line) > 0", [mark.encode()]
     )
     redact(parts, redactor, f"--quarantine={number}")
-    assert mark not in everything(parts)
+    assert f"{mark}-other" not in everything(parts)
     assert "there is no quarantined line with number 999999" in redact(
         parts, redactor, "--quarantine=999999", check=False
     )

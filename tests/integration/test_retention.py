@@ -295,6 +295,28 @@ def test_every_change_of_a_policy_is_on_record_with_the_old_days_and_the_new(pas
     assert found == [("manager", None, "90"), ("manager", "90", "60"), ("manager", "60", None)]
 
 
+def test_the_archive_comes_first_where_a_policy_says_so(past: Past) -> None:
+    past.write(ago(35))
+    past.stored()
+    past.retention("set", "--days=30", "--archive-first")
+    try:
+        said = past.retention("apply", check=False)
+        assert f"not in the archive: {name(ago(35))}" in said
+        with past.open() as link, pytest.raises(psycopg.errors.RaiseException, match="is not in the archive"):
+            link.execute("SELECT audit.drop_partition(%s)", [name(ago(35))])
+        upto = {"main": past.store.query("SELECT max(batch) FROM audit.batch")[0][0]}
+        exported = "SELECT audit.exported(%s, '{30}', %s, sha256('manifest'), '{}')"
+        past.store.query(exported, [ago(35), json.dumps(upto)])
+        past.write(ago(35))
+        past.stored()
+        assert "not in the archive" in past.retention("apply", check=False)
+        upto = {"main": past.store.query("SELECT max(batch) FROM audit.batch")[0][0]}
+        past.store.query(exported.replace("manifest", "later"), [ago(35), json.dumps(upto)])
+        assert f"dropped {name(ago(35))}" in past.retention("apply")
+    finally:
+        past.retention("set", "--days=30")
+
+
 def test_a_policy_that_makes_no_sense_is_refused(past: Past) -> None:
     for arguments, said in (
         (("set", "--days=0"), "0 is not in the range"),

@@ -48,7 +48,7 @@ BEGIN
     WHEN 'event' THEN
       part := '''event''';
       columns := 'detail';
-      content := 'detail = ''{"redacted": true}''';
+      content := 'detail = r.detail - ''{person,role,text}''::text[] || ''{"redacted": true}''';
     ELSE
       part := '''record '' || to_char(r.at AT TIME ZONE ''UTC'', ''YYYY-MM-DD'') || '' '' || r.keep';
       columns := 'person, ground, role, address, application, object_name, statement, message';
@@ -141,8 +141,7 @@ BEGIN
   -- A shipper that has just read an event would seal what it read.
   SELECT coalesce(array_agg(ctid) FILTER (WHERE batch IS NOT NULL), '{}'), count(*) FILTER (WHERE batch IS NULL)
     INTO places, waiting FROM audit.event
-   WHERE redaction IS NULL AND kind IN ('read', 'verified', 'exported', 'reader')
-     AND jsonb_path_exists(detail, '$.** ? (@ == $name)', jsonb_build_object('name', p_name));
+   WHERE redaction IS NULL AND kind = 'read' AND p_name IN (detail->>'person', detail->>'role');
   events := CASE WHEN p_really THEN audit.erase('event', places, NULL, why) ELSE cardinality(places) END;
   RETURN jsonb_build_object('request', why->'request', 'records', records, 'quarantine', quarantined, 'events', events,
                             'waiting', waiting);
