@@ -161,7 +161,8 @@ class _Lines:
             f" AND (server, session_id) IN (SELECT (server, session_id) FROM ({self._from}) WHERE {about})"
             " GROUP BY ALL ORDER BY max(at) DESC, server, session_id"
         )
-        return self._db.execute(query, [*values, *within, *more]).fetchall()
+        found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
+        return found
 
     def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
         """The statements of whole sessions."""

@@ -95,7 +95,9 @@ class _Session:
         before = [lines[n] for n in self._from(begin, position)]
         if before:
             # Later lines first, those with the error's text before others; NULL sorts as PostgreSQL does.
-            known = max(before, key=lambda r: (r["statement"] is None, r["statement"] == error["statement"], r["line_num"]))
+            known = max(
+                before, key=lambda r: (r["statement"] is None, r["statement"] == error["statement"], r["line_num"])
+            )
             if _belongs(error, known["tag"], known["vxid"], known["statement"]):
                 return None
         return {
