@@ -8,13 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.store import DATABASE, Store
+from tests.harness.store import Store
 from tests.integration.database import directory, free_port
 
-from vaultbrix.audit import seal
+from vaultbrix.audit import rows, seal
 from vaultbrix.audit.archive import store as archive_store
 from vaultbrix.audit.archive.check import Report, check_archive
 from vaultbrix.audit.archive.export import Done, Exporter, Options
@@ -116,17 +115,10 @@ class Recorded:
         wait_for("every line is stored", there, tell=lambda: "\n".join(s.shipper.text() for s in self.servers.values()))
         wait_for("every event is sealed", lambda: not self.store.query("SELECT 1 FROM audit.event WHERE batch IS NULL"))
 
-    def connection(self) -> psycopg.Connection:
-        """As the store's owner."""
-        socket = self.store.postgres.socket
-        return psycopg.connect(
-            host=str(socket), port=self.store.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
-        )
-
     def export(self, day: date, *, url: str = "", now: datetime | None = None, **options: Any) -> Done:
         """Export a day in this process."""
-        with self.connection() as link:
-            assert archive_store.prepare(link)
+        with self.store.open(options=rows.SETTINGS) as link:
+            assert archive_store.alone(link)
             exporter = Exporter(link, Place(url or self.url), seal.Signer(self.key.encode()), lambda *_: None)
             return exporter.export(day, Options(**options), now=now or datetime.now(UTC))
 

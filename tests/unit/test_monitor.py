@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from vaultbrix.adapters import flowfile
 from vaultbrix.agent.auditguard import AuditGuard
 from vaultbrix.api.conditions import Reason
 from vaultbrix.audit.anchor import AnchorFile
+from vaultbrix.audit.metrics import serving
 from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.domain.flow import MOST_PROBLEMS, Flow, Head, Problem
@@ -142,3 +145,15 @@ def test_the_last_word_of_a_shipper_counts_where_the_agent_was_away_too(tmp_path
     guard.begin(AgentState("main"), NOW + 10 * MINUTE)
     asyncio.run(guard.check(10 * MINUTE))
     assert guard.held
+
+
+def test_a_port_that_is_taken_is_told_and_stops_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monitor = Monitor("main", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with serving(port, monitor, "127.0.0.1"):
+            assert "no metrics" in capsys.readouterr().out
+    with serving(port, monitor, "127.0.0.1"), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        assert b"vaultbrix_audit_late_seconds" in answer.read()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port))

@@ -1,5 +1,6 @@
 """What is due, and which policies follow from manifests."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,11 +21,13 @@ from vaultbrix.domain.retention import (
     changes,
     disagreement,
     due,
+    unexported,
     verdict,
     wanted,
 )
 
 DAY = date(2026, 1, 1)
+OURS = Policy(30, managed=True)
 
 days = st.dates(date(2020, 1, 1), date(2040, 1, 1))
 times = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -70,24 +73,24 @@ def test_no_record_goes_before_its_days_have_passed_by_every_clock(
 def test_manifests_say_what_holds_and_leave_the_rest() -> None:
     stored = {
         ("", ""): Policy(400),
-        ("team/a", ""): Policy(30, managed=True),
+        ("team/a", ""): OURS,
         ("team/b", ""): Policy(30),
-        ("team/gone", "READ"): Policy(5, managed=True),
+        ("team/gone", "READ"): OURS,
         ("team/hand", ""): Policy(7),
     }
-    wanted = {("team/a", ""): 30, ("team/b", ""): 30, ("team/c", "DDL"): 1000}
-    found = changes(wanted, stored)
-    assert found.put == {("team/b", ""): 30, ("team/c", "DDL"): 1000}
+    asked = {("team/a", ""): OURS, ("team/b", ""): OURS, ("team/c", "DDL"): OURS}
+    found = changes(asked, stored)
+    assert found.put == {("team/b", ""): OURS, ("team/c", "DDL"): OURS}
     assert found.remove == {("team/gone", "READ")}
 
 
-def kept(policy: dict[tuple[str, str], int], of: str, class_: str) -> int:
+def kept(policies: dict[tuple[str, str], Policy], of: str, class_: str) -> int:
     """How long the shipper keeps a statement."""
     record = Record(
         server="main", at=datetime.now(UTC), session_id="s", line_num=1, kind="statement", pid=1, role="r", tenant=of,
         person="", ground="", database=None, address=None, application=None, tag="", vxid=None, class_=class_,
     )  # fmt: skip
-    return Keeping(policy).days(record)
+    return Keeping({scope: policy.days for scope, policy in policies.items()}).days(record)
 
 
 CLASSES = ("READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
@@ -132,7 +135,15 @@ def test_where_nobody_says_anything_nothing_is_written() -> None:
 def test_servers_that_agree_need_no_policy_for_each_tenant() -> None:
     said = {"days": 90, "classes": {"READ": 7}}
     found = wanted([server(auditRetention=said), server("b", auditRetention=said)], [tenant(), tenant("beta")])
-    assert found == {("", ""): 90, ("", "READ"): 7}
+    assert {scope: policy.days for scope, policy in found.items()} == {("", ""): 90, ("", "READ"): 7}
+
+
+def test_the_archive_comes_first_where_one_server_says_so() -> None:
+    found = wanted([server(), server("b", auditRetention={"archiveFirst": True})], [tenant()])
+    assert found == {("", ""): Policy(400, archive=True, managed=True)}
+    outside = replace(partition(30), archive_allows=False)
+    assert due([outside], clocks(date(2027, 1, 1))) == []
+    assert unexported([outside, partition(30)], clocks(date(2027, 1, 1))) == [outside]
 
 
 def test_the_verdict_names_what_stays_and_the_remedy() -> None:
@@ -143,6 +154,7 @@ def test_the_verdict_names_what_stays_and_the_remedy() -> None:
     status, reason, message = verdict(Outcome([], held), at)
     assert (status, reason) == (False, Reason.HELD_BY_QUERY)
     assert "record_20260101_3 and 2 more" in message
-    status, reason, message = verdict(Outcome([], [], held), at)
+    assert verdict(Outcome([], [], held), at)[:2] == (False, Reason.NOT_ARCHIVED)
+    status, reason, message = verdict(Outcome([], [], [], held), at)
     assert (status, reason) == (False, Reason.CLOCKS_DISAGREE)
     assert "set the clocks right" in message

@@ -8,7 +8,18 @@ from datetime import datetime
 import psycopg
 from psycopg import errors
 
-from vaultbrix.domain.retention import Changes, Clocks, Dropped, Outcome, Partition, Policy, Scope, disagreement, due
+from vaultbrix.domain.retention import (
+    Changes,
+    Clocks,
+    Dropped,
+    Outcome,
+    Partition,
+    Policy,
+    Scope,
+    disagreement,
+    due,
+    unexported,
+)
 
 # What a query holds is tried again, so often in all: a query holds all partitions or none. A try waits half a second
 # at most, and holds up others for no longer.
@@ -32,18 +43,19 @@ class Kept:
 
 async def policies(connection: psycopg.AsyncConnection) -> dict[Scope, Policy]:
     """By tenant and class. Raises psycopg.Error, as all here."""
-    cursor = await connection.execute("SELECT tenant, class, days, managed FROM audit.retention ORDER BY 1, 2")
-    return {(tenant, class_): Policy(days, managed) for tenant, class_, days, managed in await cursor.fetchall()}
+    cursor = await connection.execute("SELECT tenant, class, days, archive, managed FROM audit.retention ORDER BY 1, 2")
+    return {(tenant, class_): Policy(*policy) for tenant, class_, *policy in await cursor.fetchall()}
 
 
-async def change(connection: psycopg.AsyncConnection, wanted: Changes, *, managed: bool) -> None:
+async def change(connection: psycopg.AsyncConnection, wanted: Changes) -> None:
     """Write policies; the store notes each change with the old days and the new."""
     async with connection.transaction():
-        for (tenant, class_), days in sorted(wanted.put.items()):
+        for (tenant, class_), policy in sorted(wanted.put.items()):
             await connection.execute(
-                "INSERT INTO audit.retention AS r (tenant, class, days, managed) VALUES (%s, %s, %s, %s)"
-                " ON CONFLICT (tenant, class) DO UPDATE SET days = excluded.days, managed = excluded.managed",
-                [tenant, class_, days, managed],
+                "INSERT INTO audit.retention AS r (tenant, class, days, archive, managed)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (tenant, class) DO UPDATE"
+                " SET days = excluded.days, archive = excluded.archive, managed = excluded.managed",
+                [tenant, class_, policy.days, policy.archive, policy.managed],
             )
         for tenant, class_ in sorted(wanted.remove):
             await connection.execute("DELETE FROM audit.retention WHERE tenant = %s AND class = %s", [tenant, class_])
@@ -51,7 +63,7 @@ async def change(connection: psycopg.AsyncConnection, wanted: Changes, *, manage
 
 async def kept(connection: psycopg.AsyncConnection, here: datetime) -> Kept:
     """Partitions and clocks; ``here`` is this process's clock."""
-    cursor = await connection.execute("SELECT name, day, keep, divided, bytes FROM audit.kept()")
+    cursor = await connection.execute("SELECT name, day, keep, divided, bytes, archive_allows FROM audit.kept()")
     partitions = [Partition(*row) for row in await cursor.fetchall()]
     cursor = await connection.execute("SELECT store, newest FROM audit.clocks()")
     row = await cursor.fetchone()
@@ -62,11 +74,10 @@ async def kept(connection: psycopg.AsyncConnection, here: datetime) -> Kept:
 async def apply(connection: psycopg.AsyncConnection, here: datetime, *, really: bool = True) -> Outcome:
     """Drop what is due, each partition in a transaction of its own. Without ``really``, only say what is due."""
     found = await kept(connection, here)
-    waiting = disagreement(found.partitions, found.clocks)
+    quarantine = await _quarantine(connection, really)
+    rest = unexported(found.partitions, found.clocks), disagreement(found.partitions, found.clocks), quarantine
     if not really:
-        return Outcome(
-            [Dropped(partition, 0) for partition in found.due], (), waiting, await _quarantine(connection, really)
-        )
+        return Outcome([Dropped(partition, 0) for partition in found.due], (), *rest)
     gone: list[Dropped] = []
     held: list[Partition] = []
     attempts = _ATTEMPTS
@@ -80,7 +91,7 @@ async def apply(connection: psycopg.AsyncConnection, here: datetime, *, really: 
         else:
             gone.append(Dropped(partition, rows))
     await _drop_empty_days(connection)
-    return Outcome(gone, held, waiting, await _quarantine(connection, really))
+    return Outcome(gone, held, *rest)
 
 
 async def _drop(connection: psycopg.AsyncConnection, partition: Partition) -> int | None:

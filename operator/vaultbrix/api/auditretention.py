@@ -31,3 +31,12 @@ class AuditRetention(ApiModel):
         """Class → days; ``""`` is any class. Only what is said."""
         named: dict[str, int] = self.classes.dump()
         return named if self.days is None else {"": self.days, **named}
+
+
+class ServerAuditRetention(AuditRetention):
+    """What a PostgresServer says for its store, too."""
+
+    archive_first: bool = Field(
+        default=False,
+        description="Whether records are dropped only once they are in the archive (docs/audit-archive.md).",
+    )

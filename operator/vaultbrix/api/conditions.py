@@ -106,6 +106,7 @@ class Reason(StrEnum):
     LOG_UNREADABLE = "LogUnreadable"
     LOG_DISK_FILLING = "LogDiskFilling"
     HELD_BY_QUERY = "HeldByQuery"
+    NOT_ARCHIVED = "NotArchived"
     CLOCKS_DISAGREE = "ClocksDisagree"
     # DDLApproval
     PARSED = "Parsed"

@@ -70,11 +70,10 @@ def ship(
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
     from vaultbrix.api.meta import parse_duration  # noqa: PLC0415
-    from vaultbrix.audit.metrics import ShipperMetrics  # noqa: PLC0415
+    from vaultbrix.audit.metrics import serving  # noqa: PLC0415
     from vaultbrix.audit.monitor import Monitor  # noqa: PLC0415
     from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
-    from vaultbrix.cli.process import run  # noqa: PLC0415
-    from vaultbrix.edge.metrics import serving  # noqa: PLC0415
+    from vaultbrix.cli.process import configure_logging, run  # noqa: PLC0415
 
     try:
         target, signer = _Store(store).target(), _Store(store).signer()
@@ -89,8 +88,6 @@ def ship(
     monitor = Monitor(server, log_directory, flow_file=flow, anchor_file=anchor_file)
     shipper = Shipper(Source(server, log_directory, grants, keep or None), target, signer, monitor)
 
-    async def main() -> None:
-        async with serving(metrics_port, ShipperMetrics(monitor), address=metrics_address):
-            await shipper.run()
-
-    run(main())
+    configure_logging()
+    with serving(metrics_port, monitor, metrics_address):
+        run(shipper.run())

@@ -1,7 +1,6 @@
 """``vaultbrix audit export``: whole days of the store as Parquet files with a signed manifest."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli.output import say, warn
+from vaultbrix.cli.auditstore import fail, reading
+from vaultbrix.cli.output import say
 
 if TYPE_CHECKING:
     from vaultbrix.audit.archive.export import Done, Progress
@@ -34,48 +34,41 @@ def export(
     try:
         import pyarrow  # noqa: F401, PLC0415
     except ImportError:
-        raise _fail("pyarrow is not installed", "install it with: pip install 'vaultbrix[archive]'", 2) from None
-    import psycopg  # noqa: PLC0415
-
+        fail("pyarrow is not installed", "install it with: pip install 'vaultbrix[archive]'", code=2)
+    from vaultbrix.audit.archive import store  # noqa: PLC0415
     from vaultbrix.audit.archive.export import Exporter, ExportError, Options  # noqa: PLC0415
     from vaultbrix.audit.archive.place import BadPlace, Place  # noqa: PLC0415
-    from vaultbrix.audit.archive.store import first_day, prepare  # noqa: PLC0415
 
     if again and not day:
-        raise _fail("--again: needs --day", "name the days that are to be exported anew", 2)
+        fail("--again: needs --day", "name the days that are to be exported anew", code=2)
     days, signer = _days(day or []), _signer(key)
     try:
         place = Place(url)
-        with psycopg.connect(
-            dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-export", autocommit=True
-        ) as link:
-            if not prepare(link):
-                raise _fail("another export of this store is running", "wait for it to end", 1)
+        with reading() as link, _bar() as progress:
+            if not store.permitted(link):
+                fail("the login may not export", "connect as a login of group audit_export")
+            if not store.alone(link):
+                fail("another export of this store is running", "wait for it to end")
             now = datetime.now(UTC)
-            begun = first_day(link)
+            begun = store.first_day(link)
             if not days and begun is not None:
                 days = [begun + timedelta(days=n) for n in range((now.date() - begun).days)]
-            options = Options(again, frozenset(without or []))
-            with _bar() as progress:
-                exporter = Exporter(link, place, signer, progress)
-                for wanted in days:
-                    _tell(exporter.export(wanted, options, now=now))
+            exporter = Exporter(link, place, signer, progress)
+            for wanted in days:
+                _tell(exporter.export(wanted, Options(again, frozenset(without or [])), now=now))
     except BadPlace as error:
-        raise _fail(f"URL: {error}", "", 2) from None
+        fail(f"URL: {error.args[0]}", error.args[1], code=2)
     except ExportError as error:
-        raise _fail(str(error), "", 1) from None
-    except psycopg.Error as error:
-        remedy = "set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; the login needs group audit_export"
-        raise _fail(f"audit store: {str(error).strip()}", remedy, 1) from None
+        fail(str(error.args[0]), error.args[1])
     except OSError as error:
-        raise _fail(f"{url}: {error}", "what was written of the day is gone on with next time", 1) from None
+        fail(f"{url}: {error}", "check the place and its credentials; the next export goes on where this one ended")
 
 
 def _days(texts: list[str]) -> list[date]:
     try:
         return sorted({date.fromisoformat(text) for text in texts})
     except ValueError as error:
-        raise _fail(f"--day: {error}", "write YYYY-MM-DD", 2) from None
+        fail(f"--day: {error}", "write YYYY-MM-DD", code=2)
 
 
 def _signer(key: Path) -> "Signer":
@@ -84,7 +77,7 @@ def _signer(key: Path) -> "Signer":
     try:
         return Signer(key.read_bytes())
     except (OSError, ValueError, TypeError) as error:
-        raise _fail(f"--key: {error}", "make one with: openssl genpkey -algorithm ed25519 -out export.key", 2) from None
+        fail(f"--key: {error}", "make one with: openssl genpkey -algorithm ed25519 -out export.key", code=2)
 
 
 @contextlib.contextmanager
@@ -110,13 +103,6 @@ def _tell(done: "Done") -> None:
     else:
         said = f"{done.rows} rows  {done.bytes / 1e6:.1f} MB  manifest {done.manifest}"
         say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{said}")
-
-
-def _fail(what: str, remedy: str, code: int) -> typer.Exit:
-    warn(f"error: {what}")
-    if remedy:
-        warn(f"       {remedy}")
-    return typer.Exit(code)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from vaultbrix.audit.erasure import Erased, Place
-    from vaultbrix.domain.retention import Partition, Scope
+    from vaultbrix.domain.retention import Partition, Policy, Scope
 
 T = TypeVar("T")
 
@@ -91,9 +91,15 @@ def show_retention() -> None:
         found, stored = await auditretention.policies(link), await auditretention.kept(link, datetime.now(UTC))
         show(
             table(
-                ("TENANT", "CLASS", "DAYS", "SET BY"),
+                ("TENANT", "CLASS", "DAYS", "SET BY", "ARCHIVE"),
                 (
-                    (tenant or "any", class_ or "any", policy.days, "operator" if policy.managed else "hand")
+                    (
+                        tenant or "any",
+                        class_ or "any",
+                        policy.days,
+                        "operator" if policy.managed else "hand",
+                        "first" if policy.archive else "",
+                    )
                     for (tenant, class_), policy in found.items()
                 ),
             )
@@ -114,9 +120,14 @@ def set_retention(
     days: Annotated[int, typer.Option(min=1, max=36500, help="How many days records are kept.")],
     tenant: Tenant = "",
     class_: Class = "",
+    archive_first: Annotated[
+        bool, typer.Option("--archive-first", help="Drop records, of whatever policy, only once they are exported.")
+    ] = False,
 ) -> None:
     """Keep records for so many days from now on. Those that are stored keep the days they were stored with."""
-    _change((tenant, class_), days)
+    from vaultbrix.domain.retention import Policy  # noqa: PLC0415
+
+    _change((tenant, class_), Policy(days, archive=archive_first))
     say(f"{days} days hold for records that are stored from half a minute on")
 
 
@@ -126,7 +137,7 @@ def remove_retention(tenant: Tenant = "", class_: Class = "") -> None:
     _change((tenant, class_), None)
 
 
-def _change(scope: "Scope", days: int | None) -> None:
+def _change(scope: "Scope", policy: "Policy | None") -> None:
     from vaultbrix.adapters import auditretention  # noqa: PLC0415
     from vaultbrix.domain.retention import Changes  # noqa: PLC0415
 
@@ -140,11 +151,11 @@ def _change(scope: "Scope", days: int | None) -> None:
         if found is not None and found.managed:
             warn("error: the operator wrote this policy; change spec.auditRetention of the Tenant or PostgresServer")
             raise typer.Exit(1)
-        if days is None and found is None:
+        if policy is None and found is None:
             warn("error: there is no such policy; see: vaultbrix audit retention show")
             raise typer.Exit(1)
-        wanted = Changes({}, frozenset((scope,))) if days is None else Changes({scope: days}, frozenset())
-        await auditretention.change(link, wanted, managed=False)
+        wanted = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
+        await auditretention.change(link, wanted)
 
     _connected(work)
 
@@ -166,13 +177,15 @@ def apply_retention(
             )
         if done.quarantine:
             say(f"{'due' if dry_run else 'erased'}: {done.quarantine} quarantined lines")
+        for partition in done.unexported:
+            warn(f"not in the archive: {_partition(partition)}; run: vaultbrix audit export")
         for partition in done.waiting:
             warn(f"not yet: {_partition(partition)}: the store's clock or its newest record has not come that far")
         for partition in done.held:
             warn(f"held by a query: {_partition(partition)}; try again")
-        if not (done.dropped or done.waiting or done.held or done.quarantine):
+        if not (done.dropped or done.unexported or done.waiting or done.held or done.quarantine):
             say("nothing is due")
-        return 1 if done.held else 0
+        return 1 if done.held or done.unexported else 0
 
     raise typer.Exit(_connected(work))
 

@@ -46,7 +46,7 @@ class Retention:
         try:
             async with connect(await audit_manager_target(context.kube, server)) as connection:
                 stored = await auditretention.policies(connection)
-                await auditretention.change(connection, changes(wanted(servers, tenants), stored), managed=True)
+                await auditretention.change(connection, changes(wanted(servers, tenants), stored))
                 if name in self._asked:
                     outcome = await auditretention.apply(connection, now)
                     for gone in outcome.dropped:

@@ -20,13 +20,14 @@ DEFAULT_DAYS = 400
 
 @dataclass(frozen=True)
 class Policy:
-    """Days to keep, and whether the operator wrote them, from a manifest."""
+    """Days to keep; whether partitions, of any policy, wait for the archive; and whether the operator wrote it."""
 
     days: int
+    archive: bool = False
     managed: bool = False
 
 
-def wanted(servers: Iterable[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, int]:
+def wanted(servers: Sequence[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, Policy]:
     """The policies of one store, for its servers and the tenants on them.
 
     What a server says holds for records of its tenants that do not say, and of no tenant. Where servers differ, the
@@ -49,7 +50,10 @@ def wanted(servers: Iterable[PostgresServer], tenants: Iterable[Tenant]) -> dict
         found.update(
             {(f"{tenant.metadata.namespace}/{tenant.metadata.name}", name): days for name, days in said.items()}
         )
-    return found
+    archive = any(s.spec.audit_retention and s.spec.audit_retention.archive_first for s in servers)
+    if archive:
+        found.setdefault(("", ""), DEFAULT_DAYS)
+    return {scope: Policy(days, archive=archive and scope == ("", ""), managed=True) for scope, days in found.items()}
 
 
 def _said(retention: AuditRetention | None) -> dict[str, int]:
@@ -60,27 +64,31 @@ def _said(retention: AuditRetention | None) -> dict[str, int]:
 class Changes:
     """What to do to the store's policies."""
 
-    put: dict[Scope, int]
+    put: dict[Scope, Policy]
     remove: frozenset[Scope]
 
 
-def changes(wanted: Mapping[Scope, int], stored: Mapping[Scope, Policy]) -> Changes:
+def changes(wanted: Mapping[Scope, Policy], stored: Mapping[Scope, Policy]) -> Changes:
     """From what is stored to what manifests ask for. What was set by hand stays, unless a manifest says otherwise."""
     return Changes(
-        {scope: days for scope, days in wanted.items() if stored.get(scope) != Policy(days, managed=True)},
+        {scope: policy for scope, policy in wanted.items() if stored.get(scope) != policy},
         frozenset(scope for scope, policy in stored.items() if policy.managed and scope not in wanted),
     )
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Records of one day (UTC) that are kept so many days. ``divided`` False: all of the day's, the longest counts."""
+    """Records of one day (UTC) that are kept so many days. ``divided`` False: all of the day's, the longest counts.
+
+    ``archive_allows`` False: it has to be exported first.
+    """
 
     name: str
     day: date
     keep: int
     divided: bool
     bytes: int
+    archive_allows: bool = True
 
     @property
     def due(self) -> date:
@@ -109,13 +117,19 @@ def due(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
     today = clocks.agreed
     if today is None:
         return []
-    return sorted((p for p in partitions if p.due <= today), key=lambda p: (p.day, p.keep))
+    return sorted((p for p in partitions if p.due <= today and p.archive_allows), key=lambda p: (p.day, p.keep))
+
+
+def unexported(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
+    """What would be due, but is not in the archive."""
+    today = clocks.agreed
+    return [] if today is None else [p for p in partitions if p.due <= today and not p.archive_allows]
 
 
 def disagreement(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
     """What would be due by this process's clock, but not by the others."""
-    ready = due(partitions, clocks)
-    return [p for p in partitions if p.due <= clocks.here.astimezone(UTC).date() and p not in ready]
+    today, here = clocks.agreed, clocks.here.astimezone(UTC).date()
+    return [p for p in partitions if p.due <= here and (today is None or p.due > today)]
 
 
 @dataclass(frozen=True)
@@ -128,10 +142,14 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``apply`` did. ``held`` stay because queries held them, ``waiting`` because clocks do not agree on them."""
+    """What a run did. Of what is due, ``held`` stay because queries held them, ``unexported`` for the archive's sake.
+
+    ``waiting`` are due by this process's clock alone. ``quarantine`` counts lines that were erased.
+    """
 
     dropped: Sequence[Dropped] = ()
     held: Sequence[Partition] = ()
+    unexported: Sequence[Partition] = ()
     waiting: Sequence[Partition] = ()
     quarantine: int = 0
 
@@ -144,6 +162,9 @@ def verdict(outcome: Outcome, at: datetime) -> Verdict:
             " or end the query and run: vaultbrix audit retention apply"
         )
         return False, Reason.HELD_BY_QUERY, message
+    if outcome.unexported:
+        message = f"due, but not in the archive: {_names(outcome.unexported)}; run: vaultbrix audit export"
+        return False, Reason.NOT_ARCHIVED, message
     if outcome.waiting:
         message = (
             f"due by the operator's clock, but not by the store's or by its newest record: {_names(outcome.waiting)};"

@@ -34,14 +34,15 @@ class Report:
     """What a check found. Without findings, every row of the set is as it was sealed.
 
     ``redacted``: rows (server, batch, part, leaf_index) whose content is erased; each needs a sealed event of kind
-    'redacted' that covers it. ``absent``: parts of the day that were dropped before the export. ``unsealed``: rows from
+    'redacted' that covers it. ``absent``: parts of the day that retention had dropped before the
+    export; each needs a sealed event of kind 'expired'. ``unsealed``: rows from
     before records were sealed, about which nothing can be said. ``begins`` and ``ends``: each server's chain.
     """
 
     manifest: Manifest | None
     findings: list[Finding] = field(default_factory=list)
     redacted: set[tuple[str, int, str, int]] = field(default_factory=set)
-    absent: set[str] = field(default_factory=set)
+    absent: set[Key] = field(default_factory=set)
     unsealed: int = 0
     rows: int = 0
     batches: int = 0
@@ -195,11 +196,14 @@ def _check_rows(
         span = said.servers.get(server)
         if span is None:
             continue
-        if name in there and span.after < batch <= span.upto:
-            expected[key] = part
-        elif name.startswith(day) and name not in there:
-            report.absent.add(name)
-        elif not name.startswith("record ") and span.first <= batch <= span.last:
+        if not name.startswith("record "):
+            held = span.first <= batch <= span.last
+        elif name.startswith(day) and (name not in there or batch <= said.dropped.get(name, {}).get(server, 0)):
+            report.absent.add(key)
+            held = False
+        else:
+            held = name in there and span.after < batch <= span.upto
+        if held:
             expected[key] = part
     leaves, miscounted = Leaves(expected), []
     for file in said.files:

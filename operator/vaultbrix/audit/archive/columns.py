@@ -109,7 +109,7 @@ _SEAL = _names(rows.SEAL)
 RECORD = Table("record", (*_names(rows.RECORD), *_SEAL, "redaction"), _names(rows.RECORD))
 GAP = Table("gap", (*_names(rows.GAP), *_SEAL), _names(rows.GAP))
 QUARANTINE = Table("quarantine", (*_names(rows.QUARANTINE), *_SEAL, "redaction"), _names(rows.QUARANTINE))
-EVENT = Table("event", ("server", *_names(rows.EVENT), *_SEAL), _names(rows.EVENT))
+EVENT = Table("event", ("server", *_names(rows.EVENT), *_SEAL, "redaction"), _names(rows.EVENT))
 BATCH = Table(
     "batch",
     _names("server, batch, sealed_at, file, start, stop, parts, previous, root, signer, signature"),

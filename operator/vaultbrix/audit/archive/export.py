@@ -24,6 +24,7 @@ from vaultbrix.audit.archive.leaves import Key, Leaves
 from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, BadManifest, File, Manifest, Span
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.seal import Part, Signer, identity
+from vaultbrix.audit.sealing import record_part
 
 # Random bytes do not compress, and no two are the same.
 _RANDOM = frozenset({"salt", "leaf", "previous", "root", "signature"})
@@ -34,7 +35,7 @@ Progress = Callable[[date, int, int], None]
 
 
 class ExportError(Exception):
-    """The day was not exported; says why and what to do."""
+    """The day was not exported: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a day. ``manifest`` is its sha256 (hex); without one nothing was written, and ``why`` says why."""
+    """What became of a day: ``manifest`` is its sha256 (hex); without one nothing was written, and ``why`` says why.
+
+    ``rows`` are those of records.
+    """
 
     day: date
     manifest: str = ""
@@ -70,6 +74,7 @@ class _Work:
     keeps: list[int]
     chains: dict[str, store.Sealed]
     unsealed: bool
+    dropped: dict[str, dict[str, int]]
     files: list[File] = field(default_factory=list)
 
 
@@ -93,10 +98,10 @@ class Exporter:
         before = {} if options.again else manifests.current(known)
         after = {s: max((m.servers[s].upto for m in before.values() if s in m.servers), default=0) for s in upto}
         work = self._plan(day, max((m.number for m in known.values()), default=0) + 1, after, upto, first=not before)
-        if options.again and (gone := {keep for m in known.values() for keep in m.keeps} - set(work.keeps)):
+        if options.again and (gone := _only_archived(known.values(), work)):
             raise ExportError(
-                f"{day}: records kept {', '.join(map(str, sorted(gone)))} days are in the archive only,"
-                " and exporting the day again would take them away"
+                f"{day}: the store has dropped what the archive holds of {', '.join(gone)}",
+                "leave out --again: exporting anew would lose it",
             )
         if not (work.pieces or work.unsealed or any(chain.last for chain in work.chains.values())):
             for name, found in before.items():
@@ -117,12 +122,14 @@ class Exporter:
             keeps=tuple(work.keeps),
             servers=spans,
             files=tuple(work.files),
+            dropped=work.dropped,
             replaces=tuple(sorted(known)) if options.again else (),
         )
         name = self._publish(made)
         self._note(name, made)
         self._tidy(day)
-        return Done(day, name, "", made.number, sum(f.rows for f in made.files), sum(f.bytes for f in made.files))
+        records = sum(file.rows for file in made.files if file.table == RECORD.name)
+        return Done(day, name, "", made.number, records, sum(file.bytes for file in made.files))
 
     def _known(self, day: date) -> dict[str, Manifest]:
         """The day's manifests that are in the archive, by hash."""
@@ -138,20 +145,23 @@ class Exporter:
                 )
             except (BadManifest, FileNotFoundError) as error:
                 raise ExportError(
-                    f"{self._place.url}/{folder}/{NAME}: {error}; export with the key that the archive was begun with,"
-                    " or to another URL"
+                    f"{self._place.url}/{folder}/{NAME}: {error}",
+                    "export with the key that the archive was begun with, or to another URL",
                 ) from None
         return found
 
     def _plan(self, day: date, number: int, after: Mapping[str, int], upto: Mapping[str, int], *, first: bool) -> _Work:
         keeps = store.keeps(self._connection, day)
+        dropped = store.dropped(self._connection, day)
+        parts = plan.wanted(store.parts(self._connection, day, keeps), day, after, upto, dropped)
         return _Work(
             day,
             manifests.folder(day, number),
-            plan.pieces(store.parts(self._connection, day, keeps, after, upto), plan.MOST_ROWS),
+            plan.pieces(parts, plan.MOST_ROWS),
             keeps,
             {server: store.sealed_on(self._connection, server, day, after[server], upto[server]) for server in upto},
-            first and bool(keeps) and store.unsealed(self._connection, day) > 0,
+            first and bool(keeps) and store.unsealed(self._connection, day),
+            dropped,
         )
 
     def _write(self, work: _Work, scratch: Path) -> None:
@@ -223,7 +233,7 @@ class Exporter:
                 leaves = _checked(table, name, file, expected)
             if leaves.findings:
                 raise ExportError(
-                    f"the store is not as it was sealed: {leaves.findings[0]}; run vaultbrix audit verify"
+                    f"the store is not as it was sealed: {leaves.findings[0]}", "run: vaultbrix audit verify"
                 )
         with path.open("rb") as file:
             size, hashed = hash_of(file)
@@ -260,6 +270,12 @@ class Exporter:
         current = {found.folder for found in manifests.current(self._known(day)).values()}
         for folder in set(self._place.sets(day)) - current:
             self._place.delete_set(folder)
+
+
+def _only_archived(known: Iterable[Manifest], work: _Work) -> list[str]:
+    """Parts that are in the archive and, in whole or in part, in the store no more."""
+    archived = {record_part(work.day, keep): keep for found in known for keep in found.keeps}
+    return [part for part, keep in sorted(archived.items()) if keep not in work.keeps or part in work.dropped]
 
 
 def _checked(table: Table, name: str, file: BinaryIO, expected: dict[Key, Part]) -> Leaves:

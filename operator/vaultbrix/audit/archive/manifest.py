@@ -51,7 +51,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A day's set of files. ``number`` counts the day's sets from 1; those from 2 on hold what came late.
 
-    ``keeps``: days to keep of the partitions that are in it. ``replaces``: hashes (hex) of manifests that are void.
+    ``keeps``: days to keep of the partitions that are in it. ``dropped``: by part and server, the batch up to which
+    retention had dropped its rows. ``replaces``: hashes (hex) of manifests that are void.
     """
 
     format: str
@@ -62,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keeps: tuple[int, ...]
     servers: dict[str, Span]
     files: tuple[File, ...]
+    dropped: dict[str, dict[str, int]] = {}
     replaces: tuple[str, ...] = ()
 
     def encode(self) -> bytes:

@@ -19,7 +19,7 @@ _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 10, 60, 5
 
 
 class BadPlace(ValueError):
-    """The URL is none that an archive can be kept at; says what to write instead."""
+    """The URL is none that an archive can be kept at: what is wrong, and what to write instead."""
 
 
 class Place:
@@ -36,20 +36,20 @@ class Place:
         elif parts.scheme == "s3":
             if parts.username or parts.password or parts.query:
                 raise BadPlace(
-                    "the URL holds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+                    "it must hold no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
                 )
             if not parts.netloc:
-                raise BadPlace("name the bucket: s3://bucket/prefix")
+                raise BadPlace("no bucket is named", "write s3://bucket/prefix")
             self.filesystem = _s3(environment)
             self._base = PurePosixPath(parts.netloc + parts.path)
         else:
-            raise BadPlace(f"{parts.scheme}: is not known; write a folder's path or s3://bucket/prefix")
+            raise BadPlace(f"{parts.scheme}: is not known", "write a folder's path or s3://bucket/prefix")
 
     def path(self, name: str) -> str:
         """Of a file below the URL, as the file system names it."""
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise BadPlace(f"{name} is not below the archive's URL")
+            raise BadPlace(f"{name} is not below it", "check the manifest's key: no archive has such names")
         return str(self._base / relative)
 
     def open(self, name: str) -> BinaryIO:
@@ -135,7 +135,7 @@ def _s3(environment: Mapping[str, str]) -> pafs.FileSystem:
     if endpoint:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise BadPlace("AWS_ENDPOINT_URL must be http://host:port or https://host:port")
+            raise BadPlace("AWS_ENDPOINT_URL is no URL of a server", "write http://host:port or https://host:port")
         options = {"scheme": parts.scheme, "endpoint_override": parts.netloc}
     return pafs.S3FileSystem(
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",

@@ -63,3 +63,18 @@ def pieces(parts: Iterable[tuple[str, int, int, int]], most: int) -> list[Piece]
 def part_names(day: date, keeps: Iterable[int]) -> dict[str, int]:
     """Days to keep by name of part."""
     return {record_part(day, keep): keep for keep in keeps}
+
+
+def wanted(
+    parts: Iterable[tuple[str, int, int, int]],
+    day: date,
+    after: Mapping[str, int],
+    upto: Mapping[str, int],
+    dropped: Mapping[str, Mapping[str, int]],
+) -> list[tuple[str, int, int, int]]:
+    """Of a day's parts (server, keep, batch, leaves), those after < batch ≤ upto whose rows retention has left."""
+    return [
+        (server, keep, batch, leaves)
+        for server, keep, batch, leaves in parts
+        if max(after.get(server, 0), dropped.get(record_part(day, keep), {}).get(server, 0)) < batch <= upto[server]
+    ]

@@ -1,4 +1,7 @@
-"""What the store has for an export, and what it is told about one. Raises psycopg.Error."""
+"""What the store has for an export, and what it is told about one. Raises psycopg.Error.
+
+The connection must be opened with ``rows.SETTINGS``, and commit by itself.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +32,14 @@ class Sealed:
     head: bytes = b""
 
 
-def prepare(connection: psycopg.Connection) -> bool:
-    """Make the session give the text that is sealed. False when another export is running."""
-    for name, value in (("TimeZone", "UTC"), ("DateStyle", "ISO"), ("extra_float_digits", "1"), ("search_path", "")):
-        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+def permitted(connection: psycopg.Connection) -> bool:
+    """Whether the login may put exports on record."""
+    function = "audit.exported(date, int[], jsonb, bytea, jsonb)"
+    return bool(_one(connection, "SELECT has_function_privilege(%s, 'EXECUTE')", [function]))
+
+
+def alone(connection: psycopg.Connection) -> bool:
+    """Whether no other export of this store runs, as long as the session lasts."""
     return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", [_LOCK]))
 
 
@@ -62,9 +69,7 @@ def newest_after(connection: psycopg.Connection, servers: Sequence[str], day: da
 def keeps(connection: psycopg.Connection, day: date) -> list[int]:
     """Days to keep of the day's partitions that are there."""
     name = f"record_{day:%Y%m%d}"
-    kind = _one(
-        connection, "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)", [f"audit.{name}"]
-    )
+    kind = _kind(connection, name)
     if kind == "p":
         rows = connection.execute(
             "SELECT substr(c.relname, length(%s) + 2)::int FROM pg_catalog.pg_inherits i"
@@ -80,27 +85,37 @@ def keeps(connection: psycopg.Connection, day: date) -> list[int]:
     return [keep for (keep,) in rows.fetchall()]
 
 
-def parts(
-    connection: psycopg.Connection, day: date, keep: Sequence[int], after: Mapping[str, int], upto: Mapping[str, int]
-) -> list[tuple[str, int, int, int]]:
-    """(server, keep, batch, leaves) of the day's parts in batches after < n ≤ upto."""
+def parts(connection: psycopg.Connection, day: date, keep: Sequence[int]) -> list[tuple[str, int, int, int]]:
+    """(server, keep, batch, leaves) of the day's parts."""
     names = part_names(day, keep)
     rows = connection.execute(
         "SELECT server, part, batch, leaves FROM audit.part WHERE part = ANY(%s)", [list(names)]
     ).fetchall()
-    return [
-        (server, names[part], batch, leaves)
-        for server, part, batch, leaves in rows
-        if after.get(server, 0) < batch <= upto.get(server, 0)
-    ]
+    return [(server, names[part], batch, leaves) for server, part, batch, leaves in rows]
 
 
-def unsealed(connection: psycopg.Connection, day: date) -> int:
-    """How many of the day's rows are from before rows were sealed."""
-    found: int = _one(
-        connection, "SELECT count(*) FROM audit.record WHERE at >= %s AND at < %s AND batch IS NULL", _ends(day)
-    )
+def dropped(connection: psycopg.Connection, day: date) -> dict[str, dict[str, int]]:
+    """By part and server, the batch up to which retention has dropped the rows."""
+    rows = connection.execute(
+        "SELECT detail->>'part', detail->'through' FROM audit.event"
+        " WHERE kind = 'expired' AND starts_with(detail->>'part', %s) ORDER BY id",
+        [f"record {day.isoformat()} "],
+    ).fetchall()
+    found: dict[str, dict[str, int]] = {}
+    for part, through in rows:
+        known = found.setdefault(part, {})
+        for server, batch in through.items():
+            known[server] = max(batch, known.get(server, 0))
     return found
+
+
+def unsealed(connection: psycopg.Connection, day: date) -> bool:
+    """Whether rows of the day are from before rows were sealed; such days are not divided by what they keep."""
+    name = f"record_{day:%Y%m%d}"
+    if _kind(connection, name) != "r":
+        return False
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE batch IS NULL)").format(sql.Identifier("audit", name))
+    return bool(_one(connection, query, []))
 
 
 def sealed_on(connection: psycopg.Connection, server: str, day: date, after: int, upto: int) -> Sealed:
@@ -219,6 +234,13 @@ def _one(
 ) -> Any:
     row = connection.execute(query, parameters).fetchone()
     return row[0] if row else None
+
+
+def _kind(connection: psycopg.Connection, name: str) -> str | None:
+    found: str | None = _one(
+        connection, "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)", [f"audit.{name}"]
+    )
+    return found
 
 
 def _start(day: date) -> str:
