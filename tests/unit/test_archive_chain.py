@@ -32,9 +32,17 @@ def test_sets_that_follow_each_other_hold_in_any_order() -> None:
     ("sets", "place", "what"),
     [
         ([FIRST, THIRD], (3, 10), "batches 5 to 9 are in no set given"),
-        ([FIRST, of_day(2, Link(5, C), Link(9, B)), THIRD], (2, 5), "does not follow day=2026-12-01/set=1/manifest.json"),
+        (
+            [FIRST, of_day(2, Link(5, C), Link(9, B)), THIRD],
+            (2, 5),
+            "does not follow day=2026-12-01/set=1/manifest.json",
+        ),
     ],
 )
 def test_a_set_that_is_missing_or_exchanged_is_named(sets: list[Report], place: tuple[int, int], what: str) -> None:
     (finding,) = check_days(sets)
-    assert (finding.file, finding.batch, finding.what) == (f"day=2026-12-0{place[0]}/set=1/manifest.json", place[1], what)
+    assert (finding.file, finding.batch, finding.what) == (
+        f"day=2026-12-0{place[0]}/set=1/manifest.json",
+        place[1],
+        what,
+    )
