@@ -10,8 +10,8 @@ from tests.unit.builders import NOW, grant
 from tests.unit.test_records import TEXTS, line, quoted, session
 
 from vaultbrix.audit import intake
+from vaultbrix.audit.followed import Batch
 from vaultbrix.audit.intake import Intake, without
-from vaultbrix.audit.reader import Batch
 from vaultbrix.audit.records import parse, timestamp
 from vaultbrix.domain.grants import SLACK, AgentState, GrantRecord, Snapshot
 

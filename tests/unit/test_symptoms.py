@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaultbrix.audit.reader import DELETED, OVERWRITTEN, Gap
+from vaultbrix.audit.followed import DELETED, OVERWRITTEN, Gap
 from vaultbrix.audit.records import LogLine, record_of
 from vaultbrix.audit.room import Room
 from vaultbrix.audit.symptoms import Symptoms

@@ -13,11 +13,12 @@ import structlog
 from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import rows, store
+from vaultbrix.audit.followed import Batch
 from vaultbrix.audit.intake import Intake, without
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.numbers import Numbers
-from vaultbrix.audit.reader import Batch, LogDirectory
+from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.sealing import Content, Sealed, seal
