@@ -15,7 +15,7 @@ PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-1
 	libc6-dev make
 
 .PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-tools \
-	test-e2e lint generate bench bench-access bench-ddl soak cluster-up cluster-down
+	test-e2e lint generate bench bench-access bench-ddl bench-audit soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -86,6 +86,9 @@ bench-access: setup ## direct access alone: about half an hour, on a machine tha
 bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
+
+soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table
+	$(RUN)/pytest -s -q tests/integration/test_audit_campaign.py -m soak
 
 soak: setup ## long campaigns
 	hack/cluster/build.sh

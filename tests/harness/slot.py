@@ -54,6 +54,9 @@ def _end_leftovers(number: int) -> None:
     for kind, folder in (("link", links), ("netns", namespaces)):
         for found in (*folder.glob(f"vbx[a-z]{number}"), *folder.glob(f"vbx[a-z]{number}[a-z]*")):
             subprocess.run(["ip", kind, "del", found.name], check=False, capture_output=True)
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if (target := line.split()[1]).encode().startswith(str(TEMPORARY).encode() + mark):
+            subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
     for found in (*Path("/etc/netns").glob(f"vbx[a-z]{number}"), *TEMPORARY.glob(f"vaultbrix-test-{number}-*")):
         shutil.rmtree(found, ignore_errors=True)
 

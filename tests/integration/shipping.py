@@ -20,10 +20,10 @@ JANE = "jane@example.com"
 class Shipping:
     """The shipper of one database's log."""
 
-    def __init__(self, path: Path, database: Database) -> None:
+    def __init__(self, path: Path, database: Database, store: Store | None = None) -> None:
         self.database = database
         self.postgres = database.postgres
-        self.store = Store(path / "store", port=free_port())
+        self.store = store or Store(path / "store", port=free_port())
         self.path = path
         self.grants = path / "grants.json"
         self.shipper = self.another("shipper")

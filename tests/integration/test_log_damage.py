@@ -93,7 +93,7 @@ def line(message: str, number: int = 1, **fields: object) -> bytes:
         "message": message,
         **fields,
     }
-    return json.dumps(entry).encode() + b"\n"
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 
 
 def audit(statement: str) -> bytes:

@@ -40,6 +40,14 @@ GOOD = {
     "server": server("good-9", trustedCIDRs=["10.0.0.0/8", "fd00::/64"], limits={"maxTTL": "24h"}),
     "server with all limits": server("good-15", limits={"maxRulesPerTenant": 1, "minPrefixV4": 32, "minPrefixV6": 128}),
     "server with an echo": server("good-16", publicEndpoint={"host": "db.example.com", "port": 5433, "echoPort": 5434}),
+    "server that closes with its record": server("good-21", auditRequired=True, auditGrace="1m"),
+    "server with retention": server(
+        "good-18",
+        auditRetention={"days": 36500, "classes": {"READ": 1, "DDL": 3650}},
+        auditManagerSecretRef={"name": "manager", "namespace": TEAM},
+    ),
+    "tenant with retention": tenant(TEAM, "good-19", auditRetention={"days": 1}),
+    "tenant with retention of classes": tenant(TEAM, "good-20", auditRetention={"classes": {"MISC": 36500}}),
     "server without a store": changed(server("good-17"), auditSecretRef=None),
 }
 
@@ -94,6 +102,7 @@ BAD = {
         "spec.decision.verdict",
     ),
     "lock timeout of 0": (changed(APPROVAL, lockTimeout="0s"), "lockTimeout"),
+    "a minute of grace at least": (changed(SERVER, auditGrace="59s"), "auditGrace"),
     "TLS without CA": (changed(SERVER, tls={"mode": "verify-full"}), "caSecretRef"),
     "no TLS": (changed(SERVER, tls={"mode": "disable"}), "spec.tls.mode"),
     "namespace without selector": (changed(SERVER, podSelector=None), "podSelector"),
@@ -122,6 +131,22 @@ BAD = {
     "store's Secret without namespace": (
         changed(SERVER, auditSecretRef={"name": "reader"}),
         "auditSecretRef.namespace",
+    ),
+    "manager's Secret without name": (
+        changed(SERVER, auditManagerSecretRef={"namespace": TEAM}),
+        "auditManagerSecretRef.name",
+    ),
+    "retention of no day": (changed(SERVER, auditRetention={"days": 0}), "spec.auditRetention.days"),
+    "retention of more than a century": (changed(TENANT, auditRetention={"days": 36501}), "spec.auditRetention.days"),
+    "retention of half a day": (changed(TENANT, auditRetention={"days": 0.5}), "spec.auditRetention.days"),
+    "retention in words": (changed(TENANT, auditRetention={"days": "90d"}), "spec.auditRetention.days"),
+    "retention of a class that is none": (
+        changed(TENANT, auditRetention={"classes": {"SELECT": 5}}),
+        "spec.auditRetention.classes.SELECT",
+    ),
+    "retention of a class for no day": (
+        changed(TENANT, auditRetention={"classes": {"READ": 0}}),
+        "spec.auditRetention.classes.READ",
     ),
     "echo at no port": (
         changed(SERVER, publicEndpoint={"host": "db.example.com", "echoPort": 0}),

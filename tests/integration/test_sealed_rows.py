@@ -44,11 +44,11 @@ def link() -> Iterator[psycopg.Connection]:
 
 
 def back(link: psycopg.Connection, table: str, columns: str, lines: list[bytes]) -> list[bytes]:
-    """What PostgreSQL says of rows it was given, in their order."""
+    """What PostgreSQL says of rows it was given."""
     with link.cursor() as cursor:
         with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:  # type: ignore[arg-type]
             copy.write(b"".join(line + b"\n" for line in lines))
-        with cursor.copy(f"COPY (SELECT {columns} FROM {table} ORDER BY ctid) TO STDOUT") as copy:  # type: ignore[arg-type]
+        with cursor.copy(f"COPY (SELECT {columns} FROM {table}) TO STDOUT") as copy:  # type: ignore[arg-type]
             found = b"".join(bytes(block) for block in copy)
     link.rollback()
     return found.split(b"\n")[:-1]
@@ -96,7 +96,7 @@ def test_a_record_comes_back_as_the_line_that_was_sealed(link: psycopg.Connectio
             lines.append(rows.record_line(record))
         except MalformedLine:
             assert record.duration_ms is not None
-    assert back(link, "copied", rows.RECORD, lines) == lines
+    assert sorted(back(link, "copied", rows.RECORD, lines)) == sorted(lines)
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,7 +12,7 @@ from tests.integration.database import directory, free_port
 from tests.integration.sealed import HOSTILE, Sealing, check, days, record, verifier, write
 
 from vaultbrix.audit.evidence import Anchor, Fault
-from vaultbrix.audit.reader import Gap
+from vaultbrix.audit.followed import Gap
 from vaultbrix.audit.seal import new_key
 from vaultbrix.audit.sealing import Quarantined
 
@@ -264,6 +264,18 @@ def test_the_command_tells_an_auditor(sealed: Store, keys: Path, tmp_path: Path)
     assert (bad.returncode, bad.stdout.splitlines()[-1]) == (1, "first bad batch: 3 of server main"), bad
     assert run(sealed, "verify", "--keys", keys, "--day", f"{days(2)[1]:%Y-%m-%d}").returncode == 0
     assert sealed.query("SELECT kind, actor FROM audit.event ORDER BY id") == [("verified", "auditor")] * 3
+
+
+def test_anchors_are_kept_as_files_of_their_own(sealed: Store, keys: Path, tmp_path: Path) -> None:
+    place = tmp_path / "anchors"
+    assert run(sealed, "anchor", "--to", place).returncode == 0
+    Sealing(sealed, "main").batch([record("main", 99)])
+    assert run(sealed, "anchor", "--to", place).returncode == 0
+    assert len(list(place.iterdir())) == 3
+    assert run(sealed, "verify", "--keys", keys, "--anchor", place).returncode == 0
+    forge(sealed, key=sealed.signing_key)
+    bad = run(sealed, "verify", "--keys", keys, "--anchor", place)
+    assert (bad.returncode, "AnchorDiffers" in bad.stdout) == (1, True), bad
 
 
 @pytest.mark.parametrize("number", [21, 26, 27])

@@ -192,10 +192,13 @@ def test_each_user_reaches_its_own_files_and_no_others(site: Site) -> None:
     agent, shipper = AGENT.value("User"), SHIPPER.value("User")
     log = next(machine.file("/var/log/vaultbrix").glob("*.json"))
     hba, grants = machine.file("/etc/vaultbrix/hba/pg_hba.conf"), machine.file("/var/lib/vaultbrix/grants.json")
+    flow = machine.file("/var/lib/vaultbrix-audit/flow.json")
     wait_for("the agent has written both", lambda: grants.exists() and "VAULTBRIX" in hba.read_text())
+    wait_for("the shipper has written its own", flow.exists)
     reads = {
         log: {shipper},
         grants: {agent, shipper},
+        flow: {agent, shipper},
         hba: {agent, "postgres"},
         machine.kubeconfig: {agent},
         machine.store / "password": {shipper},
@@ -207,6 +210,7 @@ def test_each_user_reaches_its_own_files_and_no_others(site: Site) -> None:
         for folder in (hba.parent, grants.parent):
             assert not machine.as_user(user, "touch", str(folder / "new")), f"{user} writes to {folder}"
     assert not machine.as_user(shipper, "touch", str(log.parent / "new"))
+    assert not machine.as_user(agent, "touch", str(flow.parent / "new"))
     assert machine.as_user(agent, "touch", str(hba))
 
 

@@ -74,7 +74,9 @@ def test_a_partition_is_early_until_its_last_record_is_old_enough(part: str, at:
 
 
 def test_places_come_from_what_query_prints() -> None:
-    text = '{"session_id": "6b0.1", "line_num": 3, "statement": "SELECT 1"}\n\n{"server": "b", "session_id": "x", "line_num": 1}'
+    text = (
+        '{"session_id": "6b0.1", "line_num": 3, "statement": ""}\n\n{"server": "b", "session_id": "x", "line_num": 1}'
+    )
     assert places(text, "a") == [Place("a", "6b0.1", 3), Place("b", "x", 1)]
     for wrong in ("[]", "no", '{"session_id": "a"}', '{"session_id": "a", "line_num": "1"}'):
         with pytest.raises(ValueError, match="line 2"):

@@ -1,21 +1,22 @@
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultbrix.audit import reader
-from vaultbrix.audit.reader import Batch, LogDirectory, Position
+from vaultbrix.audit import followed, logfile, reader
+from vaultbrix.audit.followed import Batch, Position
+from vaultbrix.audit.reader import LogDirectory
 
 FIRST, SECOND, THIRD = "pg-20261201-1.json", "pg-20261201-2.json", "pg-20261201-3.json"
 
 
 class Follower:
-    """Reads batch after batch as the shipper does, and starts anew when asked to."""
+    """Reads batch after batch as the shipper does, and starts anew when asked to. Its clock moves as told."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.now = 1000.0
         self.positions: dict[str, Position] = {}
         self.lines: list[tuple[str, int, bytes]] = []
         self.torn: list[tuple[str, int, bytes]] = []
@@ -24,28 +25,38 @@ class Follower:
 
     def restart(self) -> None:
         """A process that knows only what is stored."""
-        self.log = LogDirectory(self.directory, self.positions)
+        self.log = LogDirectory(self.directory, lambda: self.now)
+        self.log.resume(self.positions)
 
-    def poll(self) -> None:
-        """All there is now."""
+    def poll(self, after: float = 5.0) -> None:
+        """All there is so many seconds later."""
+        self.now += after
         while (batch := self.log.read()) is not None:
             self.take(batch)
+        self.mark()
 
     def take(self, batch: Batch) -> None:
-        assert batch.position != self.positions.get(batch.file)
+        """Store it."""
         self.log.stored(batch)
-        self.positions = dict(self.log.positions)
+        if batch.position is None:
+            self.positions.pop(batch.file, None)
+        else:
+            self.positions[batch.file] = batch.position
         self.lines += [(batch.file, position, line) for position, line in batch.lines]
-        self.torn += [(batch.file, position, line) for position, line in batch.torn]
+        self.torn += [(batch.file, position, line) for position, line, _ in batch.damaged]
         self.gaps += [(gap.file, gap.position) for gap in batch.gaps]
+        self.mark()
+
+    def mark(self) -> None:
+        """Store which files are complete or gone."""
+        completed, forgotten = self.log.marks()
+        self.positions.update(completed)
+        for name in forgotten:
+            self.positions.pop(name, None)
+        self.log.marked()
 
     def texts(self) -> list[bytes]:
         return [line for _, _, line in self.lines]
-
-
-@pytest.fixture(autouse=True)
-def _left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -56,12 +67,6 @@ def follower(tmp_path: Path) -> Follower:
 def append(directory: Path, name: str, content: bytes) -> None:
     with (directory / name).open("ab") as file:
         file.write(content)
-    # Every write is later than the one before, however coarse the file system's times are.
-    _times[0] += 1
-    os.utime(directory / name, (_times[0], _times[0]))
-
-
-_times = [1_700_000_000]
 
 
 def test_an_empty_directory_holds_nothing(follower: Follower) -> None:
@@ -152,9 +157,10 @@ def test_a_file_overwritten_far_behind_the_position_shows_in_the_bytes_before_it
     assert follower.texts()[-1] == b"new"
 
 
-def test_a_deleted_file_is_a_gap(follower: Follower) -> None:
+def test_a_file_deleted_while_nobody_read_is_a_gap(follower: Follower) -> None:
     append(follower.directory, FIRST, b"one\n")
     follower.poll()
+    follower.restart()
     (follower.directory / FIRST).unlink()
     append(follower.directory, THIRD, b"three\n")
     follower.poll()
@@ -162,14 +168,94 @@ def test_a_deleted_file_is_a_gap(follower: Follower) -> None:
     assert follower.texts() == [b"one", b"three"]
 
 
-def test_a_file_that_the_writer_had_left_may_be_deleted(follower: Follower) -> None:
+def test_a_file_deleted_while_it_is_followed_is_read_to_its_end_and_beyond(follower: Follower) -> None:
+    with (follower.directory / FIRST).open("ab", buffering=0) as written:
+        written.write(b"one\n")
+        follower.poll()
+        written.write(b"two\n")
+        (follower.directory / FIRST).unlink()
+        follower.poll()
+        written.write(b"three\n")
+        append(follower.directory, SECOND, b"next\n")
+        follower.poll()
+    assert sorted(follower.texts()) == [b"next", b"one", b"three", b"two"]
+    append(follower.directory, SECOND, b"more\n")
+    follower.poll(reader.WATCHED_SECONDS)
+    follower.poll()
+    assert follower.gaps == []
+    assert list(follower.positions) == [SECOND]
+
+
+def test_a_file_that_the_writer_had_left_may_be_deleted_at_any_time(follower: Follower) -> None:
     append(follower.directory, FIRST, b"one\n")
+    follower.poll()
     append(follower.directory, SECOND, b"two\n")
     follower.poll()
+    assert follower.positions[FIRST].complete
+    assert not follower.positions[SECOND].complete
+    follower.restart()
     (follower.directory / FIRST).unlink()
     follower.poll()
     assert follower.gaps == []
     assert list(follower.positions) == [SECOND]
+
+
+def test_an_empty_directory_loses_nothing_by_itself(follower: Follower) -> None:
+    append(follower.directory, FIRST, b"one\n")
+    follower.poll()
+    follower.restart()
+    (follower.directory / FIRST).rename(follower.directory / "elsewhere")
+    follower.poll()
+    assert follower.gaps == []
+    assert "log_destination must hold jsonlog" in follower.log.problems[0].message
+    (follower.directory / "elsewhere").rename(follower.directory / FIRST)
+    append(follower.directory, FIRST, b"two\n")
+    follower.poll()
+    assert (follower.texts(), follower.gaps, follower.log.problems) == ([b"one", b"two"], [], ())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_renamed_file_is_read_on_under_its_new_name(follower: Follower, restarted: bool) -> None:
+    append(follower.directory, FIRST, b"one\n")
+    follower.poll()
+    if restarted:
+        follower.restart()
+    (follower.directory / FIRST).rename(follower.directory / THIRD)
+    append(follower.directory, THIRD, b"two\n")
+    append(follower.directory, SECOND, b"other\n")
+    follower.poll()
+    assert sorted(follower.lines) == [(FIRST, 0, b"one"), (SECOND, 0, b"other"), (THIRD, 4, b"two")]
+    assert follower.gaps == []
+    assert sorted(follower.positions) == [SECOND, THIRD]
+
+
+def test_an_inode_used_again_is_another_file(follower: Follower) -> None:
+    append(follower.directory, FIRST, b"one\n")
+    follower.poll()
+    follower.restart()
+    inode = (follower.directory / FIRST).stat().st_ino
+    # The same inode under another name, with other content: what a file system does after a deletion.
+    (follower.directory / FIRST).rename(follower.directory / SECOND)
+    (follower.directory / SECOND).write_bytes(b"new\nmore\n")
+    assert (follower.directory / SECOND).stat().st_ino == inode
+    follower.poll()
+    assert follower.gaps == [(FIRST, 4)]
+    assert follower.texts() == [b"one", b"new", b"more"]
+
+
+def test_a_file_of_two_names_is_read_once(follower: Follower) -> None:
+    append(follower.directory, SECOND, b"one\n")
+    follower.poll()
+    (follower.directory / FIRST).hardlink_to(follower.directory / SECOND)
+    (follower.directory / THIRD).symlink_to(SECOND)
+    append(follower.directory, SECOND, b"two\n")
+    follower.poll()
+    assert follower.texts() == [b"one", b"two"]
+    (follower.directory / SECOND).unlink()
+    append(follower.directory, FIRST, b"three\n")
+    follower.poll()
+    assert follower.texts() == [b"one", b"two", b"three"]
+    assert follower.gaps == []
 
 
 def test_a_file_whose_name_is_older_is_read_too(follower: Follower) -> None:
@@ -191,7 +277,7 @@ def test_a_file_deleted_and_created_again_is_read_from_its_beginning(follower: F
 
 
 def test_a_line_longer_than_a_chunk_is_read_whole(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "CHUNK_BYTES", 8)
+    monkeypatch.setattr(logfile, "CHUNK_BYTES", 8)
     append(follower.directory, FIRST, b"short\n" + b"x" * 100 + b"\nshort again\n" + b"y" * 50)
     follower.poll()
     assert follower.texts() == [b"short", b"x" * 100, b"short again"]
@@ -203,13 +289,55 @@ def test_a_line_longer_than_a_chunk_is_read_whole(follower: Follower, monkeypatc
 def test_a_batch_that_leaves_much_behind_asks_for_the_next_at_once(
     follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(logfile, "CHUNK_BYTES", 16)
     append(follower.directory, FIRST, b"01234567890123\n" * 4 + b"x\n")
     fullness = []
     while (batch := follower.log.read()) is not None:
         follower.take(batch)
         fullness.append(batch.full)
     assert fullness == [True, True, True, True, False]
+
+
+def test_thousands_of_small_files_are_read_without_a_pause(follower: Follower) -> None:
+    for number in range(2000):
+        append(follower.directory, f"pg-{number:04}.json", b"%d\n" % number)
+    pauses = 0
+    while (batch := follower.log.read()) is not None:
+        follower.take(batch)
+        pauses += not batch.full
+    assert pauses == 1
+    assert follower.texts() == [b"%d" % number for number in range(2000)]
+
+
+def test_a_file_written_all_the_time_keeps_no_other_from_being_read(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "CHUNK_BYTES", 8)
+    append(follower.directory, FIRST, b"before\n" * 3)
+    append(follower.directory, SECOND, b"waits\n")
+    for _ in range(10):
+        batch = follower.log.read()
+        assert batch is not None
+        follower.take(batch)
+        append(follower.directory, FIRST, b"before\n")
+    assert b"waits" in follower.texts()
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["whole", "torn"])
+def test_of_a_line_that_is_far_too_long_the_beginning_is_kept_and_the_rest_is_a_gap(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    for module in (logfile, followed):
+        monkeypatch.setattr(module, "LONGEST_LINE", 32)
+        monkeypatch.setattr(module, "HEAD_BYTES", 4)
+    monkeypatch.setattr(logfile, "CHUNK_BYTES", 8)
+    append(follower.directory, FIRST, b"one\n" + b"long" * 10 + end)
+    follower.poll()
+    append(follower.directory, SECOND, b"two\n")
+    follower.poll()
+    assert follower.texts() == [b"one", b"two"]
+    assert follower.torn == [(FIRST, 4, b"long")]
+    assert follower.gaps == [(FIRST, 4)]
 
 
 LINES = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"\r")), max_size=8)
@@ -229,7 +357,7 @@ def test_however_the_bytes_arrive_every_whole_line_is_delivered_once_and_in_orde
     follower = Follower(tmp_path_factory.mktemp("log"))
     expected, torn = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "CHUNK_BYTES", chunk)
+        patch.setattr(logfile, "CHUNK_BYTES", chunk)
         for index, (lines, tail, data) in enumerate(files):
             name = f"pg-{index}.json"
             content = b"".join(line + b"\n" for line in lines) + tail
@@ -247,6 +375,9 @@ def test_however_the_bytes_arrive_every_whole_line_is_delivered_once_and_in_orde
                 torn.append((name, position, tail))
         append(follower.directory, "pg-9.json", b"last\n")
         follower.poll()
-    assert sorted(follower.lines) == sorted([*expected, ("pg-9.json", 0, b"last")])
+        append(follower.directory, "pg-9.json", b"last\n")
+        follower.poll()
+    ends = [("pg-9.json", position, b"last") for position in (0, 5)]
+    assert sorted(follower.lines) == sorted([*expected, *ends])
     assert sorted(follower.torn) == torn
     assert follower.gaps == []

@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     SOURCE_ADDRESS_PRESERVED = "SourceAddressPreserved"
     CLOCK_IN_SYNC = "ClockInSync"
     AUDIT_FLOWING = "AuditFlowing"
+    AUDIT_RETENTION_APPLIED = "AuditRetentionApplied"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
     # AccessRule
@@ -104,6 +105,9 @@ class Reason(StrEnum):
     LOG_MISCONFIGURED = "LogMisconfigured"
     LOG_UNREADABLE = "LogUnreadable"
     LOG_DISK_FILLING = "LogDiskFilling"
+    HELD_BY_QUERY = "HeldByQuery"
+    NOT_ARCHIVED = "NotArchived"
+    CLOCKS_DISAGREE = "ClocksDisagree"
     # DDLApproval
     PARSED = "Parsed"
     SYNTAX_ERROR = "SyntaxError"

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from vaultbrix.api.accessrule import Cidr
+from vaultbrix.api.auditretention import ServerAuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, list_map
 from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource, Timestamp
@@ -96,6 +97,17 @@ class PostgresServerSpec(ApiModel):
     audit_grace: Duration = Field(
         default=timedelta(minutes=10),
         description="How long the record may not flow before auditRequired closes, at least 1m.",
+    )
+    audit_manager_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Keys as in auditSecretRef, of a member of audit_manage: the operator writes how long records are "
+        "kept, and drops those whose days have passed once a day. Servers of one store name the same Secret. "
+        "Absent: nothing is written or dropped.",
+    )
+    audit_retention: ServerAuditRetention | None = Field(
+        default=None,
+        description="How long audit records are kept, of tenants that do not say and of no tenant. Absent: 400 days. "
+        "It holds for records from then on.",
     )
     limits: Limits = Limits()
 

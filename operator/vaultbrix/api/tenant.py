@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from vaultbrix.api.auditretention import AuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
 from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource
@@ -84,6 +85,11 @@ class TenantSpec(ApiModel):
     )
     ddl_policy: DDLPolicy = Field(
         default=DDLPolicy(), alias="ddlPolicy", description="What passes without an admin, and what a refusal becomes."
+    )
+    audit_retention: AuditRetention | None = Field(
+        default=None,
+        description="How long the tenant's audit records are kept. Absent: as the PostgresServer says. "
+        "It holds for records from then on.",
     )
     suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules closed.")
 

@@ -35,9 +35,12 @@ class AnchorFile:
         handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             size = os.fstat(handle).st_size
-            # What a crash cut short must not spoil the next line.
-            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, (b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+            start = max(0, size - _TAIL)
+            tail = os.pread(handle, _TAIL, start)
+            if tail and not tail.endswith(b"\n"):
+                # What a crash cut short must not spoil the file for `audit verify --anchor`.
+                os.ftruncate(handle, start + tail.rfind(b"\n") + 1)
+            os.write(handle, json.dumps(line).encode() + b"\n")
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -96,7 +96,7 @@ class Place(NamedTuple):
 
 
 def places(text: str, server: str) -> list[Place]:
-    """From JSON lines with ``session_id``, ``line_num`` and maybe ``server``. Raises ValueError with the line's number."""
+    """From JSON lines with ``session_id``, ``line_num``, maybe ``server``. Raises ValueError with the line's number."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -139,7 +139,7 @@ async def redact_person(connection: psycopg.AsyncConnection, name: str, reason: 
 async def redact_records(
     connection: psycopg.AsyncConnection, wanted: Iterable[Place], reason: str, *, really: bool
 ) -> Erased:
-    """Erase records with the messages they belong to, all or none. Raises psycopg.Error, RaiseException for unknown ones."""
+    """Erase records with the messages they belong to, all or none. Raises psycopg.Error, also for unknown ones."""
     servers: dict[str, list[Place]] = {}
     for place in wanted:
         servers.setdefault(place.server, []).append(place)
@@ -159,7 +159,7 @@ async def redact_records(
 async def redact_quarantine(
     connection: psycopg.AsyncConnection, ids: Sequence[int], reason: str, *, really: bool
 ) -> Erased:
-    """Erase quarantined lines by number. Raises psycopg.Error, RaiseException for unknown ones."""
+    """Erase quarantined lines by number. Raises psycopg.Error, also for unknown ones."""
     return await _call(connection, "SELECT audit.redact_quarantine(%s::bigint[], %s, %s)", [list(ids), reason, really])
 
 

@@ -1,13 +1,17 @@
 """The shipper's metrics for Prometheus, read off its monitor when they are asked for."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from prometheus_client import Metric
+import structlog
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vaultbrix.audit.monitor import Monitor
+
+log = structlog.get_logger(__name__)
 
 
 class ShipperMetrics(Collector):
@@ -20,7 +24,7 @@ class ShipperMetrics(Collector):
         """One scrape."""
         monitor, counts = self._monitor, self._monitor.counts
         records = CounterMetricFamily("vaultbrix_audit_records", "Log lines stored.", labels=["kind"])
-        for kind, number in sorted(counts.records.items()):
+        for kind, number in sorted(counts.records.copy().items()):
             records.add_metric([kind], number)
         yield records
         for name, text, number in (
@@ -46,3 +50,30 @@ class ShipperMetrics(Collector):
         ):
             if value is not None:
                 yield GaugeMetricFamily(f"vaultbrix_audit_{name}", text, value=value)
+
+
+@contextmanager
+def serving(port: int, monitor: Monitor, address: str = "") -> Iterator[None]:
+    """Answer /metrics while the context is open; port 0: not at all. A port that is taken stops nothing else.
+
+    In a thread of its own, so that a scrape waits for no batch. Without an address: on all, of IPv6 where there is any.
+    """
+    registry = CollectorRegistry()
+    registry.register(ShipperMetrics(monitor))
+    ProcessCollector(registry=registry)
+    server, why = None, ""
+    for place in ([address] if address else ["::", "0.0.0.0"]) if port else []:  # noqa: S104 - for Prometheus
+        try:
+            server, _ = start_http_server(port, place, registry)
+        except OSError as error:
+            why = str(error)
+        else:
+            break
+    if server is None and port:
+        log.warning("no metrics", port=port, message=why)
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()

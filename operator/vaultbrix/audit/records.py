@@ -1,16 +1,14 @@
 """One line of PostgreSQL's jsonlog (PostgreSQL 20.8.5) → one record of the store. Pure."""
 
-import csv
-import io
-import sys
-from dataclasses import dataclass
+import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 
 import msgspec
 
-from vaultbrix.domain.access import parse_address
-from vaultbrix.domain.grants import AgentState
+from vaultbrix.domain.access import Address, parse_address
+from vaultbrix.domain.grants import AgentState, Identity
 
 # Names that only PostgreSQL's own code puts into func_name. A tenant can RAISE any text, but not from these.
 _AUDIT = "log_audit_event"
@@ -25,8 +23,10 @@ _WAITING = " waiting"
 # Classes of errors that parse analysis finds, before pgAudit writes a line.
 _PARSE_ERRORS = ("22", "42")
 
-# The standard library refuses fields of more than 128 KiB otherwise; a statement may be as long as PostgreSQL allows.
-csv.field_size_limit(sys.maxsize)
+# A field as pgAudit writes it: quoted if it holds a comma, a quote or a line end, and then with its quotes doubled.
+_FIELD = re.compile(r'"((?:[^"]++|"")*+)"|([^,"\r\n]*+)')
+# Where to look in a line that is no JSON. Inside a string its quotes would be escaped.
+_NUMBER = re.compile(rb'"session_id":"([0-9a-f]{1,16}\.[0-9a-f]{1,8})","line_num":([0-9]{1,18})').search
 
 # What the gate's event triggers and guards send on behalf of the session, word for word as in sql/migrations. A tenant
 # who sends the same reaches the same functions, which then only judge.
@@ -36,7 +36,7 @@ _GATE = frozenset(
 )
 
 
-class LogLine(msgspec.Struct):
+class LogLine(msgspec.Struct, gc=False):
     """The fields of jsonlog that are read; PostgreSQL leaves out those that are empty."""
 
     timestamp: str
@@ -56,10 +56,10 @@ class LogLine(msgspec.Struct):
     vxid: str | None = None
     cursor_position: int | None = None
     context: str | None = None
+    backend_type: str | None = None
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct, gc=False):
     """A row of audit.record. The order is that of its sealed line, which must never change (vaultbrix.audit.rows)."""
 
     server: str
@@ -103,16 +103,26 @@ _decode = msgspec.json.Decoder(LogLine).decode
 
 def parse(line: bytes, *, server: str, state: AgentState) -> Record:
     """Read one line, without its line end. Raises MalformedLine."""
+    entry = decoded(line)
+    who = state.person(entry.user or "", address_of(entry.remote_host)[1], timestamp(entry.timestamp))
+    return record_of(entry, server, who)
+
+
+def decoded(line: bytes) -> LogLine:
+    """The fields of a line. Raises MalformedLine."""
     try:
         entry = _decode(line)
-        at = timestamp(entry.timestamp)
+        timestamp(entry.timestamp)
     except (msgspec.DecodeError, ValueError) as error:
         raise MalformedLine(str(error)[:200]) from None
-    address = _address(entry.remote_host)
-    who = state.person(entry.user or "", parse_address(address) if address else None, at)
+    return entry
+
+
+def record_of(entry: LogLine, server: str, who: Identity) -> Record:
+    """What is stored of a line. Raises MalformedLine."""
     record = Record(
         server=server,
-        at=at,
+        at=timestamp(entry.timestamp),
         session_id=entry.session_id,
         line_num=entry.line_num,
         kind="other",
@@ -122,7 +132,7 @@ def parse(line: bytes, *, server: str, state: AgentState) -> Record:
         person=who.person,
         ground=who.ground,
         database=entry.dbname,
-        address=address,
+        address=address_of(entry.remote_host)[0],
         application=entry.application_name,
         tag=_tag(entry),
         vxid=entry.vxid,
@@ -134,20 +144,31 @@ def parse(line: bytes, *, server: str, state: AgentState) -> Record:
     return record
 
 
+def numbered(line: bytes) -> tuple[str, int] | None:
+    """Session and line number of a line that is malformed, if it shows them."""
+    found = _NUMBER(line)
+    return (found[1].decode(), int(found[2])) if found else None
+
+
+@lru_cache(4096)
 def timestamp(text: str) -> datetime:
     """``2026-12-01 18:00:00.123 UTC`` as PostgreSQL prints it with log_timezone UTC. Raises ValueError for others."""
     stamp, _, zone = text.rpartition(" ")
     if zone not in ("UTC", "GMT"):
         raise ValueError(f"log_timezone must be UTC, not {zone}")
-    return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
+    if len(stamp) != len("2026-12-01 18:00:00.123"):
+        raise ValueError("not a time of PostgreSQL's")
+    return datetime.fromisoformat(stamp).replace(tzinfo=UTC)
 
 
-def _address(remote: str | None) -> str | None:
-    # "[local]" for a Unix socket; a name only where log_hostname is on.
+@lru_cache(4096)
+def address_of(remote: str | None) -> tuple[str | None, Address | None]:
+    """The address as it is stored, and as rules know it. None for a Unix socket, and a name (log_hostname is on)."""
     try:
-        return str(ip_address((remote or "").split("%", 1)[0]))
+        found = str(ip_address((remote or "").split("%", 1)[0]))
     except ValueError:
-        return None
+        return None, None
+    return found, parse_address(found)
 
 
 def _tag(entry: LogLine) -> str:
@@ -181,11 +202,7 @@ def _classify(record: Record, entry: LogLine) -> None:
 
 
 def _take_audit(record: Record, payload: str) -> None:
-    # pgAudit quotes every field that holds a comma, a quote or a line end, so without quotes a split is exact.
-    try:
-        fields = _quoted(payload) if '"' in payload else payload.split(",")
-    except csv.Error as error:
-        raise MalformedLine(f"pgAudit payload: {error}") from None
+    fields = payload.split(",") if '"' not in payload else _fields(payload)
     if len(fields) not in (9, 10):
         raise MalformedLine(f"pgAudit payload with {len(fields)} fields")
     record.kind = "gate" if fields[7] in _GATE else "statement"
@@ -197,8 +214,15 @@ def _take_audit(record: Record, payload: str) -> None:
     record.row_count = int(fields[9]) if len(fields) == 10 and fields[9] else None
 
 
-def _quoted(payload: str) -> list[str]:
-    rows = list(csv.reader(io.StringIO(payload, newline=""), strict=True))
-    if len(rows) != 1:
-        raise MalformedLine(f"pgAudit payload with {len(rows)} rows")
-    return rows[0]
+def _fields(payload: str) -> list[str]:
+    # The standard library's csv would hold a long statement several times over, four bytes a character.
+    fields, place = [], 0
+    while found := _FIELD.match(payload, place):
+        quoted = found[1]
+        fields.append(found[2] if quoted is None else quoted.replace('""', '"') if '""' in quoted else quoted)
+        place = found.end() + 1
+        if place > len(payload):
+            return fields
+        if payload[place - 1] != ",":
+            break
+    raise MalformedLine("pgAudit payload: not as pgAudit quotes")

@@ -4,7 +4,9 @@ Its text must be what PostgreSQL gives back for it, with TimeZone UTC, DateStyle
 """
 
 import re
+from binascii import hexlify
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from vaultbrix.audit.records import MalformedLine, Record
@@ -23,8 +25,7 @@ SEAL = "batch, leaf_index, salt, leaf"
 SETTINGS = "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c bytea_output=hex"
 
 NULL = "\\N"
-_SPECIAL = re.compile(r"[\\\b\f\n\r\t\v]").search
-_ESCAPES = {
+ESCAPES = {
     ord(raw): f"\\{name}"
     for raw, name in (("\\", "\\"), ("\b", "b"), ("\f", "f"), ("\n", "n"), ("\r", "r"), ("\t", "t"), ("\v", "v"))
 }
@@ -38,39 +39,15 @@ _LONGEST_MS = 1e15
 def record_line(record: Record) -> bytes:
     """One record. Raises MalformedLine for what PostgreSQL cannot hold."""
     r = record
-    text = "\t".join(
-        (
-            string(r.server),
-            timestamp(r.at),
-            string(r.session_id),
-            _int(r.line_num, _LARGEST_BIGINT),
-            r.kind,
-            _int(r.pid, _LARGEST_INT),
-            string(r.role),
-            string(r.tenant),
-            string(r.person),
-            string(r.ground),
-            string(r.database),
-            address(r.address),
-            string(r.application),
-            string(r.tag),
-            string(r.vxid),
-            string(r.class_),
-            string(r.command),
-            string(r.object_type),
-            string(r.object_name),
-            _int(r.statement_id, _LARGEST_BIGINT),
-            _int(r.substatement_id, _LARGEST_BIGINT),
-            string(r.statement),
-            _int(r.row_count, _LARGEST_BIGINT),
-            _milliseconds(r.duration_ms),
-            string(r.severity),
-            string(r.sqlstate),
-            string(r.message),
-            string(r.file),
-            str(r.position),
-            str(r.keep),
-        )
+    # What is the same in many lines is looked up; this is what takes the shipper's time.
+    text = (
+        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num, _LARGEST_BIGINT)}\t"
+        f"{r.kind}\t{_int(r.pid, _LARGEST_INT)}\t{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t"
+        f"{address(r.address)}\t{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
+        f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{_int(r.statement_id, _LARGEST_BIGINT)}\t"
+        f"{_int(r.substatement_id, _LARGEST_BIGINT)}\t{string(r.statement)}\t{_int(r.row_count, _LARGEST_BIGINT)}\t"
+        f"{milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
+        f"{r.position}\t{r.keep}"
     )
     return _encoded(text)
 
@@ -93,16 +70,23 @@ def unescaped(field: bytes) -> bytes:
 
 def sealed(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes) -> bytes:
     """The line to COPY: a row with its seal."""
-    return line + f"\t{batch}\t{index}\t{binary(salt)}\t{binary(leaf)}\n".encode()
+    return b"%b\t%d\t%d\t\\\\x%b\t\\\\x%b\n" % (line, batch, index, hexlify(salt), hexlify(leaf))
 
 
 def string(value: str | None) -> str:
     """A text."""
     if value is None:
         return NULL
-    return value.translate(_ESCAPES) if _SPECIAL(value) else value
+    # Quicker than a search for the few characters that matter, and true of nearly all texts.
+    return value if value.isprintable() and "\\" not in value else value.translate(ESCAPES)
 
 
+@lru_cache(1024)
+def _texts(*values: str | None) -> str:
+    return "\t".join([string(value) for value in values])
+
+
+@lru_cache(4096)
 def timestamp(value: datetime) -> str:
     """A timestamptz."""
     text = value.astimezone(UTC).isoformat(" ")[:-6]
@@ -114,6 +98,7 @@ def binary(value: bytes) -> str:
     return "\\\\x" + value.hex()
 
 
+@lru_cache(4096)
 def address(value: str | None) -> str:
     """An inet of one host."""
     if value is None:
@@ -138,7 +123,8 @@ def _int(value: int | None, largest: int) -> str:
     return str(value)
 
 
-def _milliseconds(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """A double precision that is a duration. Raises MalformedLine."""
     if value is None:
         return NULL
     if not 0 <= value < _LONGEST_MS:

@@ -88,7 +88,7 @@ def batch_root(parts: Mapping[str, Part]) -> bytes:
 
 
 class Signer:
-    """A shipper's private key."""
+    """A private key: a shipper's, or that of an export."""
 
     def __init__(self, pem: bytes) -> None:
         """Take a PEM of PKCS #8 without password. Raises ValueError for anything but an Ed25519 key."""
@@ -101,7 +101,11 @@ class Signer:
 
     def sign(self, header: Header) -> bytes:
         """Signature of a header; 64 bytes."""
-        return self._key.sign(header.text())
+        return self.sign_content(header.text())
+
+    def sign_content(self, content: bytes) -> bytes:
+        """Signature of other content, whose beginning tells that it is no header; 64 bytes."""
+        return self._key.sign(content)
 
 
 def identity(key: Ed25519PublicKey) -> bytes:

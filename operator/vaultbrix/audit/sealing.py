@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.reader import Batch, Gap
+from vaultbrix.audit.followed import Batch, Gap
 from vaultbrix.audit.records import Record
 from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, root
 from vaultbrix.domain.header import Header
@@ -98,13 +98,15 @@ def seal(
         hashes.append(hashed)
         return len(hashes) - 1, salt, hashed
 
-    partitions: dict[tuple[date, int], str] = {}
+    # By day's number and days to keep.
+    partitions: dict[tuple[int, int], str] = {}
     kinds = Counter(record.kind for record, _ in content.records)
     for record, line in content.records:
-        place = (record.at.astimezone(UTC).date(), record.keep)
-        part = partitions.get(place)
+        at = record.at
+        day = (at if at.tzinfo is UTC else at.astimezone(UTC)).toordinal()
+        part = partitions.get((day, record.keep))
         if part is None:
-            part = partitions[place] = record_part(*place)
+            part = partitions[day, record.keep] = record_part(date.fromordinal(day), record.keep)
         made.records.append(rows.sealed(line, number, *add(part, line)))
     for gap in content.gaps:
         line = rows.gap_line(server, gap.file, gap.position, gap.reason, now)
@@ -126,4 +128,5 @@ def seal(
         previous=previous,
         root=batch_root(parts),
     )
-    return Sealed(header, signer.identity, signer.sign(header), parts, frozenset(partitions), made, kinds)
+    places = frozenset((date.fromordinal(day), keep) for day, keep in partitions)
+    return Sealed(header, signer.identity, signer.sign(header), parts, places, made, kinds)

@@ -1,6 +1,7 @@
 """The loop: read a batch, name the people, seal and store it; after any error, go on from what the store holds."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,15 +13,17 @@ import structlog
 from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import rows, store
+from vaultbrix.audit.followed import Batch
+from vaultbrix.audit.intake import Intake, without
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
-from vaultbrix.audit.reader import Batch, LogDirectory
-from vaultbrix.audit.records import MalformedLine, parse
+from vaultbrix.audit.numbers import Numbers
+from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
-from vaultbrix.audit.sealing import Content, Event, Quarantined, Sealed, seal
+from vaultbrix.audit.sealing import Content, Sealed, seal
 from vaultbrix.audit.store import Fenced, Known, NewerStore
-from vaultbrix.domain.flow import Head
+from vaultbrix.domain.flow import Head, Problem
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
@@ -32,15 +35,19 @@ LONGEST_PAUSE = 15.0
 # How often the store is asked for events to seal, and for what to keep how long.
 EVENTS_SECONDS = 1.0
 RETENTION_SECONDS = 30.0
+# How often stored files are removed, and how many at once: each stays open for a minute.
+CARE_SECONDS = 5.0
+MOST_REMOVED = 32
 
 
 @dataclass(frozen=True)
 class Source:
-    """Whose log, where it is, and the agent's ``grants.json``."""
+    """Whose log, where it is, and the agent's ``grants.json``. ``keep``: seconds that stored files stay; None: ever."""
 
     server: str
     directory: Path
     grants: Path
+    keep: float | None = None
 
 
 class Shipper:
@@ -52,7 +59,11 @@ class Shipper:
         self._signer = signer
         self._monitor = monitor
         self._grants = GrantsReader(source.grants, source.server)
-        self._keeping = Keeping({})
+        self._directory = LogDirectory(source.directory)
+        self._intake = Intake(source.server)
+        self._numbers = Numbers(datetime.now(UTC))
+        self._told: tuple[Problem, ...] = ()
+        self._cared = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -95,31 +106,33 @@ class Shipper:
             )
 
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
+        directory = self._directory
         known = await store.load(connection, self._source.server)
-        directory = LogDirectory(self._source.directory, known.positions, known.adopted)
+        directory.resume(known.positions, known.adopted)
+        self._numbers = Numbers(known.began or datetime.now(UTC), known.missing)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
         asked = {"events": 0.0, "retention": 0.0}
         while True:
             if _due(asked, "retention", RETENTION_SECONDS):
-                self._keeping = Keeping(await store.retention(connection))
+                self._intake.keeping = Keeping(await store.retention(connection))
             batch = await asyncio.to_thread(directory.read)
+            await self._mark(connection)
             events = []
             if _due(asked, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
-                await asyncio.to_thread(self._monitor.look, directory)
-            if batch is None and not events:
+                await asyncio.to_thread(self._look)
+            holes = self._numbers.due(directory.looks) if directory.drained else []
+            if batch is None and not events and not holes:
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            sealed = await asyncio.to_thread(self._seal, known, batch, events)
-            await store.store(connection, batch, sealed)
-            known = Known(sealed.header.batch, sealed.header.head())
-            self._monitor.stored(sealed)
-            if batch is None:
-                continue
-            directory.stored(batch)
-            for gap in batch.gaps:
+            content = await self._take(connection, batch) if batch else Content()
+            self._numbers.told(holes)
+            content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
+            content.events = events
+            known = await self._store(connection, known, batch, content)
+            for gap in content.gaps:
                 log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
-            if not batch.full:
+            if batch is None or not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
     async def _rolled_back(self, connection: psycopg.AsyncConnection) -> Head | None:
@@ -129,25 +142,68 @@ class Shipper:
         held = await store.header(connection, self._source.server, anchored.batch)
         return None if held is not None and held.head().hex() == anchored.head else anchored
 
-    def _seal(self, known: Known, batch: Batch | None, events: list[Event]) -> Sealed:
-        content = self._parse(batch) if batch else Content()
-        content.events = events
+    async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
+        await asyncio.to_thread(self._refresh_state)
+        look = self._directory.looks
+        content, seen = await asyncio.to_thread(self._intake.take, batch, self._grants.state)
+        unknown = self._numbers.take(batch.file, seen, look)
+        before = {session: number for session, number, _ in unknown.values()}
+        stored = await store.last_lines(connection, self._source.server, before)
+        self._numbers.settle(batch.file, unknown, stored, look, datetime.now(UTC))
+        return content
+
+    async def _store(
+        self, connection: psycopg.AsyncConnection, known: Known, batch: Batch | None, content: Content
+    ) -> Known:
+        sealed = await asyncio.to_thread(self._seal, known, batch, content)
+        try:
+            await store.store(connection, batch, sealed, self._numbers.changes())
+        except store.REFUSALS as error:
+            refused = await store.refused(connection, sealed)
+            if batch is None or not refused:
+                raise
+            log.error("the audit store refuses lines", lines=len(refused), message=classify(error).message)
+            content = without(content, batch, refused)
+            sealed = await asyncio.to_thread(self._seal, known, batch, content)
+            await store.store(connection, batch, sealed, self._numbers.changes())
+        self._monitor.stored(sealed)
+        self._numbers.stored()
+        if batch is not None:
+            self._directory.stored(batch)
+        return Known(sealed.header.batch, sealed.header.head())
+
+    def _seal(self, known: Known, batch: Batch | None, content: Content) -> Sealed:
         now = datetime.now(UTC)
         return seal(self._signer, self._source.server, known.batch + 1, known.head, batch, content, now=now)
 
-    def _parse(self, batch: Batch) -> Content:
-        self._refresh_state()
-        records = []
-        quarantined = [Quarantined(batch.file, position, line, "torn") for position, line in batch.torn]
-        for position, line in batch.lines:
-            try:
-                record = parse(line, server=self._source.server, state=self._grants.state)
-                record.file, record.position = batch.file, position
-                record.keep = self._keeping.days(record)
-                records.append((record, rows.record_line(record)))
-            except MalformedLine as error:
-                quarantined.append(Quarantined(batch.file, position, line, str(error)))
-        return Content(records, batch.gaps, quarantined)
+    async def _mark(self, connection: psycopg.AsyncConnection) -> None:
+        completed, forgotten = self._directory.marks()
+        if completed or forgotten:
+            await store.mark(connection, self._source.server, completed, forgotten)
+            self._directory.marked()
+
+    def _look(self) -> None:
+        """Every second: how late the record is. Now and then: which files can go, and what is wrong."""
+        # Where the directory cannot be read, it says so itself.
+        with contextlib.suppress(OSError):
+            self._monitor.look(self._directory)
+        now = time.monotonic()
+        if now - self._cared >= CARE_SECONDS:
+            self._cared = now
+            self._remove()
+        problems = (*self._directory.problems, *self._intake.symptoms.problems())
+        for problem in problems:
+            if problem not in self._told:
+                log.warning("log of PostgreSQL", reason=problem.reason, message=problem.message)
+        self._monitor.tell("log", *problems)
+        self._told = problems
+
+    def _remove(self) -> None:
+        if self._source.keep is None:
+            return
+        for name in self._directory.removable(self._source.keep, time.time())[:MOST_REMOVED]:
+            if self._directory.remove(name):
+                log.info("removed a log file that is stored", file=name)
 
     def _refresh_state(self) -> None:
         # Read after the lines: a grant is in the file before the first line that it explains.

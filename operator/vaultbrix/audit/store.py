@@ -1,19 +1,25 @@
 """The audit store: one transaction per batch that holds rows, seal and positions alike."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.reader import Batch, Position
+from vaultbrix.audit.followed import Batch, Position
+from vaultbrix.audit.numbers import Hole
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.sealing import Event, Sealed
 from vaultbrix.domain.header import Header
 
 # More wait for the next batch, so that a batch stays small.
 _MOST_EVENTS = 1000
+# Sent to PostgreSQL at once.
+_COPIED_BYTES = 256 * 1024
+# A row that the store will never take, whatever is done about the store.
+REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 
 
 class Fenced(Exception):
@@ -26,12 +32,17 @@ class NewerStore(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What the store holds of a server: the last batch, the hash of its header, and how far each file is stored."""
+    """What the store holds of a server: the last batch, the hash of its header, and how far each file is stored.
+
+    ``began``: when its first batch was stored; ``missing``: line numbers that are not told as gaps yet.
+    """
 
     batch: int = 0
     head: bytes = NO_PREVIOUS
     positions: dict[str, Position] = field(default_factory=dict)
     adopted: str = ""
+    began: datetime | None = None
+    missing: tuple[Hole, ...] = ()
 
 
 async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
@@ -44,7 +55,16 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
         "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
     )
     positions = {file: Position(*rest) for file, *rest in await cursor.fetchall()}
-    return Known(batch, sealed.head() if sealed else NO_PREVIOUS, positions, adopted)
+    first = await connection.execute(
+        "SELECT sealed_at FROM audit.batch WHERE server = %s ORDER BY batch LIMIT 1", [server]
+    )
+    began = await first.fetchone()
+    cursor = await connection.execute(
+        "SELECT session_id, first_line, last_line, file, position FROM audit.missing WHERE server = %s", [server]
+    )
+    missing = tuple(Hole(*values) for values in await cursor.fetchall())
+    head = sealed.head() if sealed else NO_PREVIOUS
+    return Known(batch, head, positions, adopted, began[0] if began else None, missing)
 
 
 async def header(connection: psycopg.AsyncConnection, server: str, batch: int) -> Header | None:
@@ -74,15 +94,72 @@ async def retention(connection: psycopg.AsyncConnection) -> dict[tuple[str, str]
     return {(tenant, class_): days for tenant, class_, days in await cursor.fetchall()}
 
 
-async def store(connection: psycopg.AsyncConnection, batch: Batch | None, sealed: Sealed) -> None:
-    """Store a sealed batch, all or nothing. Raises Fenced when another came first. ``batch`` None: events only."""
+async def last_lines(connection: psycopg.AsyncConnection, server: str, before: Mapping[str, int]) -> dict[str, int]:
+    """Of sessions: the last line before a number that is stored; 0: none."""
+    if not before:
+        return {}
+    cursor = await connection.execute(
+        "SELECT session_id, line_num FROM audit.last_lines(%s, %s, %s)",
+        [server, list(before), list(before.values())],
+    )
+    return dict(await cursor.fetchall())
+
+
+async def mark(
+    connection: psycopg.AsyncConnection,
+    server: str,
+    completed: Mapping[str, Position],
+    forgotten: Mapping[str, Position],
+) -> None:
+    """Take down which files are complete, and which are gone. Needs no fence: it is only ever true of what it names."""
+    async with connection.transaction(), connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO audit.logfile AS known VALUES (%s, %s, %s, %s, %s, true) ON CONFLICT (server, file) DO UPDATE"
+            " SET complete = true WHERE known.inode = excluded.inode AND known.position = excluded.position",
+            [(server, name, at.inode, at.offset, at.fingerprint) for name, at in completed.items()],
+        )
+        await cursor.executemany(
+            "DELETE FROM audit.logfile WHERE server = %s AND file = %s AND inode = %s",
+            [(server, name, at.inode) for name, at in forgotten.items()],
+        )
+
+
+async def refused(connection: psycopg.AsyncConnection, sealed: Sealed) -> dict[int, str]:
+    """Which records the store does not take, by their place in the batch, and the SQLSTATE. Stores nothing."""
+    found: dict[int, str] = {}
+    spans = [(0, len(sealed.rows.records))]
+    while spans:
+        start, stop = spans.pop()
+        try:
+            async with connection.transaction(force_rollback=True):
+                await _partitions(connection, sealed)
+                await _copy(connection, "record", rows.RECORD, sealed.rows.records[start:stop])
+        except REFUSALS as error:
+            if stop - start == 1:
+                found[start] = error.sqlstate or ""
+            else:
+                middle = (start + stop) // 2
+                spans += [(start, middle), (middle, stop)]
+    return found
+
+
+async def store(
+    connection: psycopg.AsyncConnection,
+    batch: Batch | None,
+    sealed: Sealed,
+    missing: Mapping[str, Sequence[Hole]] | None = None,
+) -> None:
+    """Store a sealed batch, all or nothing. Raises Fenced when another came first. ``batch`` None: events only.
+
+    ``missing``: lines that are missing of the sessions for which that changed.
+    """
     header = sealed.header
     async with connection.transaction():
         await _move_checkpoint(connection, header.server, header.batch)
         if batch is not None:
             await _move_position(connection, header.server, batch.file, batch.position)
-        for day, keep in sorted(sealed.partitions):
-            await connection.execute("SELECT audit.ensure_partition(%s, %s)", [day, keep])
+        await _keep_missing(connection, header.server, missing or {})
+        await _partitions(connection, sealed)
         await _copy(connection, "record", rows.RECORD, sealed.rows.records)
         await _copy(connection, "gap", rows.GAP, sealed.rows.gaps)
         await _copy(connection, "quarantine", rows.QUARANTINE, sealed.rows.quarantine)
@@ -117,16 +194,48 @@ async def store(connection: psycopg.AsyncConnection, batch: Batch | None, sealed
             )
 
 
-async def _copy(connection: psycopg.AsyncConnection, table: str, columns: str, lines: Iterable[bytes]) -> None:
-    content = b"".join(lines)
-    if not content:
+async def _partitions(connection: psycopg.AsyncConnection, sealed: Sealed) -> None:
+    for day, keep in sorted(sealed.partitions):
+        await connection.execute("SELECT audit.ensure_partition(%s, %s)", [day, keep])
+
+
+async def _copy(connection: psycopg.AsyncConnection, table: str, columns: str, lines: Sequence[bytes]) -> None:
+    if not lines:
         return
     copying = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier("audit", table),
         sql.SQL(", ").join(sql.Identifier(name.strip()) for name in f"{columns}, {rows.SEAL}".split(",")),
     )
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
-        await copy.write(content)
+        # Many together, and a large one by itself: no second copy of it in memory.
+        waiting: list[bytes] = []
+        size = 0
+        for line in lines:
+            if size + len(line) > _COPIED_BYTES and waiting:
+                await copy.write(b"".join(waiting))
+                waiting, size = [], 0
+            waiting.append(line)
+            size += len(line)
+        await copy.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+
+async def _keep_missing(
+    connection: psycopg.AsyncConnection, server: str, missing: Mapping[str, Sequence[Hole]]
+) -> None:
+    if not missing:
+        return
+    await connection.execute(
+        "DELETE FROM audit.missing WHERE server = %s AND session_id = ANY(%s)", [server, list(missing)]
+    )
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO audit.missing VALUES (%s, %s, %s, %s, %s, %s)",
+            [
+                (server, hole.session, hole.first, hole.last, hole.file, hole.position)
+                for holes in missing.values()
+                for hole in holes
+            ],
+        )
 
 
 async def _move_checkpoint(connection: psycopg.AsyncConnection, server: str, to: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli import auditmanage, auditquery, auditreader, auditverify
+from vaultbrix.cli import auditexport, auditmanage, auditquery, auditreader, auditverify
 
 if TYPE_CHECKING:
     from vaultbrix.adapters.postgres import Target
@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit st
 auditquery.register(app)
 app.add_typer(auditreader.app, name="reader")
 auditverify.register(app)
+auditexport.register(app)
 auditmanage.register(app)
 
 
@@ -61,26 +62,32 @@ def ship(
     anchor_file: Annotated[
         Path | None, typer.Option(help="File that the latest batch is added to, at most once a minute.")
     ] = None,
+    keep_stored: Annotated[
+        str, typer.Option(help="How long log files stay that are stored, such as 1h; 0s: for ever.")
+    ] = "0s",
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0: none.")] = 8082,
     metrics_address: Annotated[str, typer.Option(help="Address to serve /metrics at. Absent: all.")] = "",
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
-    from vaultbrix.audit.metrics import ShipperMetrics  # noqa: PLC0415
+    from vaultbrix.api.meta import parse_duration  # noqa: PLC0415
+    from vaultbrix.audit.metrics import serving  # noqa: PLC0415
     from vaultbrix.audit.monitor import Monitor  # noqa: PLC0415
     from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
-    from vaultbrix.cli.process import run  # noqa: PLC0415
-    from vaultbrix.edge.metrics import serving  # noqa: PLC0415
+    from vaultbrix.cli.process import configure_logging, run  # noqa: PLC0415
 
     try:
         target, signer = _Store(store).target(), _Store(store).signer()
     except (OSError, ValueError) as error:
         typer.echo(f"error: --store: {error}", err=True)
         raise typer.Exit(2) from None
+    try:
+        keep = parse_duration(keep_stored).total_seconds()
+    except ValueError as error:
+        typer.echo(f"error: --keep-stored: {error}", err=True)
+        raise typer.Exit(2) from None
     monitor = Monitor(server, log_directory, flow_file=flow, anchor_file=anchor_file)
-    shipper = Shipper(Source(server, log_directory, grants), target, signer, monitor)
+    shipper = Shipper(Source(server, log_directory, grants, keep or None), target, signer, monitor)
 
-    async def main() -> None:
-        async with serving(metrics_port, ShipperMetrics(monitor), address=metrics_address):
-            await shipper.run()
-
-    run(main())
+    configure_logging()
+    with serving(metrics_port, monitor, metrics_address):
+        run(shipper.run())

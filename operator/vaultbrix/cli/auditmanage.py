@@ -3,17 +3,19 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from vaultbrix.cli.output import say, warn
+from vaultbrix.cli.output import say, show, table, warn
 
 if TYPE_CHECKING:
     import psycopg
 
     from vaultbrix.audit.erasure import Erased, Place
+    from vaultbrix.domain.retention import Partition, Policy, Scope
 
 T = TypeVar("T")
 
@@ -73,6 +75,123 @@ def redact(
         return _waiting(done)
 
     raise typer.Exit(_connected(work))
+
+
+Tenant = Annotated[str, typer.Option(help="namespace/name; absent: any.")]
+Class = Annotated[str, typer.Option("--class", help="READ, WRITE, FUNCTION, ROLE, DDL or MISC; absent: any.")]
+_CLASSES = ("", "READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
+
+
+@retention.command("show")
+def show_retention() -> None:
+    """Print the policies, and what is stored."""
+    from vaultbrix.adapters import auditretention  # noqa: PLC0415
+
+    async def work(link: "psycopg.AsyncConnection") -> None:
+        found, stored = await auditretention.policies(link), await auditretention.kept(link, datetime.now(UTC))
+        show(
+            table(
+                ("TENANT", "CLASS", "DAYS", "SET BY", "ARCHIVE"),
+                (
+                    (
+                        tenant or "any",
+                        class_ or "any",
+                        policy.days,
+                        "operator" if policy.managed else "hand",
+                        "first" if policy.archive else "",
+                    )
+                    for (tenant, class_), policy in found.items()
+                ),
+            )
+        )
+        say()
+        size = sum(partition.bytes for partition in stored.partitions)
+        say(f"{len(stored.partitions)} partitions, {size / 2**20:.1f} MiB; {len(stored.due)} due")
+        rest = [partition for partition in stored.partitions if partition not in stored.due]
+        if rest:
+            first = min(rest, key=lambda partition: partition.due)
+            say(f"the next one is due on {first.due}: {_partition(first)}")
+
+    _connected(work)
+
+
+@retention.command("set")
+def set_retention(
+    days: Annotated[int, typer.Option(min=1, max=36500, help="How many days records are kept.")],
+    tenant: Tenant = "",
+    class_: Class = "",
+    archive_first: Annotated[
+        bool, typer.Option("--archive-first", help="Drop records, of whatever policy, only once they are exported.")
+    ] = False,
+) -> None:
+    """Keep records for so many days from now on. Those that are stored keep the days they were stored with."""
+    from vaultbrix.domain.retention import Policy  # noqa: PLC0415
+
+    _change((tenant, class_), Policy(days, archive=archive_first))
+    say(f"{days} days hold for records that are stored from half a minute on")
+
+
+@retention.command("remove")
+def remove_retention(tenant: Tenant = "", class_: Class = "") -> None:
+    """Remove a policy, so that the next closest one holds; 400 days where there is none."""
+    _change((tenant, class_), None)
+
+
+def _change(scope: "Scope", policy: "Policy | None") -> None:
+    from vaultbrix.adapters import auditretention  # noqa: PLC0415
+    from vaultbrix.domain.retention import Changes  # noqa: PLC0415
+
+    if scope[1] not in _CLASSES:
+        _usage(f"--class: {scope[1]} is none of {', '.join(_CLASSES[1:])}")
+    if scope[0] and scope[0].count("/") != 1:
+        _usage(f"--tenant: {scope[0]} is not namespace/name")
+
+    async def work(link: "psycopg.AsyncConnection") -> None:
+        found = (await auditretention.policies(link)).get(scope)
+        if found is not None and found.managed:
+            warn("error: the operator wrote this policy; change spec.auditRetention of the Tenant or PostgresServer")
+            raise typer.Exit(1)
+        if policy is None and found is None:
+            warn("error: there is no such policy; see: vaultbrix audit retention show")
+            raise typer.Exit(1)
+        wanted = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
+        await auditretention.change(link, wanted)
+
+    _connected(work)
+
+
+@retention.command("apply")
+def apply_retention(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+) -> None:
+    """Drop the partitions whose days have passed. Exits 1 where some are due and stay."""
+    from vaultbrix.adapters import auditretention  # noqa: PLC0415
+
+    async def work(link: "psycopg.AsyncConnection") -> int:
+        done = await auditretention.apply(link, datetime.now(UTC), really=not dry_run)
+        for gone in done.dropped:
+            say(
+                f"due: {_partition(gone.partition)}"
+                if dry_run
+                else f"dropped {_partition(gone.partition)}, {gone.rows} rows"
+            )
+        if done.quarantine:
+            say(f"{'due' if dry_run else 'erased'}: {done.quarantine} quarantined lines")
+        for partition in done.unexported:
+            warn(f"not in the archive: {_partition(partition)}; run: vaultbrix audit export")
+        for partition in done.waiting:
+            warn(f"not yet: {_partition(partition)}: the store's clock or its newest record has not come that far")
+        for partition in done.held:
+            warn(f"held by a query: {_partition(partition)}; try again")
+        if not (done.dropped or done.unexported or done.waiting or done.held or done.quarantine):
+            say("nothing is due")
+        return 1 if done.held or done.unexported else 0
+
+    raise typer.Exit(_connected(work))
+
+
+def _partition(found: "Partition") -> str:
+    return f"{found.name} ({found.day}, kept {found.keep} days, {found.bytes / 2**20:.1f} MiB)"
 
 
 def _places(path: Path, server: str) -> "list[Place]":

@@ -47,7 +47,7 @@ def reading() -> Iterator["psycopg.Connection"]:
         )
 
 
-def public_keys(path: Path) -> dict[bytes, "Ed25519PublicKey"]:
+def public_keys(path: Path, option: str = "--keys") -> dict[bytes, "Ed25519PublicKey"]:
     """The keys in a PEM file; exits with 2 for another file."""
     from vaultbrix.audit.seal import public_keys as read  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ def public_keys(path: Path) -> dict[bytes, "Ed25519PublicKey"]:
         return read(path.read_bytes())
     except (OSError, ValueError) as error:
         fail(
-            f"--keys: {error}",
+            f"{option}: {error}",
             "give the file of key signing.pub of the reader's Secret (PEM; old keys may stand beside the new)",
             code=2,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import psycopg
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from vaultbrix.audit.archive.place import Place
     from vaultbrix.audit.evidence import Anchor
     from vaultbrix.audit.verify import Checked
 
@@ -34,15 +35,28 @@ def verify(
     day: Annotated[str | None, typer.Option(help="One day (UTC) instead of the whole store: 2026-12-01.")] = None,
     proof: Annotated[Path | None, typer.Option(help="Check a record's proof; needs no store.")] = None,
     anchor: Annotated[
-        Path | None, typer.Option(help="Batches known from outside: lines as `audit anchor` prints them.")
+        str | None,
+        typer.Option(help="Batches known from outside: a file with what `audit anchor` printed, or its --to."),
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Check what `audit export` wrote there; needs no store. A folder or s3://...")
+    ] = None,
+    export_keys: Annotated[
+        Path | None,
+        typer.Option(help="Public keys that the archive's manifests are signed with; else those of --keys."),
     ] = None,
 ) -> None:
     """Check the seals, and name the first bad batch. Exits with 1 when something is wrong, with 2 for a bad call."""
     trusted = public_keys(keys)
     if proof is not None:
-        if day or anchor:
-            fail("--proof: stands alone", "leave out --day and --anchor", code=2)
+        if day or anchor or archive:
+            fail("--proof: stands alone", "leave out --day, --anchor and --archive", code=2)
         _verify_proof(proof, trusted)
+        return
+    if archive is not None:
+        if day or anchor:
+            fail("--archive: stands alone", "leave out --day and --anchor", code=2)
+        _verify_archive(archive, trusted, public_keys(export_keys, "--export-keys") if export_keys else trusted)
         return
     from vaultbrix.audit.verify import Verifier  # noqa: PLC0415
 
@@ -74,8 +88,13 @@ def proof(
     typer.echo(proofs.dump(made).decode())
 
 
-def anchor() -> None:
+def anchor(
+    to: Annotated[
+        str | None, typer.Option(help="Keep it there as well, a file for each batch: a folder or s3://bucket/prefix.")
+    ] = None,
+) -> None:
     """Print the newest batch of each server, to be kept where the store's owner cannot write."""
+    place = _place("--to", to) if to else None
     with reading() as connection:
         rows = connection.execute(
             "SELECT DISTINCT ON (server) server, batch, sealed_at, file, start, stop, parts, previous, root"
@@ -85,7 +104,13 @@ def anchor() -> None:
 
     for row in rows:
         header = Header(*row)
-        typer.echo(json.dumps({"server": header.server, "batch": header.batch, "head": header.head().hex()}))
+        line = json.dumps({"server": header.server, "batch": header.batch, "head": header.head().hex()})
+        if place:
+            try:
+                place.put_bytes(f"anchor-{header.server}-{header.batch:012}.json", f"{line}\n".encode())
+            except OSError as error:
+                fail(f"--to: {plain(str(error))}", "see that the place can be written")
+        typer.echo(line)
 
 
 def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
@@ -104,6 +129,32 @@ def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
     typer.echo(f"sealed {header.sealed_at:%Y-%m-%d %H:%M:%S} UTC, key {found.signer[:16]}")
     if found.salt is not None:
         typer.echo(plain(bytes.fromhex(found.line).decode()))
+
+
+def _verify_archive(
+    url: str, shippers: "dict[bytes, Ed25519PublicKey]", exporters: "dict[bytes, Ed25519PublicKey]"
+) -> None:
+    place = _place("--archive", url)
+    from vaultbrix.audit.archive.whole import check  # noqa: PLC0415
+
+    try:
+        with progress() as tell:
+            found = check(place, exporters=exporters, shippers=shippers, progress=tell)
+    except OSError as error:
+        fail(f"--archive: {plain(str(error))}", "see that the place can be read", code=2)
+    for finding in found.findings[:_SHOWN]:
+        typer.echo(f"BAD  {plain(str(finding))}")
+    if len(found.findings) > _SHOWN:
+        typer.echo(f"     and {len(found.findings) - _SHOWN:,} more")
+    typer.echo(f"sets {found.sets:,}  batches {found.batches:,}  rows {found.rows:,}", nl=False)
+    typer.echo(f"  redacted {found.redacted:,}  from before sealing {found.unsealed:,}")
+    if found.uncovered:
+        typer.echo(f"of the redacted rows, {found.uncovered:,} have their event in the store or in a later day only")
+    if not found.sets and not found.findings:
+        fail(f"--archive: there is nothing at {plain(url)}", "see `vaultbrix audit export`")
+    typer.echo("all seals hold" if not found.findings else f"first bad: {plain(str(found.findings[0]))}")
+    if found.findings:
+        raise typer.Exit(1)
 
 
 def _report(checked: "Checked") -> None:
@@ -128,11 +179,35 @@ def _day(text: str) -> date:
         return fail(f"--day: {text!r} is no date", "write it as 2026-12-01", code=2)
 
 
-def _anchors(path: Path) -> "list[Anchor]":
+def _place(option: str, url: str) -> "Place":
+    try:
+        from vaultbrix.audit.archive.place import BadPlace, Place  # noqa: PLC0415
+    except ImportError:
+        return fail("pyarrow is not installed", "install it with: pip install 'vaultbrix[archive]'", code=2)
+    try:
+        return Place(url)
+    except BadPlace as error:
+        wrong, remedy = error.args
+        return fail(f"{option}: {wrong}", remedy, code=2)
+
+
+def _anchor_texts(where: str) -> list[str]:
+    """The contents of a file, or of all anchors that were put at a place. Raises OSError."""
+    if "://" not in where and not Path(where).is_dir():
+        return [Path(where).read_text()]
+    place = _place("--anchor", where)
+    names = sorted(name for name in place.names("") if name.startswith("anchor-") and name.endswith(".json"))
+    if not names:
+        return fail(f"--anchor: there is none at {plain(where)}", "see `vaultbrix audit anchor --to`", code=2)
+    return [place.read(name).decode() for name in names]
+
+
+def _anchors(where: str) -> "list[Anchor]":
     from vaultbrix.audit.evidence import Anchor  # noqa: PLC0415
 
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        texts = _anchor_texts(where)
+        lines = [json.loads(line) for text in texts for line in text.splitlines() if line.strip()]
         return [Anchor(line["server"], int(line["batch"]), bytes.fromhex(line["head"])) for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return fail(f"--anchor: {error}", "give lines as `vaultbrix audit anchor` prints them", code=2)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -46,6 +47,10 @@ async def _work(context: Context, options: Options) -> None:
     scheduler.add_job(
         manager.resync, "interval", minutes=options.resync_minutes, misfire_grace_time=None, coalesce=True
     )
+    scheduler.add_job(
+        # At once too: an operator that is often started anew must not put it off for ever.
+        manager.expire, "interval", hours=24, next_run_time=datetime.now(UTC), misfire_grace_time=None, coalesce=True,
+    )  # fmt: skip
     scheduler.start()
     try:
         async with asyncio.TaskGroup() as group:

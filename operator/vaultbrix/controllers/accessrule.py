@@ -13,6 +13,7 @@ from vaultbrix.controllers.auditflow import AuditFlows
 from vaultbrix.controllers.context import Context
 from vaultbrix.controllers.networkpolicy import Policies
 from vaultbrix.controllers.receipt import Receipts
+from vaultbrix.controllers.retention import Retention
 from vaultbrix.controllers.rulelogin import RuleLogins
 from vaultbrix.controllers.status import Conditions, write_status
 from vaultbrix.domain.access import AccessVerdict
@@ -26,6 +27,7 @@ class Parts:
     policies: Policies = field(default_factory=Policies)
     logins: RuleLogins = field(default_factory=RuleLogins)
     receipts: Receipts = field(default_factory=Receipts)
+    retention: Retention = field(default_factory=Retention)
     flows: AuditFlows = field(default_factory=AuditFlows)
 
 

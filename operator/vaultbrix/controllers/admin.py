@@ -16,6 +16,7 @@ from vaultbrix.runtime.errors import Blocked
 # A tenant that holds a lock must not hold a worker.
 _TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
 _AUDIT_TIMEOUTS = "-c statement_timeout=30s -c default_transaction_read_only=on"
+_MANAGER_TIMEOUTS = "-c statement_timeout=10min"
 
 
 @asynccontextmanager
@@ -44,7 +45,15 @@ async def admin_target(kube: Kube, server: PostgresServer) -> Target:
 
 async def audit_target(kube: Kube, server: PostgresServer) -> Target:
     """The audit store as its reader. Raises Blocked for a Secret that is not named, missing or incomplete."""
-    reference, field = server.spec.audit_secret_ref, "spec.auditSecretRef"
+    return await _store(kube, server.spec.audit_secret_ref, "spec.auditSecretRef", _AUDIT_TIMEOUTS)
+
+
+async def audit_manager_target(kube: Kube, server: PostgresServer) -> Target:
+    """The audit store as who keeps retention. Raises as audit_target."""
+    return await _store(kube, server.spec.audit_manager_secret_ref, "spec.auditManagerSecretRef", _MANAGER_TIMEOUTS)
+
+
+async def _store(kube: Kube, reference: SecretRef | None, field: str, options: str) -> Target:
     if reference is None:
         raise Blocked(Reason.SECRET_NOT_FOUND, f"{field} is not set")
     secret = await _secret(kube, reference, field)
@@ -63,7 +72,7 @@ async def audit_target(kube: Kube, server: PostgresServer) -> Target:
         password=password,
         ca=authority,
         application="vaultbrix-operator",
-        options=_AUDIT_TIMEOUTS,
+        options=options,
     )
 
 

@@ -29,6 +29,8 @@ WORKERS = 8
 RECEIPT_WORKERS = 2
 # A server that does not answer holds up those of two others at most.
 RUN_WORKERS = 3
+# A partition that is held, or a store that is down, holds up nothing but retention.
+RETENTION_WORKERS = 1
 
 
 class Manager:
@@ -43,6 +45,7 @@ class Manager:
         self._receipts: WorkQueue[Key] = WorkQueue(self._receipt, workers=RECEIPT_WORKERS)
         self._rehearsals: WorkQueue[Key] = WorkQueue(self._rehearse, workers=RUN_WORKERS)
         self._runs: WorkQueue[Key] = WorkQueue(self._look_at_runs, workers=RUN_WORKERS)
+        self._retention: WorkQueue[Key] = WorkQueue(self._retain, workers=RETENTION_WORKERS)
         self._bases: dict[Key, Hashable] = {}
         self.informers: dict[type[Resource], Informer[Resource]] = {
             store.model: Informer(context.kube, store, self._changed)  # type: ignore[arg-type]  # a Store is read through its own type
@@ -66,7 +69,7 @@ class Manager:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for queue in (self._queue, self._receipts, self._rehearsals, self._runs):
+            for queue in (self._queue, self._receipts, self._rehearsals, self._runs, self._retention):
                 group.create_task(queue.run())
 
     async def resync(self) -> None:
@@ -80,6 +83,15 @@ class Manager:
         for informer in self.informers.values():
             for resource in informer.store:
                 self._changed(resource)
+
+        for server in self._context.servers:
+            self._retention.add(key_of(server))
+
+    async def expire(self) -> None:
+        """Drop the audit records whose days have passed; once a day will do."""
+        for server in self._context.servers:
+            self._parts.retention.ask(server)
+            self._retention.add(key_of(server))
 
     async def _check_policies(self) -> None:
         try:
@@ -120,6 +132,7 @@ class Manager:
         self._receipts.add(Key("Refusals", "", server))
         self._receipts.add(Key("AuditFlow", "", server))
         self._rehearsals.add(Key("PostgresServer", "", server))
+        self._retention.add(Key("PostgresServer", "", server))
 
     def _recount(self, where: tuple[str, str]) -> None:
         """Look at the rules of a tenant whose status no longer holds, as when one left its slot to another."""
@@ -221,6 +234,16 @@ class Manager:
         if await self._parts.receipts.count(self._context, rule):
             self._queue.add(key)
         return self._parts.receipts.due(self._context, rule, datetime.now(UTC))
+
+    async def _retain(self, key: Key) -> None:
+        server = self._context.servers.get(key.namespace, key.name)
+        if server is None:
+            self._parts.retention.forget(key.name)
+            return
+        try:
+            await self._parts.retention.reconcile(self._context, server, datetime.now(UTC))
+        finally:
+            self._queue.add(key)
 
     async def _look_at_flow(self, key: Key) -> datetime | None:
         server = self._context.servers.get(key.namespace, key.name)

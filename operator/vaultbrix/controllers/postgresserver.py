@@ -25,6 +25,7 @@ async def reconcile(
     conditions = Conditions(server, server.status.conditions, now)
     alive = await agents.report(context.kube, server, conditions)
     anchor = parts.flows.report(server, alive, conditions, now)
+    parts.retention.report(context, server, conditions)
     tenants = context.tenants_of(server.metadata.name)
     verdicts = [verdict for tenant in tenants for verdict in context.verdicts(tenant.key, now).values()]
     status = server.status.model_copy(

@@ -24,6 +24,11 @@ RECENT = timedelta(hours=24)
 
 # The record still flows; it will not for long.
 _WARNINGS = frozenset({Reason.LOG_DISK_FILLING})
+# Why a record may be late.
+_CAUSES = {
+    Reason.AUDIT_STORE_UNREACHABLE: "the shipper cannot store it",
+    Reason.LOG_UNREADABLE: "the shipper cannot read the log",
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ def witness(sight: Sight) -> Verdict:
     if late_seconds(sight) > LATE_SECONDS:
         since = f"the record is complete only until {rfc3339(flow.complete_until or flow.at)}"
         for problem in problems:
-            if problem.reason is Reason.AUDIT_STORE_UNREACHABLE:
-                return False, problem.reason, f"{since}; the shipper cannot store it: {problem.message}"
+            if problem.reason in _CAUSES:
+                return False, problem.reason, f"{since}; {_CAUSES[problem.reason]}: {problem.message}"
         return False, Reason.RECORD_LATE, f"{since}; see the shipper's log, its CPU limit, and the load of the store"
     for problem in problems:
         # A store that is away for a moment makes nothing late; the log on disk waits.
@@ -160,7 +165,7 @@ def audit_flowing(
         )
     for told in agents:
         if not told.flowing:
-            return False, Reason(told.reason), told.message
+            return False, _reason(told.reason), told.message
     told_so = bool(agents)
     match store:
         case StoreSeen(latest=None):
@@ -178,6 +183,11 @@ def audit_flowing(
             return True, Reason.FLOWING, "so says the agent; spec.auditSecretRef is not set, so nobody asks the store"
         return None, Reason.NO_AUDIT_STORE, "no agent tells (--flow-file), and spec.auditSecretRef is not set"
     return None
+
+
+def _reason(text: str) -> Reason:
+    # An agent may be of another release.
+    return next((reason for reason in Reason if reason == text), Reason.AUDIT_NOT_FLOWING)
 
 
 def _with_findings(text: str, seen: StoreSeen) -> str:

@@ -187,7 +187,10 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
     if view.server_hidden:
         found.append("you may not read PostgresServers, so this is what operator and agents last said of the rules")
     if server is not None:
-        for type_ in (ConditionType.AGENT_CONNECTED, ConditionType.CLOCK_IN_SYNC):
+        kinds = [ConditionType.AGENT_CONNECTED, ConditionType.CLOCK_IN_SYNC]
+        # Elsewhere it keeps nobody out.
+        kinds += [ConditionType.AUDIT_FLOWING] if server.spec.audit_required else []
+        for type_ in kinds:
             held = _condition(server.status.conditions, type_)
             if held is not None and held.status == "False":
                 found.append(f"PostgresServer {server.metadata.name}: {type_} is False: {held.message}")

@@ -237,6 +237,12 @@ class AgentState:
             ground=", ".join(sorted({g.rule for g in found})),
         )
 
+    def turns(self, role: str) -> list[datetime]:
+        """When it may change who is behind a login role, in order; between two of these times it does not."""
+        known = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
+        ends = [grant.ended_at + SLACK for grant in known if grant.ended_at]
+        return sorted([grant.opened_at - SLACK for grant in known] + ends)
+
     def _open(self, grant: GrantRecord) -> None:
         self.grants[grant.uid] = grant
         self._of_tenant.setdefault(grant.tenant, set()).add(grant.uid)

@@ -1,10 +1,7 @@
-"""Metrics for Prometheus (text format 0.0.4), read off what the processes know anyway when they are asked for."""
+"""The operator's metrics for Prometheus, read off what it knows anyway when they are asked for."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 
-import structlog
-from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.aiohttp import make_aiohttp_handler
@@ -12,8 +9,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vaultbrix.api.postgresserver import PostgresServer
-
-log = structlog.get_logger(__name__)
 
 
 class ServerMetrics(Collector):
@@ -43,21 +38,3 @@ def handler(collector: Collector) -> Handler:
     registry.register(collector)
     ProcessCollector(registry=registry)
     return make_aiohttp_handler(registry)
-
-
-@asynccontextmanager
-async def serving(port: int, collector: Collector, *, address: str = "") -> AsyncIterator[None]:
-    """Answer /metrics while the context is open; port 0: not at all. A port that is taken stops nothing else."""
-    application = web.Application()
-    application.router.add_get("/metrics", handler(collector))
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        if port:
-            try:
-                await web.TCPSite(runner, address or None, port).start()
-            except OSError as error:
-                log.error("no metrics", port=port, message=str(error.strerror))
-        yield
-    finally:
-        await runner.cleanup()

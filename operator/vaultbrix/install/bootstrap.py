@@ -60,7 +60,8 @@ async def bootstrap(kube: Kube, release: Release) -> None:
     reader = await _login(kube, release, "audit-reader", "vaultbrix_auditor", store)
     # Readers check signatures; only the shipper can make them.
     await _complete(kube, release, "audit-reader", reader, {"signing.pub": shipper["signing.pub"]})
-    await _store(owner, [(shipper, "audit_append"), (reader, "audit_read")])
+    manager = await _login(kube, release, "audit-manager", "vaultbrix_audit_manager", store)
+    await _store(owner, [(shipper, "audit_append"), (reader, "audit_read"), (manager, "audit_manage")])
 
 
 async def _store(owner: dict[str, str], logins: list[tuple[dict[str, str], str]]) -> None:

@@ -15,6 +15,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     FROM (SELECT replace(replace(', ' || p_person || ', ', ', ' || p_name || ', ', ', '), ', ' || p_name || ', ', ', ') AS rest) r
 $$;
 
+-- Roles that the product makes. They name tenants, rules and approvals; others may be a person's.
+CREATE FUNCTION audit.is_ours(p_role text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_role ^@ 'tenant_' OR p_role ^@ 'vaultbrix_'
+$$;
+
 -- Partitions that hold records, oldest first. `keep` is NULL for a day from before days were divided.
 CREATE FUNCTION audit.leaves() RETURNS TABLE(name text, day date, keep int)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -25,27 +30,30 @@ $$;
 REVOKE ALL ON FUNCTION audit.leaves() FROM PUBLIC;
 
 -- Erase rows of one table by their place, each 1000 under an event of their own so that none grows without bound.
--- `p_person`: who is taken out of a list of several, NULL: all of them. A role stays where it is one of the product's
--- own, which name tenants, rules and approvals; others may be a person's.
+-- `p_person`: who is taken out of a list of several, NULL: all of them.
 CREATE FUNCTION audit.erase(p_table text, p_places tid[], p_person text, p_why jsonb) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   part text;
   content text;
+  columns text;   -- that had content
   erased bigint;
 BEGIN
   IF cardinality(p_places) = 0 THEN RETURN 0; END IF;
   CASE p_table
     WHEN 'quarantine' THEN
       part := '''quarantine''';
+      columns := 'line';
       content := 'line = ''''';
     WHEN 'event' THEN
       part := '''event''';
-      content := 'detail = ''{"redacted": true}''';
+      columns := 'detail';
+      content := 'detail = r.detail - ''{person,role,text}''::text[] || ''{"redacted": true}''';
     ELSE
       part := '''record '' || to_char(r.at AT TIME ZONE ''UTC'', ''YYYY-MM-DD'') || '' '' || r.keep';
+      columns := 'person, ground, role, address, application, object_name, statement, message';
       content := 'person = coalesce(audit.without(r.person, $2), ''''), ground = '''','
-                 ' role = CASE WHEN r.role ^@ ''tenant_'' OR r.role ^@ ''vaultbrix_'' THEN r.role END,'
+                 ' role = CASE WHEN audit.is_ours(r.role) THEN r.role END,'
                  ' address = NULL, application = NULL, object_name = NULL,'
                  -- Empty, where there was a text: that there was a statement, or an error, is no secret.
                  ' statement = left(r.statement, 0), message = left(r.message, 0)';
@@ -78,7 +86,7 @@ BEGIN
         LEFT JOIN listed l USING (event))
     SELECT count(*) FROM done $sql$, p_table, content, part) INTO erased USING p_places, p_person, p_why;
   -- Statistics hold samples of what was there.
-  EXECUTE format('ANALYZE audit.%I', p_table);
+  EXECUTE format('ANALYZE audit.%I (%s)', p_table, columns);
   RETURN erased;
 END $$;
 REVOKE ALL ON FUNCTION audit.erase(text, tid[], text, jsonb) FROM PUBLIC;
@@ -89,20 +97,22 @@ BEGIN
   IF p_reason IS NULL OR length(btrim(p_reason)) NOT BETWEEN 1 AND 500 THEN
     RAISE EXCEPTION 'reason must have 1 to 500 characters';
   END IF;
-  IF position(lower(p_name) IN lower(p_reason)) > 0 THEN
+  -- A shorter name is part of too many words.
+  IF length(p_name) >= 3 AND position(lower(p_name) IN lower(p_reason)) > 0 THEN
     RAISE EXCEPTION 'reason must not name the person: it is kept; name the request instead';
   END IF;
   RETURN jsonb_build_object('version', 1, 'request', gen_random_uuid(), 'by', p_by, 'reason', p_reason);
 END $$;
 REVOKE ALL ON FUNCTION audit.why(text, text, text) FROM PUBLIC;
 
--- Erase all that names a person: records; those that name nobody in the same sessions, such as a connection's first
--- lines; quarantined lines of these sessions or with the name in them; and who asked for the person's statements.
+-- Erase all that names a person: records, also those of a role of that name that is none of the product's; those that
+-- name nobody in the same sessions, such as a connection's first lines; quarantined lines of these sessions or with the
+-- name in them; and who asked for the person's statements.
 -- Returns how many of each, and how many `waiting` for their seal were left. Without `p_really`, only counts.
 CREATE FUNCTION audit.redact_person(p_name text, p_reason text, p_really boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  why jsonb := audit.why('person', p_reason, p_name);
+  why jsonb;
   sessions text[];
   leaf record;
   places tid[];
@@ -112,12 +122,13 @@ DECLARE
   waiting bigint;
 BEGIN
   IF p_name IS NULL OR btrim(p_name) = '' THEN RAISE EXCEPTION 'the person must be named'; END IF;
+  why := audit.why('person', p_reason, p_name);
   -- This locks all partitions against retention too.
   SELECT coalesce(array_agg(DISTINCT server || E'\n' || session_id), '{}') INTO sessions
-    FROM audit.record WHERE audit.names(person, p_name);
+    FROM audit.record WHERE audit.names(person, p_name) OR role = p_name AND NOT audit.is_ours(role);
   FOR leaf IN SELECT name FROM audit.leaves() LOOP
     EXECUTE format('SELECT coalesce(array_agg(ctid), ''{}'') FROM audit.%I WHERE redaction IS NULL AND (audit.names(person, $1)'
-                   ' OR person = '''' AND server || E''\n'' || session_id IN (SELECT unnest($2)))', leaf.name)
+                   ' OR role = $1 AND NOT audit.is_ours(role) OR person = '''' AND server || E''\n'' || session_id IN (SELECT unnest($2)))', leaf.name)
       INTO places USING p_name, sessions;
     records := records + CASE WHEN p_really THEN audit.erase(leaf.name, places, p_name, why) ELSE cardinality(places) END;
   END LOOP;
@@ -130,8 +141,7 @@ BEGIN
   -- A shipper that has just read an event would seal what it read.
   SELECT coalesce(array_agg(ctid) FILTER (WHERE batch IS NOT NULL), '{}'), count(*) FILTER (WHERE batch IS NULL)
     INTO places, waiting FROM audit.event
-   WHERE redaction IS NULL AND kind IN ('read', 'verified', 'exported', 'reader')
-     AND jsonb_path_exists(detail, '$.** ? (@ == $name)', jsonb_build_object('name', p_name));
+   WHERE redaction IS NULL AND kind = 'read' AND p_name IN (detail->>'person', detail->>'role');
   events := CASE WHEN p_really THEN audit.erase('event', places, NULL, why) ELSE cardinality(places) END;
   RETURN jsonb_build_object('request', why->'request', 'records', records, 'quarantine', quarantined, 'events', events,
                             'waiting', waiting);
@@ -224,19 +234,21 @@ BEGIN
   IF TG_OP = 'UPDATE' AND (OLD.tenant, OLD.class) <> (NEW.tenant, NEW.class) THEN
     RAISE EXCEPTION 'tenant and class of a policy cannot be changed; remove it and set another';
   END IF;
-  IF TG_OP <> 'UPDATE' OR OLD.days <> NEW.days THEN
+  IF TG_OP <> 'UPDATE' OR (OLD.days, OLD.archive) <> (NEW.days, NEW.archive) THEN
     INSERT INTO audit.event(kind, actor, detail)
     VALUES ('retention', session_user, jsonb_build_object(
       'version', 1, 'tenant', coalesce(NEW.tenant, OLD.tenant), 'class', coalesce(NEW.class, OLD.class),
-      'old', OLD.days, 'new', NEW.days));
+      'old', OLD.days, 'new', NEW.days, 'archive', coalesce(NEW.archive, false)));
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON audit.retention
   FOR EACH ROW EXECUTE FUNCTION audit.note_retention();
 
--- Whether a policy is written by the operator, from Kubernetes, or by hand.
-ALTER TABLE audit.retention ADD COLUMN managed boolean NOT NULL DEFAULT false;
+-- Whether a policy is written by the operator, from Kubernetes, or by hand; and whether partitions, of whatever policy,
+-- are dropped only once they are in the archive.
+ALTER TABLE audit.retention ADD COLUMN managed boolean NOT NULL DEFAULT false,
+  ADD COLUMN archive boolean NOT NULL DEFAULT false;
 
 -- A shipper holds its days against retention until its rows are stored: they would find no partition.
 CREATE OR REPLACE FUNCTION audit.ensure_partition(p_day date, p_keep int) RETURNS void
@@ -282,18 +294,30 @@ BEGIN
   RETURN NULL;
 END $$;
 
--- What retention is decided from. `keep` and `divided` of each partition; `clock` and `newest` are the same in each row.
-CREATE FUNCTION audit.kept() RETURNS TABLE(name text, day date, keep int, divided boolean, bytes bigint)
+-- Whether a partition may go as far as the archive goes. Of an undivided day all parts have to be there.
+CREATE FUNCTION audit.archive_allows(p_day date, p_keep int, p_divided boolean) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM audit.retention WHERE archive) THEN RETURN true; END IF;
+  IF p_divided THEN RETURN audit.archived(p_day, p_keep); END IF;
+  RETURN EXISTS (SELECT FROM audit.export WHERE day = p_day)
+     AND NOT EXISTS (SELECT FROM audit.part WHERE part ^@ ('record ' || to_char(p_day, 'YYYY-MM-DD') || ' ')
+                        AND NOT audit.archived(p_day, split_part(part, ' ', 3)::int));
+END $$;
+
+-- What retention is decided from: partitions, and what time it is by the store and by its records.
+CREATE FUNCTION audit.kept()
+RETURNS TABLE(name text, day date, keep int, divided boolean, bytes bigint, archive_allows boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT l.name, l.day, coalesce(l.keep, audit.longest_keep(l.day)), l.keep IS NOT NULL,
-         pg_total_relation_size(format('audit.%I', l.name))
+         pg_total_relation_size(format('audit.%I', l.name)), audit.archive_allows(l.day, l.keep, l.keep IS NOT NULL)
     FROM audit.leaves() l
 $$;
 CREATE FUNCTION audit.clocks(OUT store timestamptz, OUT newest date)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT clock_timestamp(), audit.newest_day()
 $$;
-REVOKE ALL ON FUNCTION audit.longest_keep(date), audit.newest_day(), audit.kept(), audit.clocks() FROM PUBLIC;
+REVOKE ALL ON FUNCTION audit.archive_allows(date, int, boolean), audit.longest_keep(date), audit.newest_day(), audit.kept(), audit.clocks() FROM PUBLIC;
 
 -- Drop a partition that is due, and say so: `through` is the last batch of each server that had rows in it. What comes
 -- later goes into a new partition of the same name. Returns its rows. Raises lock_not_available where readers hold it.
@@ -309,13 +333,17 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'partitions are dropped at isolation level read committed';
   END IF;
-  SELECT * INTO leaf FROM audit.kept() WHERE name = p_name;
+  SELECT l.day, coalesce(l.keep, audit.longest_keep(l.day)) AS keep, l.keep IS NOT NULL AS divided INTO leaf
+    FROM audit.leaves() l WHERE l.name = p_name;
   IF NOT FOUND THEN RAISE EXCEPTION 'there is no partition %', p_name; END IF;
   -- A clock that stepped forward must not drop anything: the record itself has to have come that far.
   IF leaf.day + 1 + leaf.keep > least((clock_timestamp() AT TIME ZONE 'UTC')::date, audit.newest_day()) THEN
     RAISE EXCEPTION 'partition % is kept until %', p_name, leaf.day + 1 + leaf.keep;
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('audit retention record_' || to_char(leaf.day, 'YYYYMMDD'), 0));
+  IF NOT audit.archive_allows(leaf.day, leaf.keep, leaf.divided) THEN
+    RAISE EXCEPTION 'partition % is not in the archive', p_name;
+  END IF;
   IF leaf.divided THEN
     parts := ARRAY['record ' || to_char(leaf.day, 'YYYY-MM-DD') || ' ' || leaf.keep];
   ELSE

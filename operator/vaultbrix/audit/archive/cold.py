@@ -1,0 +1,264 @@
+"""Ask the archive what audit.query asks the store, and both as one. Raises OSError, BadManifest, duckdb.Error."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from ipaddress import ip_address, ip_network
+from itertools import groupby
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from vaultbrix.audit.archive import manifest as manifests
+from vaultbrix.audit.archive.columns import RECORD
+from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, Manifest
+from vaultbrix.audit.archive.place import Place
+from vaultbrix.audit.archive.sessions import Row, statements
+from vaultbrix.audit.query import Filter
+
+_DAY = timedelta(days=1)
+# Where a statement's end is not found around it, so many days after it are looked at.
+_LONGEST_DAYS = 31
+# Sessions whose lines are held at once.
+_SESSIONS = 200
+_KINDS = "kind IN ('statement', 'error') OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))"
+_TENANTS = "starts_with(role, 'tenant_') OR starts_with(role, 'vaultbrix_d_')"
+_FAILURES = {"error", "refused", "cancelled"}
+
+
+@dataclass
+class Archive:
+    """The sets of an archive that count. ``late``: records of its days that came after the export, from the store."""
+
+    place: Place
+    sets: Sequence[Manifest]
+    late: pa.Table | None = None
+    _datasets: dict[tuple[date, ...], pads.Dataset] = field(default_factory=dict)
+
+    @property
+    def days(self) -> dict[date, set[int]]:
+        """Days to keep of the partitions that it has of each day."""
+        found: dict[date, set[int]] = {}
+        for item in self.sets:
+            found.setdefault(item.day, set()).update(item.keeps)
+        return found
+
+    def lines(self, days: Iterable[date]) -> Sequence[pads.Dataset | pa.Table]:
+        """The records of some days, as tables that DuckDB reads."""
+        wanted = set(days)
+        names = [
+            self.place.path(f"{item.folder}/{file.name}")
+            for item in self.sets
+            if item.day in wanted
+            for file in item.files
+            if file.table == RECORD.name
+        ]
+        found = [pads.dataset(names, RECORD.schema, "parquet", self.place.filesystem)] if names else []
+        return [*found, *([self.late] if self.late is not None else [])]
+
+
+def open_archive(place: Place, keys: Mapping[bytes, Ed25519PublicKey]) -> Archive:
+    """Read an archive's manifests; each must be signed with one of the keys."""
+    found = {}
+    for folder in place.sets():
+        try:
+            content = place.read(f"{folder}/{NAME}")
+        except FileNotFoundError:
+            # An export that has not ended.
+            continue
+        found[manifests.digest(content)] = manifests.verified(content, place.read(f"{folder}/{SIGNATURE_NAME}"), keys)
+    return Archive(place, sorted(manifests.current(found).values(), key=lambda item: (item.day, item.number)))
+
+
+def cold_days(archived: Mapping[date, set[int]], stored: Mapping[date, set[int]], behind: set[date]) -> set[date]:
+    """Days to be taken from the archive: of which the store has dropped something, and the day after such a one.
+
+    A session may go on past midnight, and its lines are put together from one place only. ``behind``: days of which the
+    store has what the archive has not; the day after a cold one is not taken from the archive then.
+    """
+    gone = {day for day, keeps in archived.items() if keeps - stored.get(day, set())}
+    return gone | {day for day in archived if day - _DAY in gone and day not in behind}
+
+
+def latest(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -> list[Row]:
+    """The latest statements of these days that match, oldest first."""
+    found: list[Row] = []
+    for rows in _scan(archive, wanted, days, limit):
+        found += rows
+        if len(found) >= limit:
+            break
+    return sorted(sorted(found, key=_order)[-limit:], key=_order)
+
+
+def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -> Iterator[list[Row]]:
+    """Statements of a day at a time, the newest first; of a day, all that can be among the latest ``limit``."""
+    for day in sorted(days, reverse=True):
+        start = datetime.combine(day, time(), UTC)
+        since, until = max(wanted.since, start), min(wanted.until, start + _DAY)
+        if since < until:
+            yield _day(archive, wanted, day, (since, until), limit)
+
+
+def _day(archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int) -> list[Row]:
+    found: list[Row] = []
+    with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
+        sessions = lines.sessions(wanted, within)
+        for at in range(0, len(sessions), _SESSIONS):
+            # What is left has no line that matches later than this.
+            newest = sessions[at][2]
+            if sum(row["at"] > newest for row in found) >= limit:
+                break
+            chosen = [(server, session) for server, session, _ in sessions[at : at + _SESSIONS]]
+            found += [row for row in lines.statements(chosen) if _matches(row, wanted, within)]
+    return _ended(archive, found, day) if any(row["outcome"] == "unknown" for row in found) else found
+
+
+def _ended(archive: Archive, rows: list[Row], day: date) -> list[Row]:
+    """Statements whose end was not found, looked for in the days that follow."""
+    after = [day + n * _DAY for n in range(-1, _LONGEST_DAYS)]
+    with _Lines(archive, after) as lines:
+        chosen = sorted({(row["server"], row["session_id"]) for row in rows if row["outcome"] == "unknown"})
+        ended = {_key(row): row for row in lines.statements(chosen)}
+    return [ended.get(_key(row), row) if row["outcome"] == "unknown" else row for row in rows]
+
+
+class _Lines:
+    """The lines of some days in DuckDB; one place to ask."""
+
+    def __init__(self, archive: Archive, days: Iterable[date]) -> None:
+        # Nothing but what is registered may be read, and no extension be fetched.
+        self._db = duckdb.connect(
+            config={
+                "enable_external_access": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            }
+        )
+        self._db.execute("SET TimeZone = 'UTC'")
+        tables = archive.lines(days)
+        for number, table in enumerate(tables):
+            self._db.register(f"lines_{number}", table)
+        self._from = " UNION ALL ".join(f"SELECT * FROM lines_{n}" for n in range(len(tables)))  # noqa: S608
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def sessions(self, wanted: Filter, within: tuple[datetime, datetime]) -> list[tuple[str, str, datetime]]:
+        """Server, session and time of the newest line that may stand for a statement that matches; newest first."""
+        if not self._from:
+            return []
+        conditions, values = _of_lines(wanted, self._addresses(wanted))
+        conditions += [f"({_KINDS})", '"at" >= ?', '"at" < ?']
+        about, more = _of_sessions(wanted)
+        query = (
+            f'SELECT server, session_id, max("at") FROM ({self._from}) WHERE {" AND ".join(conditions)}'  # noqa: S608
+            f" AND (server, session_id) IN (SELECT (server, session_id) FROM ({self._from}) WHERE {about})"
+            ' GROUP BY ALL ORDER BY max("at") DESC, server, session_id'
+        )
+        found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
+        return found
+
+    def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
+        """The statements of whole sessions."""
+        if not self._from or not sessions:
+            return
+        chosen = pa.table(
+            {"server": [server for server, _ in sessions], "session_id": [session for _, session in sessions]}
+        )
+        self._db.register("chosen", chosen)
+        cursor = self._db.execute(
+            f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
+            " ORDER BY server, session_id, line_num"
+        )
+        lines = (dict(zip(RECORD.columns, row, strict=True)) for row in _rows(cursor))
+        for _, group in groupby(lines, key=lambda line: (line["server"], line["session_id"])):
+            yield from statements(list(group))
+
+    def _addresses(self, wanted: Filter) -> list[str] | None:
+        if wanted.address is None:
+            return None
+        network = ip_network(wanted.address, strict=False)
+        query = f"SELECT DISTINCT address FROM ({self._from}) WHERE address IS NOT NULL"  # noqa: S608
+        return [text for (text,) in self._db.execute(query).fetchall() if ip_address(text) in network]
+
+
+def _rows(cursor: Any) -> Iterator[tuple[Any, ...]]:
+    while found := cursor.fetchmany(1000):
+        yield from found
+
+
+def _of_lines(wanted: Filter, addresses: list[str] | None) -> tuple[list[str], list[Any]]:
+    """Conditions on the line that stands for a statement, exact."""
+    conditions: list[str] = [] if wanted.everybody else [f"({_TENANTS})"]
+    values: list[Any] = []
+    for condition, value in (
+        ("list_contains(?, tenant)", list(wanted.tenants) if wanted.tenants is not None else None),
+        ("list_contains(string_split(person, ', '), ?)", wanted.person),
+        ("list_contains(string_split(ground, ', '), ?)", wanted.ground),
+        ("list_contains(?, address)", addresses),
+        ("role = ?", wanted.role),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    return conditions, values
+
+
+def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
+    """A condition that some line of the session meets, where a statement that matches is in it."""
+    conditions, values = ["true"], []
+    if wanted.object:
+        conditions = ["ends_with(object_name, ?)"]
+        values = [wanted.object]
+    elif wanted.text:
+        conditions = ["contains(lower(coalesce(statement, tag)), lower(?))"]
+        values = [wanted.text]
+    elif wanted.outcome in _FAILURES:
+        conditions = ["kind = 'error'"]
+    elif wanted.class_:
+        conditions = ["(class = ? OR kind = 'duration')"]
+        values = [wanted.class_]
+    elif wanted.command:
+        conditions = ["(command = ? OR tag = ?)"]
+        values = [wanted.command] * 2
+    return " AND ".join(conditions), values
+
+
+def _matches(row: Row, wanted: Filter, within: tuple[datetime, datetime]) -> bool:
+    """Whether a statement is what is asked for; the session is known to be of interest only."""
+    return (
+        within[0] <= row["at"] < within[1]
+        and (wanted.everybody or str(row["role"]).startswith(("tenant_", "vaultbrix_d_")))
+        and (wanted.tenants is None or row["tenant"] in wanted.tenants)
+        and (wanted.person is None or wanted.person in row["person"].split(", "))
+        and (wanted.ground is None or wanted.ground in row["ground"].split(", "))
+        and (wanted.role is None or row["role"] == wanted.role)
+        and (wanted.address is None or _inside(row["address"], wanted.address))
+        and (wanted.class_ is None or row["class"] == wanted.class_)
+        and (wanted.command is None or row["command"] == wanted.command)
+        and (wanted.outcome is None or row["outcome"] == wanted.outcome)
+        and (wanted.text is None or wanted.text.lower() in str(row["statement"]).lower())
+        and (wanted.object is None or any(_named(name, wanted.object) for name in row["objects"] or ()))
+    )
+
+
+def _named(name: str, wanted: str) -> bool:
+    return name == wanted if "." in wanted else name.rpartition(".")[2] == wanted
+
+
+def _inside(address: str | None, network: str) -> bool:
+    return address is not None and ip_address(address) in ip_network(network, strict=False)
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["server"], row["session_id"], row["line_num"]
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    return row["at"], row["session_id"], row["line_num"]

@@ -1,0 +1,100 @@
+"""A batch of lines → the rows of the store: who was behind each, how long it is kept, what is odd about it. Pure."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from datetime import datetime
+
+from vaultbrix.audit import rows
+from vaultbrix.audit.followed import Batch, Gap
+from vaultbrix.audit.keeping import Keeping
+from vaultbrix.audit.logfile import HEAD_BYTES
+from vaultbrix.audit.numbers import Seen
+from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
+from vaultbrix.audit.sealing import Content, Quarantined
+from vaultbrix.audit.symptoms import Symptoms
+from vaultbrix.domain.grants import AgentState, Identity
+
+# The texts of a record whose line is longer are let go as soon as its row is made.
+_LONG_BYTES = 256 * 1024
+
+
+class Intake:
+    """Takes in one server's lines, in the order in which its sessions wrote them."""
+
+    def __init__(self, server: str) -> None:
+        self.keeping = Keeping({})
+        self.symptoms = Symptoms()
+        self._server = server
+
+    def take(self, batch: Batch, state: AgentState) -> tuple[Content, list[Seen]]:
+        """The rows of a batch, and the sessions' line numbers in it."""
+        people = _People(state)
+        records: list[tuple[Record, bytes]] = []
+        damaged = [Quarantined(batch.file, position, line, reason) for position, line, reason in batch.damaged]
+        content = Content(records, batch.gaps, damaged)
+        seen: list[Seen] = []
+        days, see, file, server = self.keeping.days, self.symptoms.see, batch.file, self._server
+        for position, line in batch.lines:
+            try:
+                entry = decoded(line)
+                record = record_of(
+                    entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
+                )
+                record.file, record.position = file, position
+                record.keep = days(record)
+                row = rows.record_line(record)
+            except MalformedLine as error:
+                set_aside(content, file, position, line, str(error))
+                self.symptoms.malformed(str(error))
+                if number := numbered(line):
+                    seen.append((*number, position))
+                continue
+            see(entry, record)
+            if len(line) > _LONG_BYTES:
+                record.statement = record.message = None
+            records.append((record, row))
+            seen.append((record.session_id, record.line_num, position))
+        self.symptoms.gaps(batch.gaps)
+        return content, seen
+
+
+def set_aside(content: Content, file: str, position: int, line: bytes, reason: str) -> None:
+    """Put a line into quarantine; of a long one the beginning, and a gap tells."""
+    if len(line) > _LONG_BYTES:
+        told = f"of a line of {len(line)} bytes, the first {HEAD_BYTES} are in quarantine"
+        content.gaps = [*content.gaps, Gap(file, position, told)]
+        line = line[:HEAD_BYTES]
+    content.quarantined = [*content.quarantined, Quarantined(file, position, line, reason)]
+
+
+def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Content:
+    """The same, but with the records at these places in quarantine for the store's SQLSTATE."""
+    lines = dict(batch.lines)
+    kept = [found for index, found in enumerate(content.records) if index not in refused]
+    made = Content(kept, content.gaps, content.quarantined, content.events)
+    for index, state in sorted(refused.items()):
+        position = content.records[index][0].position
+        set_aside(made, batch.file, position, lines[position], f"the store refuses it: SQLSTATE {state}")
+    return made
+
+
+class _People:
+    """Who was behind roles and addresses, as one state of the agent's has it."""
+
+    def __init__(self, state: AgentState) -> None:
+        self._state = state
+        self._known: dict[tuple[str, str | None], tuple[list[datetime], dict[int, Identity]]] = {}
+
+    def behind(self, role: str, remote: str | None, at: datetime) -> Identity:
+        known = self._known.get((role, remote))
+        if known is None:
+            known = self._known[role, remote] = (self._state.turns(role), {})
+        turns, found = known
+        span = bisect_right(turns, at)
+        who = found.get(span)
+        if who is None or (span and turns[span - 1] == at):
+            who = self._state.person(role, address_of(remote)[1], at)
+            # Between two turns it stays; at one of them it may be either.
+            if not span or turns[span - 1] != at:
+                found[span] = who
+        return who

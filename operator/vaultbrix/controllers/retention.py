@@ -1,0 +1,81 @@
+"""How long audit records are kept: manifests → policies in the store, and once a day what is due is dropped.
+
+The store is asked apart from all other work; the server's own controller writes what came of it into its status.
+"""
+
+from datetime import datetime
+
+import structlog
+
+from vaultbrix.adapters import auditretention
+from vaultbrix.adapters.postgres import connect
+from vaultbrix.api.conditions import ConditionType, Reason
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.controllers.admin import audit_manager_target
+from vaultbrix.controllers.context import Context
+from vaultbrix.controllers.status import Conditions
+from vaultbrix.domain.retention import changes, verdict, wanted
+from vaultbrix.domain.sources import Verdict
+from vaultbrix.runtime.errors import Expected
+
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """Remembers which servers' stores are to be looked through, and what came of it the last time."""
+
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+        self._applied: dict[str, Verdict] = {}
+        self._failed: dict[str, Verdict] = {}
+
+    def ask(self, server: PostgresServer) -> None:
+        """Have what is due dropped with the next call of reconcile that succeeds."""
+        self._asked.add(server.metadata.name)
+
+    async def reconcile(self, context: Context, server: PostgresServer, now: datetime) -> None:
+        """Write the policies of the server's store, and drop what is due if that was asked. Raises Expected."""
+        name = server.metadata.name
+        if server.spec.audit_manager_secret_ref is None:
+            self.forget(name)
+            return
+        servers = [
+            s for s in context.servers if s.spec.audit_manager_secret_ref == server.spec.audit_manager_secret_ref
+        ]
+        tenants = [tenant for one in servers for tenant in context.tenants_of(one.metadata.name)]
+        try:
+            async with connect(await audit_manager_target(context.kube, server)) as connection:
+                stored = await auditretention.policies(connection)
+                await auditretention.change(connection, changes(wanted(servers, tenants), stored))
+                if name in self._asked:
+                    outcome = await auditretention.apply(connection, now)
+                    for gone in outcome.dropped:
+                        log.info("audit records dropped", partition=gone.partition.name, rows=gone.rows)
+                    for one in servers:
+                        self._asked.discard(one.metadata.name)
+                        self._applied[one.metadata.name] = verdict(outcome, now)
+        except Expected as error:
+            self._failed[name] = (False, error.reason, error.message)
+            raise
+        self._failed.pop(name, None)
+
+    def report(self, context: Context, server: PostgresServer, conditions: Conditions) -> None:
+        """Set AuditRetentionApplied, where a store is to be looked after."""
+        name = server.metadata.name
+        if server.spec.audit_manager_secret_ref is None:
+            asking = [server.spec.audit_retention, *(t.spec.audit_retention for t in context.tenants_of(name))]
+            if any(asking):
+                message = "auditRetention is set but not applied: set spec.auditManagerSecretRef of the PostgresServer"
+                conditions.set(ConditionType.AUDIT_RETENTION_APPLIED, False, Reason.NO_AUDIT_STORE, message)
+            return
+        found = self._failed.get(name) or self._applied.get(name)
+        if found is None:
+            conditions.keep(ConditionType.AUDIT_RETENTION_APPLIED)
+        else:
+            conditions.set(ConditionType.AUDIT_RETENTION_APPLIED, *found)
+
+    def forget(self, name: str) -> None:
+        """Of a server that is gone, or whose store is no longer looked after."""
+        self._asked.discard(name)
+        self._applied.pop(name, None)
+        self._failed.pop(name, None)

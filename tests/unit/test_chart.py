@@ -1,0 +1,110 @@
+"""The chart as Helm renders it: what values switch on, and what is refused."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.harness.shell import TOP, binaries
+
+from vaultbrix.audit.metrics import ShipperMetrics
+from vaultbrix.audit.monitor import Monitor
+
+pytestmark = pytest.mark.skipif(
+    not (binaries() / "helm").exists() and shutil.which("helm") is None, reason="needs helm; run: make setup"
+)
+
+
+def helm(*values: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("helm") or str(binaries() / "helm")
+    options = [part for value in values for part in ("--set", value)]
+    command = [program, "template", "x", str(TOP / "charts/vaultbrix"), "--kube-version", "1.34.0", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def rendered(*values: str) -> list[Any]:
+    done = helm(*values)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def of(documents: list[Any], kind: str) -> list[Any]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+def test_nothing_of_the_prometheus_operator_is_asked_for_by_default() -> None:
+    found = rendered()
+    assert not of(found, "PodMonitor")
+    assert not of(found, "PrometheusRule")
+
+
+def test_retention_is_the_servers_and_its_login_is_the_operators() -> None:
+    (found,) = of(rendered("audit.retention.days=90", "audit.retention.archiveFirst=true"), "PostgresServer")
+    assert found["spec"]["auditRetention"] == {"days": 90, "archiveFirst": True}
+    reference = found["spec"]["auditManagerSecretRef"]
+    rules = [rule for role in of(rendered(), "Role") for rule in role["rules"] if "secrets" in rule["resources"]]
+    # The operator reads it, and the bootstrap Job makes it.
+    assert sum(reference["name"] in rule.get("resourceNames", []) for rule in rules) == 2
+    (store,) = [c for c in of(rendered(), "ConfigMap") if c["metadata"]["name"].endswith("-audit")]
+    assert "+audit_redact" in store["data"]["pg_hba.conf"]
+    assert "+audit_manage" in store["data"]["pg_hba.conf"]
+    for wrong in ("audit.retention.days=0", "audit.retention.dayz=1"):
+        assert helm(wrong).returncode != 0
+
+
+def test_monitors_find_ports_that_containers_have_and_carry_the_labels_asked_for() -> None:
+    found = rendered("monitoring.enabled=true", "monitoring.labels.release=prometheus")
+    pods = [d["spec"]["template"] for kind in ("Deployment", "StatefulSet") for d in of(found, kind)]
+    for monitor in of(found, "PodMonitor"):
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        (pod,) = [pod for pod in pods if wanted <= pod["metadata"]["labels"].items()]
+        containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        ports = {port["name"] for container in containers for port in container.get("ports", [])}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports
+    assert len(of(found, "PodMonitor")) == 2
+
+
+def test_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    (rules,) = of(rendered("monitoring.enabled=true"), "PrometheusRule")
+    families = ShipperMetrics(Monitor("main", tmp_path)).collect()
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    names.add("vaultbrix_server_condition")
+    alerts = rules["spec"]["groups"][0]["rules"]
+    for alert in alerts:
+        asked = {word for word in _words(alert["expr"]) if word.startswith("vaultbrix_")}
+        assert asked, alert
+        assert asked <= names, alert["alert"]
+    for topic in ("NotFlowing", "Late", "Gap", "Quarantine", "Forged", "LogDiskFilling", "Clock", "ShipperDown"):
+        assert any(topic in alert["alert"] for alert in alerts)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
+
+
+def test_the_shipper_writes_the_file_that_the_agent_reads_and_the_agent_cannot_write_it() -> None:
+    (pod,) = [
+        d["spec"]["template"]["spec"] for d in of(rendered(), "StatefulSet") if "postgresql" in d["metadata"]["name"]
+    ]
+    agent, shipper = ({c["name"]: c for c in pod["initContainers"]}[name] for name in ("agent", "shipper"))
+    assert "--flow-file=/data/flow/flow.json" in agent["args"]
+    assert "--flow=/data/flow/flow.json" in shipper["args"]
+    mounts = [{m["mountPath"]: m for m in c["volumeMounts"]}["/data/flow"] for c in (agent, shipper)]
+    assert [mount.get("readOnly", False) for mount in mounts] == [True, False]
+
+
+def test_the_policy_on_the_record_reaches_the_server() -> None:
+    (server,) = of(rendered("postgresql.auditRequired=true", "postgresql.auditGrace=5m"), "PostgresServer")
+    assert (server["spec"]["auditRequired"], server["spec"]["auditGrace"]) == (True, "5m")
+
+
+@pytest.mark.parametrize(
+    "value", ["monitoring.enable=true", "monitoring.interval=often", "postgresql.auditGrace=10", "monitoring.from=all"]
+)
+def test_a_wrong_value_is_refused_with_its_name(value: str) -> None:
+    done = helm(value)
+    assert done.returncode != 0
+    assert value.partition("=")[0].rpartition(".")[2] in done.stderr
