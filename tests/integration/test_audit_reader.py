@@ -104,7 +104,7 @@ def test_reading_is_on_record_under_the_readers_own_name(parts: Shipping, reader
     ((kind, detail),) = parts.store.query(
         "SELECT kind, detail FROM audit.event WHERE actor = %s ORDER BY id", [reader["PGUSER"]]
     )
-    assert (kind, detail) == ("read", {"command": "query", "text": "own"})
+    assert (kind, detail) == ("read", {"asked": "query", "text": "own"})
 
 
 TABLES = ("record", "started", "statement", "hole", "gap", "quarantine", "event", "batch", "part", "checkpoint",

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 import time
@@ -97,7 +98,7 @@ class Wanted:
     def note(self, command: str) -> dict[str, Any]:
         """What goes on record of it."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, False)}
-        return {"command": command, **given}
+        return {"asked": command, **given}
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:
@@ -107,8 +108,9 @@ def moment(option: str, text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        days = re.fullmatch("([1-9][0-9]{0,4})d", text)
         try:
-            return now - parse_span(option, text)
+            return now - (timedelta(days=int(days[1])) if days else parse_span(option, text))
         except (Misused, OverflowError):
             return fail(
                 f"{option}: {text!r} is no time",
