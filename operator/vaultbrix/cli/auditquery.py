@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -161,8 +161,8 @@ def query(
     wanted = Wanted(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
     )  # fmt: skip
-    if follow and until:
-        fail("--follow: has no end", "leave out --until", code=2)
+    if follow and (until or limit == 0):
+        fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
     _ask(wanted, "query", limit=limit, follow=follow, output=output)
 
 
@@ -220,7 +220,9 @@ def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form
         store.note(connection, wanted.note(command))
         if wanted.tenant:
             asked = with_tenant(connection, asked, wanted.tenant)
-        heads = store.batches(connection) if follow else {}
+        if follow:
+            _follow(connection, asked, limit, auditprint.printer(output))
+            return
         with progress() as report:
             if limit == 0:
                 show = auditprint.printer(output)
@@ -228,16 +230,26 @@ def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form
                     show([row])
             else:
                 rows = store.latest(connection, asked, limit, report)
-        if limit:
-            if output is Form.TABLE and not follow:
-                auditprint.table(rows)
-            else:
-                show = auditprint.printer(output)
-                show(rows)
-        if follow:
-            for rows in store.follow(connection, asked, lambda: datetime.now(UTC), heads):
-                show(rows)
-                time.sleep(_PAUSE_SECONDS)
+        if limit and output is Form.TABLE:
+            auditprint.table(rows)
+        elif limit:
+            auditprint.printer(output)(rows)
+
+
+def _follow(
+    connection: "psycopg.Connection", asked: "Filter", limit: int, show: Callable[[Iterable[auditprint.Row]], None]
+) -> None:
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+
+    # What is stored meanwhile is not among the first, and so it is shown after them.
+    with store.snapshot(connection), progress() as report:
+        heads = store.batches(connection)
+        rows = store.latest(connection, asked, limit, report)
+    running = [row for row in rows if row["outcome"] == "unknown"]
+    show([row for row in rows if row["outcome"] != "unknown"])
+    for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
+        show(rows)
+        time.sleep(_PAUSE_SECONDS)
 
 
 def with_tenant(connection: "psycopg.Connection", asked: "Filter", tenant: str) -> "Filter":
