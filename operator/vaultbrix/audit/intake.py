@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.followed import Batch, Gap
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.logfile import HEAD_BYTES
 from vaultbrix.audit.numbers import Seen
-from vaultbrix.audit.reader import Batch, Gap
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
 from vaultbrix.audit.sealing import Content, Quarantined
 from vaultbrix.audit.symptoms import Symptoms

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from vaultbrix.audit.reader import Gap
+from vaultbrix.audit.followed import Gap
 
 # Session, line number, and the line's place in its file.
 Seen = tuple[str, int, int]
@@ -64,12 +64,12 @@ class Numbers:
             if expected == number:
                 following[session] = number + 1
                 continue
+            if number < expected if expected is not None else self._is_missing(session, number):
+                self._late.append((session, number))
+                continue
             if expected is None:
                 if number != 1:
                     unknown[session] = line
-            elif number < expected:
-                self._late.append((session, number))
-                continue
             else:
                 self._add(Hole(session, expected, number - 1, file, position), look)
             following[session] = number + 1
@@ -110,6 +110,9 @@ class Numbers:
     def stored(self) -> None:
         """The store has it."""
         self._changed.clear()
+
+    def _is_missing(self, session: str, number: int) -> bool:
+        return any(hole.first <= number <= hole.last for hole in self._missing.get(session, ()))
 
     def _add(self, hole: Hole, look: int) -> None:
         self._missing.setdefault(hole.session, []).append(hole)

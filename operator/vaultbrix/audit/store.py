@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.followed import Batch, Position
 from vaultbrix.audit.numbers import Hole
-from vaultbrix.audit.reader import Batch, Position
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.sealing import Event, Sealed
 from vaultbrix.domain.header import Header
