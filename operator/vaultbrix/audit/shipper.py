@@ -19,7 +19,6 @@ from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.numbers import Numbers
 from vaultbrix.audit.reader import LogDirectory
-from vaultbrix.audit.room import Room
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.sealing import Content, Sealed, seal
@@ -63,7 +62,6 @@ class Shipper:
         self._directory = LogDirectory(source.directory)
         self._intake = Intake(source.server)
         self._numbers = Numbers(datetime.now(UTC))
-        self._room = Room()
         self._told: tuple[Problem, ...] = ()
         self._cared = 0.0
 
@@ -194,8 +192,6 @@ class Shipper:
             self._cared = now
             self._remove()
         problems = (*self._directory.problems, *self._intake.symptoms.problems())
-        if disk := self._monitor.disk():
-            problems += self._room.look(now, *disk)
         for problem in problems:
             if problem not in self._told:
                 log.warning("log of PostgreSQL", reason=problem.reason, message=problem.message)
