@@ -289,9 +289,9 @@ def test_how_fast_a_waiting_log_is_stored(bench: Bench) -> None:
     finally:
         shipper.process.stop()
     figures["verify"] = verified(bench, lines)
-    for name, queue, few in (("rsyslog, queue", rsyslog.ASSISTED, 0), ("rsyslog, direct", rsyslog.DIRECT, 1)):
+    for name, way, few in (("rsyslog, queue", rsyslog.ASSISTED, 0), ("rsyslog, direct", rsyslog.DIRECT, 1)):
         lines = waiting(bench, DIRECT_LINES) if few else lines
-        other = Rsyslog(bench.path / f"drain-{few}", bench.postgres.logs, bench.store, queue)
+        other = Rsyslog(bench.path / f"drain-{few}", bench.postgres.logs, bench.store, way)
         began = time.monotonic()
         other.process.start()
         try:
@@ -324,9 +324,9 @@ def test_what_a_kill_costs(bench: Bench) -> None:
     """The shipper, and rsyslog in both ways, killed at the same moments while the same log is written."""
     figures: dict[str, Any] = {}
     print(f"\n{f'{KILLS} SIGKILLs':<32}{'lines':>11}{'lost':>11}{'duplicate':>11}{'changed':>11}")
-    for name, queue in (("rsyslog, queue", rsyslog.ASSISTED), ("rsyslog, direct", rsyslog.DIRECT)):
+    for name, way in (("rsyslog, queue", rsyslog.ASSISTED), ("rsyslog, direct", rsyslog.DIRECT)):
         bench.clear()
-        other = Rsyslog(bench.path / f"kills-{len(figures)}", bench.postgres.logs, bench.store, queue)
+        other = Rsyslog(bench.path / f"kills-{len(figures)}", bench.postgres.logs, bench.store, way)
         shipper = bench.shipper()
         both = (shipper.process, other.process)
         ending = threading.Event()

@@ -281,7 +281,7 @@ def decide(c: Campaign, name: str, *, gaps: bool | None) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
 def test_a_long_campaign_loses_doubles_and_changes_nothing(phase: Callable[..., None]) -> None:
     times, gaps = PHASES[phase]
