@@ -184,9 +184,9 @@ class Campaign(Shipping):
 
 
 @contextlib.contextmanager
-def campaign(rate: int = 40) -> Iterator[Campaign]:
+def campaign(rate: int = 20) -> Iterator[Campaign]:
     """All of it, running; stopped and unmounted afterwards. ``rate``: transactions a second of each tenant."""
-    with directory() as path, disks(path, log=256, full=700) as made, contextlib.ExitStack() as stack:
+    with directory() as path, disks(path, log=2000, full=4000) as made, contextlib.ExitStack() as stack:
         logs = made["log"].path / "log"
         database = Database(path, {"log_directory": str(logs)})
         logs.mkdir()
