@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
-from tests.integration.database import send
-from tests.integration.proofs import findings
+from tests.integration.database import PASSWORD, send
+from tests.integration.sealed import check
 from tests.integration.shipping import JANE, Shipping, shipping
 
 ROLE, OTHER = "tenant_audit", "tenant_other"
@@ -115,7 +115,7 @@ def test_a_person_is_gone_from_all_that_readers_see_and_the_rest_is_proven(
         (row["class"], row["command"], row["outcome"]) for row in shown
     ]
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_the_event_says_who_erased_what_and_why_but_not_of_whom(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -142,6 +142,22 @@ def test_of_several_people_only_the_one_is_taken(parts: Shipping, redactor: dict
     assert [(r["person"], r["statement"]) for r in found] == [(BOB, "")]
 
 
+def test_a_role_that_is_the_persons_own_goes_and_one_of_the_products_stays(
+    parts: Shipping, redactor: dict[str, str]
+) -> None:
+    name = f"jane_{uuid4().hex[:8]}"
+    parts.postgres.query(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    parts.postgres.query(f"ALTER ROLE {name} SET pgaudit.log = 'all'")
+    (row,) = parts.session(name, lambda c: send(c, "SELECT 'an admin'"))
+    redact(parts, redactor, "--person", name)
+    after = rows_of(parts, f"pid = {row['pid']}")
+    assert name not in json.dumps(after)
+    assert {found["role"] for found in after} == {None}
+    (mine,) = parts.session(ROLE, lambda c: send(c, "SELECT 'a tenant'"))
+    redact(parts, redactor, "--person", ROLE)
+    assert {found["role"] for found in rows_of(parts, f"pid = {mine['pid']}")} - {None} == {ROLE}
+
+
 def test_a_record_goes_with_its_message_and_no_other(parts: Shipping, redactor: dict[str, str]) -> None:
     parts.open_grants(ROLE)
     texts = ("SELECT 'before'", "SELECT 'one'; SELECT 1/0", "SELECT 'after'")
@@ -159,7 +175,7 @@ def test_a_record_goes_with_its_message_and_no_other(parts: Shipping, redactor: 
     redact(parts, redactor, "--records", "-", input_text=lines)
     assert not {texts[0], texts[2]} & {row["statement"] for row in rows_of(parts, f"session_id = '{session}'")}
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_a_record_that_is_not_there_stops_all(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -188,25 +204,32 @@ def test_quarantined_lines_and_who_asked_about_a_person_go_too(parts: Shipping, 
         tell=parts.shipper.text,
     )
     parts.store.query(
-        "SELECT audit.note('read', jsonb_build_object('filter', jsonb_build_object('person', %s::text)))", [name]
+        "SELECT audit.note('read', jsonb_build_object('person', %s::text, 'command', 'query')),"
+        " audit.note('read', jsonb_build_object('person', 'somebody else', 'text', %s::text))",
+        [name, mark],
     )
     sealed(parts)
     said = redact(parts, redactor, "--person", name)
     assert "2 quarantined lines, 1 events" in said
     seen = everything(parts)
     assert f"{mark}-session" not in seen
+    asked = "SELECT detail FROM audit.event WHERE kind = 'read' ORDER BY id DESC LIMIT 2"
+    assert parts.store.query(asked) == [
+        ({"person": "somebody else", "text": mark},),
+        ({"command": "query", "redacted": True},),
+    ]
     assert name not in seen
     assert f"{mark}-other" in seen
     ((number,),) = parts.store.query(
         "SELECT id FROM audit.quarantine WHERE position(%s::bytea IN line) > 0", [mark.encode()]
     )
     redact(parts, redactor, f"--quarantine={number}")
-    assert mark not in everything(parts)
+    assert f"{mark}-other" not in everything(parts)
     assert "there is no quarantined line with number 999999" in redact(
         parts, redactor, "--quarantine=999999", check=False
     )
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -221,7 +244,7 @@ def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dic
     sealed(parts)
     assert "1 events" in redact(parts, redactor, "--person", name)
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_many_rows_are_told_in_events_of_bounded_size(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -237,7 +260,7 @@ def test_many_rows_are_told_in_events_of_bounded_size(parts: Shipping, redactor:
     counts = sorted(count for _, count in counted)
     assert (sum(counts) >= 2400, counts[-2:]) == (True, [1000, 1000])
     sealed(parts)
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 def test_an_erasure_that_no_sealed_event_names_is_found(parts: Shipping, redactor: dict[str, str]) -> None:
@@ -247,12 +270,12 @@ def test_an_erasure_that_no_sealed_event_names_is_found(parts: Shipping, redacto
     where = "UPDATE audit.record SET statement = '', salt = NULL WHERE pid = %s AND kind = 'statement'"
     (before,) = rows_of(parts, f"pid = {row['pid']} AND kind = 'statement'")
     parts.store.query(where, [row["pid"]])
-    assert len(findings(parts.store)) == 1
+    assert len(check(parts.store).findings) == 1
     parts.store.query(
         "UPDATE audit.record SET statement = %s, salt = %s::bytea WHERE pid = %s AND kind = 'statement'",
         [before["statement"], before["salt"], row["pid"]],
     )
-    assert findings(parts.store) == []
+    assert check(parts.store).findings == []
 
 
 FORBIDDEN = (

@@ -1,8 +1,10 @@
 """Log files that are damaged, deleted or overwritten: what is lost is told, what is not is stored once."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +85,15 @@ def log(store: Store, request: pytest.FixtureRequest) -> Iterator[Log]:
         assert "Traceback" not in log.shipper.text()
 
 
-def line(message: str, number: int = 1, **fields: object) -> bytes:
-    """A line as PostgreSQL writes it."""
+_sessions = itertools.count(1)
+
+
+def line(message: str, number: int | None = None, **fields: object) -> bytes:
+    """A line as PostgreSQL writes it: the first of a session of its own, or that number of one that all share."""
     entry = {
         "timestamp": "2026-12-01 18:00:00.123 UTC",
-        "session_id": "6b0.1",
-        "line_num": number,
+        "session_id": f"6b0.{0 if number else next(_sessions):06x}",
+        "line_num": number or 1,
         "error_severity": "LOG",
         "message": message,
         **fields,
@@ -114,7 +119,7 @@ def test_a_file_deleted_before_it_was_read_is_a_gap(log: Log) -> None:
 
 
 def test_a_file_that_no_shipper_ever_saw_leaves_a_hole_in_its_sessions(log: Log) -> None:
-    log.write("1", line("a") + line("b", 2))
+    log.write("1", line("a", 1) + line("b", 2))
     log.await_messages("a", "b")
     log.shipper.stop()
     log.write("2", line("unread", 3) + line("unread", 4))
@@ -123,7 +128,7 @@ def test_a_file_that_no_shipper_ever_saw_leaves_a_hole_in_its_sessions(log: Log)
     log.shipper.start()
     log.await_messages("a", "b", "c")
     found = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
-    assert log.store.query(found, [log.server]) == [("6b0.1", 3, 4)]
+    assert log.store.query(found, [log.server]) == [("6b0.000000", 3, 4)]
 
 
 def test_a_file_overwritten_is_a_gap_and_what_it_holds_now_is_stored(log: Log) -> None:
@@ -205,3 +210,41 @@ def test_a_name_and_an_application_of_any_characters_are_kept(log: Log) -> None:
     log.await_messages("a")
     found = log.store.query("SELECT role, application, host(address) FROM audit.record WHERE server = %s", [log.server])
     assert found == [(strange, strange, "fe80::1")]
+
+
+def session(number: int, *messages: str) -> bytes:
+    """Lines of a session that began when the test's lines are of."""
+    began = int(datetime(2026, 12, 1, 17, tzinfo=UTC).timestamp())
+    lines = (line(text, n, session_id=f"{began:x}.{number}") for n, text in enumerate(messages, 1))
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_lines_that_come_again_are_stored_once(log: Log, restarted: bool) -> None:
+    log.write("1", session(1, "a", "b", "c"))
+    log.await_messages("a", "b", "c")
+    if restarted:
+        log.shipper.kill()
+    # Put back as it was before c, written anew with another b; and a copy.
+    path = log.path / "1.json"
+    path.with_suffix(".new").write_bytes(session(1, "a", "B"))
+    path.with_suffix(".new").rename(path)
+    log.write("0", session(1, "a", "b", "c", "d"))
+    if restarted:
+        log.shipper.start()
+    wait_for("d is stored", lambda: "d" in log.messages(), tell=log.shipper.text)
+    wait_for("the other b is kept aside", log.quarantine, tell=log.shipper.text)
+    assert sorted(log.messages()) == ["a", "b", "c", "d"]
+    ((_, _, text),) = log.quarantine()
+    assert b'"B"' in text
+    assert log.gaps() == [("1.json", len(session(1, "a", "b", "c")), "the file was overwritten")]
+
+
+def test_a_file_that_is_cut_goes_on_without_repeating_what_it_kept(log: Log) -> None:
+    log.write("1", session(1, "a", "b", "c"))
+    log.await_messages("a", "b", "c")
+    os.truncate(log.path / "1.json", len(session(1, "a")))
+    wait_for("the gap is told", log.gaps, tell=log.shipper.text)
+    log.write("1", session(2, "x"))
+    wait_for("what came later is stored", lambda: "x" in log.messages(), tell=log.shipper.text)
+    assert sorted(log.messages()) == ["a", "b", "c", "x"]

@@ -13,7 +13,7 @@ from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.store import Store
 from tests.integration.database import directory, free_port
-from tests.integration.proofs import findings
+from tests.integration.sealed import check
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
@@ -123,7 +123,7 @@ def past(running: Past) -> Iterator[Past]:
     running.retention("apply")
     yield running
     running.stored()
-    assert findings(running.store) == []
+    assert check(running.store).findings == []
 
 
 def today() -> date:
@@ -153,7 +153,7 @@ def test_exactly_what_is_due_is_dropped_and_proofs_stay(past: Past) -> None:
     assert (tombstone["version"], tombstone["part"], tombstone["rows"]) == (1, f"record {ago(40)} 30", 2)
     assert set(parts) <= set(past.store.query("SELECT * FROM audit.part"))
     past.stored()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     assert past.retention("apply") == "nothing is due\n"
 
 
@@ -164,7 +164,7 @@ def test_lines_that_come_late_are_stored_and_dropped_again(past: Past) -> None:
     past.write(ago(50), ago(50))
     past.stored()
     assert ago(50) in past.days()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     past.retention("apply")
     first, second = past.tombstones(ago(50))
     assert (first["rows"], second["rows"]) == (1, 2)
@@ -227,7 +227,7 @@ def test_a_kill_in_the_middle_leaves_each_partition_either_whole_or_told(past: P
     for day in days:
         assert (day in past.days()) == (len(past.tombstones(day)) == before[day])
     past.stored()
-    assert findings(past.store) == []
+    assert check(past.store).findings == []
     past.retention("apply")
     assert past.days() & set(days) == set()
 
@@ -293,6 +293,28 @@ def test_every_change_of_a_policy_is_on_record_with_the_old_days_and_the_new(pas
         " AND detail->>'tenant' = 'team/a' AND detail->>'class' = 'READ' ORDER BY id"
     )
     assert found == [("manager", None, "90"), ("manager", "90", "60"), ("manager", "60", None)]
+
+
+def test_the_archive_comes_first_where_a_policy_says_so(past: Past) -> None:
+    past.write(ago(35))
+    past.stored()
+    past.retention("set", "--days=30", "--archive-first")
+    try:
+        said = past.retention("apply", check=False)
+        assert f"not in the archive: {name(ago(35))}" in said
+        with past.open() as link, pytest.raises(psycopg.errors.RaiseException, match="is not in the archive"):
+            link.execute("SELECT audit.drop_partition(%s)", [name(ago(35))])
+        upto = {"main": past.store.query("SELECT max(batch) FROM audit.batch")[0][0]}
+        exported = "SELECT audit.exported(%s, '{30}', %s, sha256('manifest'), '{}')"
+        past.store.query(exported, [ago(35), json.dumps(upto)])
+        past.write(ago(35))
+        past.stored()
+        assert "not in the archive" in past.retention("apply", check=False)
+        upto = {"main": past.store.query("SELECT max(batch) FROM audit.batch")[0][0]}
+        past.store.query(exported.replace("manifest", "later"), [ago(35), json.dumps(upto)])
+        assert f"dropped {name(ago(35))}" in past.retention("apply")
+    finally:
+        past.retention("set", "--days=30")
 
 
 def test_a_policy_that_makes_no_sense_is_refused(past: Past) -> None:

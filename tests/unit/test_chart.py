@@ -40,6 +40,20 @@ def test_nothing_of_the_prometheus_operator_is_asked_for_by_default() -> None:
     assert not of(found, "PrometheusRule")
 
 
+def test_retention_is_the_servers_and_its_login_is_the_operators() -> None:
+    (found,) = of(rendered("audit.retention.days=90", "audit.retention.archiveFirst=true"), "PostgresServer")
+    assert found["spec"]["auditRetention"] == {"days": 90, "archiveFirst": True}
+    reference = found["spec"]["auditManagerSecretRef"]
+    rules = [rule for role in of(rendered(), "Role") for rule in role["rules"] if "secrets" in rule["resources"]]
+    # The operator reads it, and the bootstrap Job makes it.
+    assert sum(reference["name"] in rule.get("resourceNames", []) for rule in rules) == 2
+    (store,) = [c for c in of(rendered(), "ConfigMap") if c["metadata"]["name"].endswith("-audit")]
+    assert "+audit_redact" in store["data"]["pg_hba.conf"]
+    assert "+audit_manage" in store["data"]["pg_hba.conf"]
+    for wrong in ("audit.retention.days=0", "audit.retention.dayz=1"):
+        assert helm(wrong).returncode != 0
+
+
 def test_monitors_find_ports_that_containers_have_and_carry_the_labels_asked_for() -> None:
     found = rendered("monitoring.enabled=true", "monitoring.labels.release=prometheus")
     pods = [d["spec"]["template"] for kind in ("Deployment", "StatefulSet") for d in of(found, kind)]

@@ -154,14 +154,15 @@ class _Lines:
         if not self._from:
             return []
         conditions, values = _of_lines(wanted, self._addresses(wanted))
-        conditions += [f"({_KINDS})", "at >= ?", "at < ?"]
+        conditions += [f"({_KINDS})", '"at" >= ?', '"at" < ?']
         about, more = _of_sessions(wanted)
         query = (
-            f"SELECT server, session_id, max(at) FROM ({self._from}) WHERE {' AND '.join(conditions)}"  # noqa: S608
+            f'SELECT server, session_id, max("at") FROM ({self._from}) WHERE {" AND ".join(conditions)}'  # noqa: S608
             f" AND (server, session_id) IN (SELECT (server, session_id) FROM ({self._from}) WHERE {about})"
-            " GROUP BY ALL ORDER BY max(at) DESC, server, session_id"
+            ' GROUP BY ALL ORDER BY max("at") DESC, server, session_id'
         )
-        return self._db.execute(query, [*values, *within, *more]).fetchall()
+        found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
+        return found
 
     def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
         """The statements of whole sessions."""

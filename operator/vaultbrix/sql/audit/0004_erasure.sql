@@ -36,18 +36,22 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   part text;
   content text;
+  columns text;   -- that had content
   erased bigint;
 BEGIN
   IF cardinality(p_places) = 0 THEN RETURN 0; END IF;
   CASE p_table
     WHEN 'quarantine' THEN
       part := '''quarantine''';
+      columns := 'line';
       content := 'line = ''''';
     WHEN 'event' THEN
       part := '''event''';
-      content := 'detail = ''{"redacted": true}''';
+      columns := 'detail';
+      content := 'detail = r.detail - ''{person,role,text}''::text[] || ''{"redacted": true}''';
     ELSE
       part := '''record '' || to_char(r.at AT TIME ZONE ''UTC'', ''YYYY-MM-DD'') || '' '' || r.keep';
+      columns := 'person, ground, role, address, application, object_name, statement, message';
       content := 'person = coalesce(audit.without(r.person, $2), ''''), ground = '''','
                  ' role = CASE WHEN audit.is_ours(r.role) THEN r.role END,'
                  ' address = NULL, application = NULL, object_name = NULL,'
@@ -82,7 +86,7 @@ BEGIN
         LEFT JOIN listed l USING (event))
     SELECT count(*) FROM done $sql$, p_table, content, part) INTO erased USING p_places, p_person, p_why;
   -- Statistics hold samples of what was there.
-  EXECUTE format('ANALYZE audit.%I', p_table);
+  EXECUTE format('ANALYZE audit.%I (%s)', p_table, columns);
   RETURN erased;
 END $$;
 REVOKE ALL ON FUNCTION audit.erase(text, tid[], text, jsonb) FROM PUBLIC;
@@ -137,8 +141,7 @@ BEGIN
   -- A shipper that has just read an event would seal what it read.
   SELECT coalesce(array_agg(ctid) FILTER (WHERE batch IS NOT NULL), '{}'), count(*) FILTER (WHERE batch IS NULL)
     INTO places, waiting FROM audit.event
-   WHERE redaction IS NULL AND kind IN ('read', 'verified', 'exported', 'reader')
-     AND jsonb_path_exists(detail, '$.** ? (@ == $name)', jsonb_build_object('name', p_name));
+   WHERE redaction IS NULL AND kind = 'read' AND p_name IN (detail->>'person', detail->>'role');
   events := CASE WHEN p_really THEN audit.erase('event', places, NULL, why) ELSE cardinality(places) END;
   RETURN jsonb_build_object('request', why->'request', 'records', records, 'quarantine', quarantined, 'events', events,
                             'waiting', waiting);
