@@ -238,14 +238,16 @@ class _Found:
         if table == "record":
             part = f"record {(values[1] or '')[:10]} {values[-1]}"
         computed = hashlib.sha256(b"\0" + _bytes(salt) + sealed).digest()
-        known = self.leaves.setdefault((int(batch) if batch != b"\\N" else 0, part), {})
+        if batch == b"\\N":
+            batch, index = b"0", b"0"
+        known = self.leaves.setdefault((int(batch), part), {})
         # A wrong leaf, or a place taken twice, makes a root that nothing was signed for.
         known[int(index)] = computed if computed == _bytes(leaf) and int(index) not in known else b"wrong"
         return values
 
 
 def _bytes(text: bytes) -> bytes:
-    return bytes.fromhex(text.removeprefix(b"\\\\x").decode())
+    return b"" if text == b"\\N" else bytes.fromhex(text.removeprefix(b"\\\\x").decode())
 
 
 def judge(
