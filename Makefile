@@ -87,6 +87,10 @@ bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
 
+bench-audit: setup ## what auditing costs, and the shipper beside rsyslog: a quarter of an hour on a machine that does nothing else
+	hack/cluster/install-prerequisites dbconfig-no-thanks rsyslog rsyslog-pgsql
+	$(RUN)/pytest -s -q tests/bench/test_audit.py
+
 soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table
 	$(RUN)/pytest -s -q tests/integration/test_audit_campaign.py -m soak
 

@@ -116,7 +116,7 @@ def _take(expected: Counter[bytes], digest: bytes) -> bool:
 
 
 class _Told:
-    """What the store says is missing."""
+    """What the store says is missing: the rest of files from a position on, and lines of sessions."""
 
     def __init__(self, gaps: Iterable[tuple[str, int]], holes: Iterable[tuple[str, int, int]]) -> None:
         self._gaps: dict[str, int] = {}
@@ -182,6 +182,7 @@ class _Found:
         self.quarantined = 0
         self._numbers: dict[str, array[int]] = {}
         self.gaps: list[tuple[str, int]] = []
+        self.broken: list[tuple[str, int]] = []
 
     def rows(self) -> Iterator[tuple[Place, bytes]]:
         """Place and digest of every record and quarantined line; takes gaps and events along."""
@@ -197,9 +198,12 @@ class _Found:
             self.quarantined += 1
             content = bytes.fromhex(line.removeprefix("\\x"))
             yield Place(file, int(position)), _digest(("quarantine", file, int(position), content))
-        for _, file, position, *_ in self._read("gap"):
-            assert file is not None and position is not None
+        for _, file, position, reason, *_ in self._read("gap"):
+            assert file is not None and position is not None and reason is not None
             self.gaps.append((file, int(position)))
+            # Others stand where a session went on, and say which of its lines are missing.
+            if reason.startswith("the file was "):
+                self.broken.append((file, int(position)))
         for _ in self._read("event"):
             pass
 
@@ -234,14 +238,16 @@ class _Found:
         if table == "record":
             part = f"record {(values[1] or '')[:10]} {values[-1]}"
         computed = hashlib.sha256(b"\0" + _bytes(salt) + sealed).digest()
-        known = self.leaves.setdefault((int(batch) if batch != b"\\N" else 0, part), {})
+        if batch == b"\\N":
+            batch, index = b"0", b"0"
+        known = self.leaves.setdefault((int(batch), part), {})
         # A wrong leaf, or a place taken twice, makes a root that nothing was signed for.
         known[int(index)] = computed if computed == _bytes(leaf) and int(index) not in known else b"wrong"
         return values
 
 
 def _bytes(text: bytes) -> bytes:
-    return bytes.fromhex(text.removeprefix(b"\\\\x").decode())
+    return b"" if text == b"\\N" else bytes.fromhex(text.removeprefix(b"\\\\x").decode())
 
 
 def judge(
@@ -258,7 +264,7 @@ def judge(
     holes = set(connection.execute(_HOLES, [server]).fetchall())
     verdict.holes, verdict.wrong_holes = len(holes), len(holes ^ found.holes())
     if expected or surplus:
-        _explain(verdict, expected, surplus, files, _Told(found.gaps, holes))
+        _explain(verdict, expected, surplus, files, _Told(found.broken, holes))
     verdict.batches, bad = seals.check(connection, server, found.leaves, keys)
     verdict.bad_batches = len(bad)
     for number, reason in sorted(bad.items()):

@@ -12,7 +12,7 @@ from tests.harness.store import Store
 from vaultbrix.adapters.postgres import Target, open_connection
 from vaultbrix.audit import rows, store
 from vaultbrix.audit.evidence import Anchor
-from vaultbrix.audit.reader import Batch, Gap, Position
+from vaultbrix.audit.followed import Batch, Gap, Position
 from vaultbrix.audit.records import Record
 from vaultbrix.audit.seal import Signer, public_keys
 from vaultbrix.audit.sealing import Content, Quarantined, seal

@@ -12,7 +12,7 @@ from tests.integration.database import directory, free_port
 from tests.integration.sealed import HOSTILE, Sealing, check, days, record, verifier, write
 
 from vaultbrix.audit.evidence import Anchor, Fault
-from vaultbrix.audit.reader import Gap
+from vaultbrix.audit.followed import Gap
 from vaultbrix.audit.seal import new_key
 from vaultbrix.audit.sealing import Quarantined
 

@@ -29,6 +29,7 @@ from vaultbrix.domain.flow import Flow, Head, Problem
 
 AWAY = Problem(Reason.AUDIT_STORE_UNREACHABLE, "connection refused")
 DISK = Problem(Reason.LOG_DISK_FILLING, "12 % of the disk are free")
+HIDDEN = Problem(Reason.LOG_UNREADABLE, "permission denied")
 SETTING = Problem(Reason.LOG_MISCONFIGURED, "log_destination lacks jsonlog")
 STORED = server(auditSecretRef={"name": "reader", "namespace": "system"}).spec
 BARE = server().spec
@@ -61,6 +62,7 @@ def anchor(batch: int, fill: str = "a") -> AuditAnchor:
         (Sight(flow(LATE_SECONDS)), True, Reason.FLOWING, "stored"),
         (Sight(flow(LATE_SECONDS + 1)), False, Reason.RECORD_LATE, "2026-12-01T11:59:29Z"),
         (Sight(flow(LATE_SECONDS + 1, AWAY)), False, Reason.AUDIT_STORE_UNREACHABLE, "connection refused"),
+        (Sight(flow(LATE_SECONDS + 1, HIDDEN)), False, Reason.LOG_UNREADABLE, "permission denied"),
         (Sight(flow(3, AWAY)), True, Reason.FLOWING, "stored"),
         (Sight(flow(3, AWAY, SETTING)), False, Reason.LOG_MISCONFIGURED, "jsonlog"),
         (Sight(flow(0, DISK)), False, Reason.LOG_DISK_FILLING, "12 %"),
@@ -154,6 +156,7 @@ def test_a_rule_says_which_setting_closed_it_and_why() -> None:
             "in the last 24h: gaps 2, quarantined lines 1",
         ),
         ([FLOWING], StoreSeen(head(3, at=STORE_LATE + SECOND)), True, Reason.FLOWING, "stored"),
+        ([LATE.model_copy(update={"closed": True})], None, False, Reason.RECORD_LATE, "direct access is closed"),
         ([FLOWING, LATE], StoreSeen(head(3)), False, Reason.RECORD_LATE, "it is late"),
         ([LATE.model_copy(update={"reason": "?"})], StoreSeen(head(3)), False, Reason.AUDIT_NOT_FLOWING, "it is late"),
         ([FLOWING], StoreFailed("refused"), True, Reason.FLOWING, "refused"),
@@ -165,7 +168,7 @@ def test_a_rule_says_which_setting_closed_it_and_why() -> None:
     ],
 )
 def test_the_condition_takes_the_word_of_agents_and_store(
-    words: list[AgentAudit], store: StoreSeen | StoreFailed, status: bool, reason: Reason, says: str
+    words: list[AgentAudit], store: StoreSeen | StoreFailed | None, status: bool, reason: Reason, says: str
 ) -> None:
     found = audit_flowing(STORED, words, store, None, NOW)
     assert found is not None

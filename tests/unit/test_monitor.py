@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import urllib.request
 from pathlib import Path
@@ -31,12 +32,29 @@ def test_flow_json_reads_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["flow.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"server": "main"}', b"\xff\xfe", b"[]", b"x" * 200_000])
+LATE = b'{"server": "main", "at": "2026-12-01T12:00:00Z", "late_seconds": %s}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"server": "main"}', b"\xff\xfe", b"[]", b"x" * 200_000, b"[" * 60_000]
+    + [LATE % number for number in (b"-1", b"NaN", b"1e999")],
+)
 def test_what_is_no_flow_json_is_told_and_not_believed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "flow.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"not a flow\.json"):
         flowfile.read(path)
+
+
+def test_a_pipe_or_a_link_in_its_place_keeps_nobody_waiting(tmp_path: Path) -> None:
+    flowfile.write(tmp_path / "real", Flow(server="main", at=NOW))
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, error in (("link", OSError), ("pipe", ValueError), ("folder", ValueError), ("none", FileNotFoundError)):
+        with pytest.raises(error):
+            flowfile.read(tmp_path / name)
 
 
 def test_a_shipper_that_starts_anew_is_as_late_as_the_one_before_left_it(tmp_path: Path) -> None:
@@ -102,6 +120,22 @@ def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Pa
     asyncio.run(guard.check(None))
     assert guard.told is None, "not known yet"
     flowfile.write(path, Flow(server="main", at=NOW, gaps=1))
+    asyncio.run(guard.check(None))
+    assert guard.told is not None
+    assert guard.told.flowing
+
+
+def test_a_message_with_a_figure_that_changes_is_not_told_each_time(tmp_path: Path) -> None:
+    path, told = tmp_path / "flow.json", []
+    guard = AuditGuard(path)
+    guard.begin(AgentState("main"), NOW)
+    for percent in (19, 18):
+        problem = Problem(Reason.LOG_DISK_FILLING, f"{percent} % free")
+        flowfile.write(path, Flow(server="main", at=NOW, problems=(problem,)))
+        asyncio.run(guard.check(None))
+        told.append(guard.told)
+    assert told[0] == told[1]
+    flowfile.write(path, Flow(server="main", at=NOW))
     asyncio.run(guard.check(None))
     assert guard.told is not None
     assert guard.told.flowing

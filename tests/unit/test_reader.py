@@ -1,12 +1,12 @@
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultbrix.audit import logfile, reader
-from vaultbrix.audit.reader import Batch, LogDirectory, Position
+from vaultbrix.audit import followed, logfile, reader
+from vaultbrix.audit.followed import Batch, Position
+from vaultbrix.audit.reader import LogDirectory
 
 FIRST, SECOND, THIRD = "pg-20261201-1.json", "pg-20261201-2.json", "pg-20261201-3.json"
 
@@ -327,7 +327,7 @@ def test_a_file_written_all_the_time_keeps_no_other_from_being_read(
 def test_of_a_line_that_is_far_too_long_the_beginning_is_kept_and_the_rest_is_a_gap(
     follower: Follower, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
-    for module in (logfile, reader):
+    for module in (logfile, followed):
         monkeypatch.setattr(module, "LONGEST_LINE", 32)
         monkeypatch.setattr(module, "HEAD_BYTES", 4)
     monkeypatch.setattr(logfile, "CHUNK_BYTES", 8)
@@ -338,113 +338,6 @@ def test_of_a_line_that_is_far_too_long_the_beginning_is_kept_and_the_rest_is_a_
     assert follower.texts() == [b"one", b"two"]
     assert follower.torn == [(FIRST, 4, b"long")]
     assert follower.gaps == [(FIRST, 4)]
-
-
-def test_a_file_that_may_not_be_read_is_told_and_keeps_no_other_waiting(
-    follower: Follower, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append(follower.directory, FIRST, b"one\n")
-    append(follower.directory, SECOND, b"two\n")
-    allowed = Path.open
-
-    # Permissions do not stop root, who runs the tests.
-    def refuse(self: Path, *args: object, **kwargs: object) -> object:
-        if self.name == FIRST:
-            raise PermissionError(13, "Permission denied", str(self))
-        return allowed(self, *args, **kwargs)  # type: ignore[call-overload]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refuse)
-        follower.poll()
-        assert follower.texts() == [b"two"]
-        assert "log_file_mode = 0640" in follower.log.problems[0].message
-        assert not follower.log.drained
-    follower.poll()
-    assert follower.texts() == [b"two", b"one"]
-    assert follower.log.problems == ()
-    assert follower.log.drained
-
-
-def test_a_directory_that_is_not_there_is_told_until_it_is(follower: Follower) -> None:
-    (follower.directory / "log").mkdir()
-    append(follower.directory / "log", FIRST, b"one\n")
-    follower.directory /= "log"
-    follower.restart()
-    follower.directory.rename(follower.directory.parent / "away")
-    follower.poll()
-    assert "No such file" in follower.log.problems[0].message
-    (follower.directory.parent / "away").rename(follower.directory)
-    follower.poll()
-    assert (follower.texts(), follower.log.problems) == ([b"one"], ())
-
-
-def removable(follower: Follower, keep: float = 100.0, wall: float | None = None) -> list[str]:
-    newest = max(path.stat().st_mtime for path in follower.directory.glob("*.json"))
-    return follower.log.removable(keep, newest + 1000 if wall is None else wall)
-
-
-def test_only_a_stored_file_that_the_writer_has_left_is_removed(follower: Follower) -> None:
-    append(follower.directory, FIRST, b"one\n")
-    append(follower.directory, SECOND, b"two\n")
-    for _ in range(30):
-        follower.poll()
-    assert removable(follower) == [], "nobody saw PostgreSQL write a file yet"
-    append(follower.directory, SECOND, b"more\n")
-    follower.poll()
-    assert removable(follower) == [FIRST]
-    assert removable(follower, keep=5000) == [], "too young"
-    append(follower.directory, FIRST, b"not stored\n")
-    assert not follower.log.remove(FIRST), "written since"
-    follower.poll()
-    assert removable(follower) == []
-    assert (follower.directory / FIRST).exists()
-
-
-def test_what_is_laid_beside_the_active_file_is_no_reason_to_remove_that(follower: Follower) -> None:
-    append(follower.directory, SECOND, b"active, and nobody works\n")
-    follower.poll()
-    append(follower.directory, FIRST, b"a copy from elsewhere\n")
-    follower.poll()
-    for _ in range(100):
-        follower.poll()
-    assert removable(follower, keep=0) in ([], [SECOND])
-    follower.restart()
-    for _ in range(100):
-        follower.poll()
-    assert removable(follower) == []
-
-
-def test_after_a_clock_set_back_the_file_that_is_written_stays_whatever_its_name_and_time(follower: Follower) -> None:
-    append(follower.directory, SECOND, b"two\n")
-    os.utime(follower.directory / SECOND, (2_000_000_000, 2_000_000_000))
-    follower.poll()
-    for number in range(30):
-        append(follower.directory, FIRST, b"%d\n" % number)
-        os.utime(follower.directory / FIRST, (1_000_000_000 + number, 1_000_000_000 + number))
-        follower.poll()
-    # By the clock that was set back, the other file is from the future; it goes all the same after `keep`.
-    assert removable(follower, wall=1_000_000_100) == [SECOND]
-
-
-def test_a_file_that_was_removed_and_is_written_all_the_same_is_read(follower: Follower) -> None:
-    with (follower.directory / FIRST).open("ab", buffering=0) as written:
-        written.write(b"one\n")
-        follower.poll()
-        for number in range(30):
-            append(follower.directory, SECOND, b"%d\n" % number)
-            follower.poll()
-        assert removable(follower) == [FIRST]
-        assert follower.log.remove(FIRST)
-        assert not (follower.directory / FIRST).exists()
-        follower.poll()
-        written.write(b"late\n")
-        follower.poll()
-    assert follower.texts()[-1] == b"late"
-    append(follower.directory, SECOND, b"end\n")
-    follower.poll(reader.WATCHED_SECONDS)
-    follower.poll()
-    assert list(follower.positions) == [SECOND]
-    assert follower.gaps == []
 
 
 LINES = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"\r")), max_size=8)

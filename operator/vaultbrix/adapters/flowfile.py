@@ -1,6 +1,7 @@
 """``flow.json``: written by the shipper every second, read by the agent beside it."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -32,8 +33,14 @@ def write(path: Path, flow: Flow) -> None:
 
 def read(path: Path) -> Flow:
     """What the shipper last wrote. Raises OSError, and ValueError for what is no flow.json."""
-    with path.open("rb") as file:
-        content = file.read(_LONGEST)
+    # Whatever else may be there, a pipe say, must not keep the agent waiting.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("not a flow.json: no regular file")
+        content = os.read(handle, _LONGEST)
+    finally:
+        os.close(handle)
     try:
         return Flow.model_validate_json(content)
     except ValidationError as error:

@@ -15,6 +15,9 @@ from vaultbrix.domain.grants import AgentState, AuditSeen
 
 log = structlog.get_logger(__name__)
 
+# A message that tells a figure is not written more often than this, as long as it means the same.
+MESSAGE_SECONDS = 60.0
+
 
 class AuditGuard:
     """``check`` it every second. ``file`` None: the agent was given none, so no record is known to flow."""
@@ -26,6 +29,7 @@ class AuditGuard:
         self._changed_at: float | None = None
         self._begun = self._last = time.monotonic()
         self._guard = Guard(self._begun)
+        self._told: tuple[AgentAudit | None, float] = (None, 0.0)
 
     @property
     def held(self) -> bool:
@@ -38,7 +42,13 @@ class AuditGuard:
         if self._file is None or not self._known:
             return None
         flowing, reason, message = witness(self._sight)
-        return AgentAudit(flowing=flowing is True, reason=str(reason), message=message[:1024], closed=self.held)
+        told = AgentAudit(flowing=flowing is True, reason=str(reason), message=message[:1024], closed=self.held)
+        before, since = self._told
+        if before is not None and self._last - since < MESSAGE_SECONDS:
+            told = before if before == told.model_copy(update={"message": before.message}) else told
+        if told != before:
+            self._told = (told, self._last)
+        return told
 
     def begin(self, state: AgentState, now: datetime) -> None:
         """Go on from what was kept: a restart does not begin the time anew."""

@@ -17,6 +17,7 @@ from vaultbrix.adapters import flowfile
 from vaultbrix.api.conditions import Reason
 from vaultbrix.audit.anchor import AnchorFile
 from vaultbrix.audit.reader import LogDirectory
+from vaultbrix.audit.room import Room
 from vaultbrix.audit.sealing import Sealed
 from vaultbrix.domain.flow import LONGEST_MESSAGE, MOST_PROBLEMS, Flow, Head, Problem
 from vaultbrix.domain.lateness import Lateness
@@ -61,6 +62,7 @@ class Monitor:
         self._directory: LogDirectory | None = None
         self._latest: Head | None = None
         self._stored_at: datetime | None = None
+        self._room = Room()
         self._lateness = Lateness(time.monotonic(), _late_before(flow_file, server))
         # With its time by the wall clock, taken once so that it stays the same.
         self._complete = (float("nan"), datetime.now(UTC))
@@ -161,9 +163,18 @@ class Monitor:
         )
 
     def _write(self) -> None:
+        self._look_at_disk()
         if self._flow_file is not None:
             flowfile.write(self._flow_file, self.flow())
         self._write_anchor()
+
+    def _look_at_disk(self) -> None:
+        # Here and not where batches are stored: a disk fills while the store is away.
+        if disk := self.disk():
+            problems = self._room.look(time.monotonic(), *disk)
+            if bool(problems) != bool(self._problems.get("disk")):
+                log.warning("disk of PostgreSQL's log", message=problems[0].message if problems else "has room again")
+            self.tell("disk", *problems)
 
     def _write_anchor(self) -> None:
         latest, now = self._latest, time.monotonic()

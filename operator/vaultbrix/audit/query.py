@@ -94,6 +94,12 @@ def tenants(connection: psycopg.Connection, since: datetime, until: datetime) ->
     return [str(value) for (value,) in cursor]
 
 
+def sees_all(connection: psycopg.Connection) -> bool:
+    """Whether the login may see the records of everybody."""
+    row = connection.execute("SELECT audit.sees_all()").fetchone()
+    return bool(row and row[0])
+
+
 def days(connection: psycopg.Connection) -> list[date]:
     """Days (UTC) that the store has partitions of, oldest first."""
     cursor = connection.execute(
@@ -112,7 +118,8 @@ def note(connection: psycopg.Connection, detail: dict[str, Any]) -> None:
 def latest(connection: psycopg.Connection, wanted: Filter, limit: int, report: Report = lambda done: None) -> list[Row]:
     """The latest statements that match, oldest first; ``report`` is told how much of the time is done, 0 to 1."""
     found: list[Row] = []
-    for rows in _scan(connection, wanted, report, newest=True):
+    # Most lines stand for statements.
+    for rows in _scan(connection, wanted, report, newest=True, page=min(PAGE, limit + limit // 8 + 2)):
         found += sorted(rows, key=_place, reverse=True)
         if len(found) >= limit:
             break
@@ -174,12 +181,14 @@ def _news(connection: psycopg.Connection, wanted: Filter, after: dict[str, int],
     return found
 
 
-def _scan(connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool) -> Iterator[list[Row]]:
+def _scan(
+    connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool, page: int = PAGE
+) -> Iterator[list[Row]]:
     seen = _Seen()
     times = slices(days(connection), wanted)
     for number, time_slice in enumerate(reversed(times) if newest else times):
         report(number / len(times))
-        for hits in _hits(connection, wanted, {}, time_slice, newest=newest):
+        for hits in _hits(connection, wanted, {}, time_slice, newest=newest, page=page):
             keys = _lines(connection, wanted, hits, seen)
             if wanted.by_lines:
                 keys = [key for key in keys if key not in seen.statements]
@@ -197,20 +206,19 @@ def _hits(
     within: tuple[datetime, datetime],
     *,
     newest: bool,
+    page: int = PAGE,
 ) -> Iterator[list[Row]]:
     document = json.dumps({**wanted.document(), **more})
     after: str | None = None
-    # A first page of few, since most questions are about what is newest.
-    size = PAGE
     while True:
         hits = _fetch(
             connection,
             "SELECT * FROM audit.hits(%s, %s, %s, %s, %s, %s)",
-            [document, *within, newest, after, size],
+            [document, *within, newest, after, page],
         )
         if hits:
             yield hits
-        if len(hits) < size:
+        if len(hits) < page:
             return
         last = hits[-1]
         after = json.dumps({"at": last["at"].isoformat(), "session": last["session_id"], "line": last["line_num"]})

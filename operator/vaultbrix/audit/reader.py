@@ -10,22 +10,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.logfile import (
-    HEAD_BYTES,
-    LONGEST_LINE,
-    NOTHING,
-    Listing,
-    Signature,
-    fingerprint,
-    listing,
-    signature,
-    whole_lines,
-)
+from vaultbrix.audit.followed import CUT, Batch, File, Position
+from vaultbrix.audit.logfile import Listing, Signature, fingerprint, listing, signature
 from vaultbrix.domain.flow import Problem
 
 # A file that did not change for so long while another did is one that PostgreSQL has left.
@@ -39,88 +30,6 @@ MOST_OPEN = 32
 # Files of other formats are this much newer where PostgreSQL writes no JSON.
 _OTHERS_NEWER_NS = 60_000_000_000
 
-DELETED = "the file was deleted before it was read to its end"
-OVERWRITTEN = "the file was overwritten"
-TORN = "torn"
-TOO_LONG = "too long"
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a file is stored. ``offset`` in bytes; ``complete``: to its end, and PostgreSQL writes another one."""
-
-    inode: int
-    offset: int
-    fingerprint: bytes
-    complete: bool = False
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Something that is known to be missing."""
-
-    file: str
-    position: int
-    reason: str
-
-
-@dataclass
-class Batch:
-    """Lines of one file with their byte offsets, what is amiss, and the position that holds once all is stored.
-
-    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``:
-    there is more to read right now.
-    """
-
-    file: str
-    start: int
-    position: Position | None
-    lines: list[tuple[int, bytes]] = field(default_factory=list)
-    damaged: list[tuple[int, bytes, str]] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-    full: bool = False
-
-    @property
-    def stop(self) -> int:
-        """Byte offset behind its last line."""
-        return self.position.offset if self.position else self.start
-
-
-@dataclass
-class _File:
-    """A file as it is followed. ``changed``: the look that first showed it as it is; ``since``: when, by the clock."""
-
-    since: float
-    changed: int = 0
-    position: Position | None = None
-    entry: Signature | None = None
-    # Nothing is to be read of it as it looks.
-    settled: bool = False
-    handle: BinaryIO | None = None
-    # It has no name here any more, and is read on as long as it is open.
-    gone: bool = False
-    # The name under which its position is stored.
-    moved: str | None = None
-    # Why it cannot be read.
-    problem: str | None = None
-
-    @property
-    def size(self) -> int:
-        return self.entry[1] if self.entry else 0
-
-    @property
-    def unread(self) -> int:
-        return self.size - (self.position.offset if self.position else 0)
-
-    @property
-    def complete(self) -> bool:
-        return self.position is not None and self.position.complete
-
-    def close(self) -> None:
-        if self.handle:
-            self.handle.close()
-        self.handle = None
-
 
 class LogDirectory:
     """The files of one log directory and how far each is stored. ``clock``: seconds, never set back."""
@@ -128,12 +37,12 @@ class LogDirectory:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, File] = {}
         self._adopted = ""
         self._looks = 0
         # The latest look that showed a change.
         self._latest = 0
-        self._opened: list[_File] = []
+        self._opened: list[File] = []
         # Files to read before the next look.
         self._queue: deque[str] = deque()
         self._completed: dict[str, Position] = {}
@@ -146,7 +55,7 @@ class LogDirectory:
         for memory in (self._queue, self._completed, self._forgotten):
             memory.clear()
         for name in self._files.keys() | positions.keys():
-            file = self._files.setdefault(name, _File(self._clock()))
+            file = self._files.setdefault(name, File(name, self._clock()))
             file.position, file.settled, file.moved = positions.get(name), False, None
 
     @property
@@ -202,6 +111,7 @@ class LogDirectory:
         if file.moved:
             self._forgotten[file.moved] = batch.position
         file.position, file.settled, file.moved = batch.position, False, None
+        file.cut = file.cut and all(gap.reason != CUT for gap in batch.gaps)
 
     def marks(self) -> tuple[dict[str, Position], dict[str, Position]]:
         """Files that are complete and files to forget; the store does not know it yet."""
@@ -234,7 +144,7 @@ class LogDirectory:
         """Delete a file that is stored. It stays open for a while: were it written all the same, it would be read."""
         file, path = self._files[name], self._path / name
         try:
-            self._open(name, file)
+            self._open(file)
             if signature(path.stat()) != file.entry:
                 return False
             path.unlink()
@@ -269,11 +179,11 @@ class LogDirectory:
         for name, entry in found.items():
             if self._followed(name):
                 self._shown(name, entry, now)
-        for name, file in list(self._files.items()):
+        for file in list(self._files.values()):
             if file.gone and file.handle:
                 self._note(file, signature(os.fstat(file.handle.fileno())), now)
             elif file.gone:
-                self._vanished(name, file, anything=bool(found))
+                self._vanished(file, anything=bool(found))
         self._latest = max((file.changed for file in self._files.values()), default=0)
         self._queue = deque(
             sorted(
@@ -305,26 +215,27 @@ class LogDirectory:
         file = self._files.get(name)
         if file is None:
             # On the first look, nothing is known to have changed just now.
-            file = self._files[name] = _File(now, changed=self._looks if self._looks > 1 else 0)
+            file = self._files[name] = File(name, now, changed=self._looks if self._looks > 1 else 0)
         if file.position is None and file.handle is None:
-            self._take_over(name, file, entry)
+            self._take_over(file, entry)
         self._note(file, entry, now)
         file.gone = False
 
-    def _note(self, file: _File, entry: Signature, now: float) -> None:
+    def _note(self, file: File, entry: Signature, now: float) -> None:
         # The last time changes with the name too.
         if file.entry is not None and file.entry[:3] != entry[:3]:
             file.changed, file.since = self._looks, now
+            file.cut = file.cut or (entry[0] == file.entry[0] and entry[1] < file.size)
         file.settled = file.settled and file.entry == entry
         file.entry = entry
 
-    def _take_over(self, name: str, file: _File, entry: Signature) -> None:
+    def _take_over(self, file: File, entry: Signature) -> None:
         """The position of a file that had another name."""
         for other, known in list(self._files.items()):
             position = known.position
             # What is open keeps its inode.
             held = known.handle is not None and os.fstat(known.handle.fileno()).st_ino == entry[0]
-            if known.gone and (held or (position and position.inode == entry[0] and self._holds(name, position))):
+            if known.gone and (held or (position and position.inode == entry[0] and self._holds(file.name, position))):
                 if position:
                     file.position, file.moved = replace(position, complete=False), other
                 file.changed, file.since, file.entry = known.changed, known.since, known.entry
@@ -340,21 +251,21 @@ class LogDirectory:
         except OSError:
             return False
 
-    def _vanished(self, name: str, file: _File, *, anything: bool) -> None:
+    def _vanished(self, file: File, *, anything: bool) -> None:
         # An empty directory is more likely one that is not mounted: its files are waited for.
         file.settled = not anything
         position = file.position
         if position is None:
             if not file.size:
-                self._drop(name)
+                self._drop(file.name)
         elif position.complete or any(
             other.position and not other.gone and other.position.inode == position.inode and self._holds(twin, position)
             for twin, other in self._files.items()
-            if twin != name
+            if other is not file
         ):
-            self._forget(name, file)
+            self._forget(file)
 
-    def _left(self, file: _File) -> bool:
+    def _left(self, file: File) -> bool:
         """Whether PostgreSQL writes another file."""
         return file.changed < self._latest and self._clock() - file.since >= QUIET_SECONDS
 
@@ -371,7 +282,7 @@ class LogDirectory:
         while self._queue:
             name = self._queue[0]
             file = self._files.get(name)
-            batch = self._read_file(name, file) if file else None
+            batch = self._read_file(file) if file else None
             # Read as far as the look showed it; what came since waits for the next look, and the other files.
             if file is None or batch is None or batch.position is None or (batch.stop >= file.size and not batch.gaps):
                 self._queue.popleft()
@@ -380,80 +291,46 @@ class LogDirectory:
                 return batch
         return None
 
-    def _read_file(self, name: str, file: _File) -> Batch | None:
+    def _read_file(self, file: File) -> Batch | None:
         file.problem = None
         try:
             if file.gone and file.handle is None:
-                return self._lost(name, file)
-            content = self._open(name, file)
+                return None if file.settled else file.lost()
+            content = self._open(file)
             if not file.gone and file.entry and os.fstat(content.fileno()).st_ino != file.entry[0]:
                 # Another file has its name now. What the old one still holds comes first.
                 if file.position:
-                    return self._piece(name, file, content, left=True) or self._overwritten(name, file)
+                    rest = file.read(content, left=True)
+                    return rest if isinstance(rest, Batch) else file.overwritten()
                 file.close()
-                content = self._open(name, file)
-            batch = self._piece(name, file, content, left=self._left(file))
+                content = self._open(file)
+            found = file.read(content, left=self._left(file))
         except FileNotFoundError:
             # Gone since it was listed: the next look tells.
             return None
         except OSError as error:
             file.problem = error.strerror or type(error).__name__
             return None
+        if isinstance(found, Batch):
+            return found
+        if found is not None:
+            file.position = self._completed[file.name] = found
+        self._settle(file)
+        return None
+
+    def _settle(self, file: File) -> None:
+        """There is nothing to read of it now."""
         still = self._clock() - file.since
-        if batch is None and file.gone and self._left(file) and still >= WATCHED_SECONDS:
-            self._forget(name, file)
-        elif batch is None and not file.gone and still >= _TRUSTED_SECONDS:
+        if file.gone and self._left(file) and still >= WATCHED_SECONDS:
+            self._forget(file)
+        elif not file.gone and still >= _TRUSTED_SECONDS:
             file.settled = True
             if file.complete:
                 file.close()
-        return batch
 
-    def _piece(self, name: str, file: _File, content: BinaryIO, *, left: bool) -> Batch | None:
-        inode = os.fstat(content.fileno()).st_ino
-        known = file.position or Position(inode, 0, NOTHING)
-        if inode != known.inode or fingerprint(content, known.offset) != known.fingerprint:
-            return self._overwritten(name, file)
-        piece = whole_lines(content, known.offset)
-        if piece is not None:
-            position = Position(inode, piece.stop, fingerprint(content, piece.stop))
-            batch = Batch(name, known.offset, position, lines=piece.lines)
-            if piece.oversized:
-                _set_aside(batch, *piece.oversized, TOO_LONG)
-            return batch
-        if file.moved:
-            return Batch(name, known.offset, known)
-        return self._end(name, file, content, known) if left else None
-
-    def _end(self, name: str, file: _File, content: BinaryIO, known: Position) -> Batch | None:
-        """The writer has left a file that is read to its last whole line."""
-        size = os.fstat(content.fileno()).st_size
-        position = Position(known.inode, size, fingerprint(content, size), complete=True)
-        if size > known.offset:
-            # It ended in the middle of a line, as after a crash.
-            batch = Batch(name, known.offset, position)
-            length = size - known.offset
-            content.seek(known.offset)
-            _set_aside(
-                batch, known.offset, content.read(length if length <= LONGEST_LINE else HEAD_BYTES), length, TORN
-            )
-            return batch
-        if not known.complete:
-            file.position = self._completed[name] = position
-        return None
-
-    def _overwritten(self, name: str, file: _File) -> Batch:
-        start = Position(file.entry[0] if file.entry else 0, 0, NOTHING)
-        return Batch(name, 0, start, gaps=[Gap(name, file.position.offset if file.position else 0, OVERWRITTEN)])
-
-    def _lost(self, name: str, file: _File) -> Batch | None:
-        if file.settled:
-            return None
-        offset = file.position.offset if file.position else 0
-        return Batch(name, offset, None, gaps=[Gap(name, offset, DELETED)])
-
-    def _open(self, name: str, file: _File) -> BinaryIO:
+    def _open(self, file: File) -> BinaryIO:
         if file.handle is None:
-            file.handle = (self._path / name).open("rb", buffering=0)
+            file.handle = (self._path / file.name).open("rb", buffering=0)
             # A file that has no name any more is lost once it is closed.
             self._opened = [other for other in self._opened if other.handle and other is not file]
             named = [other for other in self._opened if not other.gone]
@@ -462,17 +339,10 @@ class LogDirectory:
             self._opened.append(file)
         return file.handle
 
-    def _forget(self, name: str, file: _File) -> None:
+    def _forget(self, file: File) -> None:
         if file.position:
-            self._forgotten[name] = file.position
-        self._drop(name)
+            self._forgotten[file.name] = file.position
+        self._drop(file.name)
 
     def _drop(self, name: str) -> None:
         self._files.pop(name).close()
-
-
-def _set_aside(batch: Batch, offset: int, content: bytes, length: int, reason: str) -> None:
-    batch.damaged.append((offset, content, reason))
-    if length > len(content):
-        told = f"of a line of {length} bytes, the first {len(content)} are in quarantine"
-        batch.gaps.append(Gap(batch.file, offset, told))

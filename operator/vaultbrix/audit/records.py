@@ -13,13 +13,15 @@ from vaultbrix.domain.grants import AgentState, Identity
 # Names that only PostgreSQL's own code puts into func_name. A tenant can RAISE any text, but not from these.
 _AUDIT = "log_audit_event"
 _DURATION = frozenset({"exec_simple_query", "exec_execute_message"})
-_CONNECTION = frozenset({"BackendInitialize", "PerformAuthentication", "InitPostgres"})
+_CONNECTION = frozenset({"BackendInitialize", "set_authn_id", "PerformAuthentication", "InitPostgres"})
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
 
 # While a session waits for a lock, PostgreSQL adds this to its process title.
 _WAITING = " waiting"
+# Class of errors: invalid authorization specification.
+_REFUSED_LOGIN = "28"
 # Classes of errors that parse analysis finds, before pgAudit writes a line.
 _PARSE_ERRORS = ("22", "42")
 
@@ -187,7 +189,10 @@ def _classify(record: Record, entry: LogLine) -> None:
         _take_audit(record, entry.message.removeprefix(_AUDIT_MARK))
         return
     record.severity, record.sqlstate, record.message = entry.error_severity, entry.state_code, entry.message
-    if entry.error_severity in _ERRORS:
+    if entry.error_severity == "FATAL" and (entry.state_code or "").startswith(_REFUSED_LOGIN):
+        # A tenant can raise an ERROR with any SQLSTATE, but nothing FATAL.
+        record.kind = "authentication"
+    elif entry.error_severity in _ERRORS:
         record.kind, record.statement = "error", entry.statement
     elif entry.message.startswith(_AUDIT_MARK):
         record.kind = "forged"

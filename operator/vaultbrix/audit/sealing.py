@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.reader import Batch, Gap
+from vaultbrix.audit.followed import Batch, Gap
 from vaultbrix.audit.records import Record
 from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, root
 from vaultbrix.domain.header import Header

@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.followed import Batch, Position
 from vaultbrix.audit.numbers import Hole
-from vaultbrix.audit.reader import Batch, Position
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.sealing import Event, Sealed
 from vaultbrix.domain.header import Header
@@ -103,6 +103,17 @@ async def last_lines(connection: psycopg.AsyncConnection, server: str, before: M
         [server, list(before), list(before.values())],
     )
     return dict(await cursor.fetchall())
+
+
+async def stored_lines(
+    connection: psycopg.AsyncConnection, server: str, lines: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], bytes | None]:
+    """Of lines of sessions: those that are stored, with the hash of their text; None: erased."""
+    cursor = await connection.execute(
+        "SELECT session_id, line_num, content FROM audit.stored_lines(%s, %s, %s)",
+        [server, [session for session, _ in lines], [number for _, number in lines]],
+    )
+    return {(session, number): content for session, number, content in await cursor.fetchall()}
 
 
 async def mark(

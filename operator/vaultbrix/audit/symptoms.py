@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.reader import OVERWRITTEN, Gap
+from vaultbrix.audit.followed import OVERWRITTEN, Gap
 from vaultbrix.audit.records import LogLine, Record
 from vaultbrix.domain.flow import Problem
 

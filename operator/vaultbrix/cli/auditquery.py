@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vaultbrix.cli import auditprint
+from vaultbrix.cli.auditarchive import archived, opened
 from vaultbrix.cli.auditprint import Form
 from vaultbrix.cli.auditstore import fail, reading
 from vaultbrix.cli.output import plain
@@ -22,6 +24,7 @@ from vaultbrix.cli.output import plain
 if TYPE_CHECKING:
     import psycopg
 
+    from vaultbrix.audit.archive.everywhere import Everywhere
     from vaultbrix.audit.query import Filter
 
 _PAUSE_SECONDS = 1.0
@@ -151,6 +154,10 @@ def query(
     limit: Annotated[int, typer.Option(min=0, help="The latest so many; 0 is all, oldest first.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is stored from now on.")] = False,
     output: Output = Form.TABLE,
+    archive: Annotated[
+        str | None, typer.Option(help="URL of `audit export`: also days that the store has dropped.")
+    ] = None,
+    archive_keys: Annotated[Path | None, typer.Option(help="Public keys (PEM) of the archive's manifests.")] = None,
 ) -> None:
     """Print statements from the audit store: the latest 200 of the last 24 hours unless told otherwise.
 
@@ -161,7 +168,8 @@ def query(
     )  # fmt: skip
     if follow and until:
         fail("--follow: has no end", "leave out --until", code=2)
-    _ask(wanted, "query", limit=limit, follow=follow, output=output)
+    source = opened(archive, archive_keys) if archive else None
+    _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
 
 
 def tail(
@@ -209,23 +217,34 @@ def stats(
             auditprint.numbers(found)
 
 
-def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form) -> None:
+def _ask(
+    wanted: Wanted,
+    command: str,
+    *,
+    limit: int,
+    follow: bool,
+    output: Form,
+    source: "Everywhere | None" = None,
+) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
     asked = wanted.filter(datetime.now(UTC))
-    with ended(), reading() as connection:
+    with ended(), reading() as connection, archived() if source else contextlib.nullcontext():
         check_schema(connection)
+        if source and not store.sees_all(connection):
+            fail("--archive: holds every tenant's record", "connect as a login of group audit_read, or leave it out")
         store.note(connection, wanted.note(command))
+        answers = source or store
         if wanted.tenant:
-            asked = with_tenant(connection, asked, wanted.tenant)
+            asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
         heads = store.batches(connection) if follow else {}
         with progress() as report:
             if limit == 0:
                 show = auditprint.printer(output)
-                for row in store.everything(connection, asked, report):
+                for row in answers.everything(connection, asked, report):
                     show([row])
             else:
-                rows = store.latest(connection, asked, limit, report)
+                rows = answers.latest(connection, asked, limit, report)
         if limit:
             if output is Form.TABLE and not follow:
                 auditprint.table(rows)
@@ -238,11 +257,16 @@ def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form
                 time.sleep(_PAUSE_SECONDS)
 
 
-def with_tenant(connection: "psycopg.Connection", asked: "Filter", tenant: str) -> "Filter":
+def with_tenant(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    tenant: str,
+    tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
+) -> "Filter":
     """The filter with the stored values that the tenant's name is in. Exits with 1 for a tenant that nobody knows."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from vaultbrix.audit.query import named, tenants  # noqa: PLC0415
+    from vaultbrix.audit.query import named  # noqa: PLC0415
 
     found = named(tenants(connection, asked.since, asked.until), tenant)
     if not found:

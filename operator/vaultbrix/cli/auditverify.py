@@ -187,7 +187,8 @@ def _place(option: str, url: str) -> "Place":
     try:
         return Place(url)
     except BadPlace as error:
-        return fail(f"{option}: {error}", "write a folder's path or s3://bucket/prefix", code=2)
+        wrong, remedy = error.args
+        return fail(f"{option}: {wrong}", remedy, code=2)
 
 
 def _anchor_texts(where: str) -> list[str]:

@@ -24,6 +24,11 @@ RECENT = timedelta(hours=24)
 
 # The record still flows; it will not for long.
 _WARNINGS = frozenset({Reason.LOG_DISK_FILLING})
+# Why a record may be late.
+_CAUSES = {
+    Reason.AUDIT_STORE_UNREACHABLE: "the shipper cannot store it",
+    Reason.LOG_UNREADABLE: "the shipper cannot read the log",
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ def witness(sight: Sight) -> Verdict:
     if late_seconds(sight) > LATE_SECONDS:
         since = f"the record is complete only until {rfc3339(flow.complete_until or flow.at)}"
         for problem in problems:
-            if problem.reason is Reason.AUDIT_STORE_UNREACHABLE:
-                return False, problem.reason, f"{since}; the shipper cannot store it: {problem.message}"
+            if problem.reason in _CAUSES:
+                return False, problem.reason, f"{since}; {_CAUSES[problem.reason]}: {problem.message}"
         return False, Reason.RECORD_LATE, f"{since}; see the shipper's log, its CPU limit, and the load of the store"
     for problem in problems:
         # A store that is away for a moment makes nothing late; the log on disk waits.
@@ -160,7 +165,8 @@ def audit_flowing(
         )
     for told in agents:
         if not told.flowing:
-            return False, _reason(told.reason), told.message
+            closed = "; direct access is closed until it flows (spec.auditRequired)" if told.closed else ""
+            return False, _reason(told.reason), told.message + closed
     told_so = bool(agents)
     match store:
         case StoreSeen(latest=None):

@@ -42,7 +42,7 @@ class Flow(BaseModel):
     server: str
     at: datetime
     complete_until: datetime | None = None
-    late_seconds: float = 0.0
+    late_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     stored_at: datetime | None = None
     unread_bytes: int | None = None
     latest: Head | None = None

@@ -95,9 +95,8 @@ class _Session:
         before = [lines[n] for n in self._from(begin, position)]
         if before:
             # Later lines first, those with the error's text before others; NULL sorts as PostgreSQL does.
-            known = max(
-                before, key=lambda r: (r["statement"] is None, r["statement"] == error["statement"], r["line_num"])
-            )
+            text = error["statement"]
+            known = max(before, key=lambda r: (r["statement"] is None, r["statement"] == text, r["line_num"]))
             if _belongs(error, known["tag"], known["vxid"], known["statement"]):
                 return None
         return {
@@ -165,8 +164,8 @@ class _Session:
         ending = self._lines[end] if end is not None else None
         text: str | None = None
         if ending is not None and ending["kind"] == "error" and ending["statement"] is not None:
-            if any(self._lines[n]["statement"] == ending["statement"] for n in self._from(begin, end)):
-                text = ending["statement"]
+            known = any(self._lines[n]["statement"] == ending["statement"] for n in self._from(begin, end))
+            text = ending["statement"] if known else None
         if text is None and self._lines[first]["tag"] in ("COMMIT", "COPY"):
             text = opening["statement"] if opening["command"] == self._lines[first]["tag"] else None
         return text
