@@ -184,8 +184,8 @@ def test_an_error_is_stored_with_its_statement_and_sqlstate(severity: str) -> No
     [
         ("connection received: host=203.0.113.7 port=1", "BackendInitialize", "connection"),
         ("connection authorized: user=tenant_acme database=app", "PerformAuthentication", "connection"),
-        ("connection authenticated: identity=\"x\" method=scram-sha-256", "set_authn_id", "authentication"),
-        ("connection authenticated: identity=\"x\" method=scram-sha-256", "exec_stmt_raise", "other"),
+        ('connection authenticated: identity="x" method=scram-sha-256', "set_authn_id", "authentication"),
+        ('connection authenticated: identity="x" method=scram-sha-256', "exec_stmt_raise", "other"),
         ("disconnection: session time: 0:00:01.000", "log_disconnections", "disconnection"),
         ("checkpoint starting: time", "LogCheckpointStart", "other"),
     ],
