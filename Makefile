@@ -46,6 +46,8 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
 	hack/cluster/build.sh
+	@echo "an S3 server for the archive's tests (built once, a minute or two)"
+	hack/s3/build >/dev/null
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
 GATE_TESTS := $(addprefix tests/integration/test_,gate.py gate_install.py passes.py rehearsal.py additive.py provision.py \
@@ -86,6 +88,10 @@ bench-access: setup ## direct access alone: about half an hour, on a machine tha
 bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
+
+bench-audit: setup ## what auditing costs, and the shipper beside rsyslog: a quarter of an hour on a machine that does nothing else
+	hack/cluster/install-prerequisites dbconfig-no-thanks rsyslog rsyslog-pgsql
+	$(RUN)/pytest -s -q tests/bench/test_audit.py
 
 soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table
 	$(RUN)/pytest -s -q tests/integration/test_audit_campaign.py -m soak

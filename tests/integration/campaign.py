@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psycopg
 from tests.harness import oracle
 from tests.harness.disk import Disk, disks
 from tests.harness.oracle import Verdict, Version
@@ -174,10 +173,7 @@ class Campaign(Shipping):
         names = {path.name for path in self.files()}
         versions += [Version(path.name, path) for path in self.files()]
         versions += [Version(path.name, path) for path in sorted(self._kept.glob("*.json")) if path.name not in names]
-        with psycopg.connect(
-            host=str(self.store.postgres.socket), port=self.store.postgres.port, user="postgres", dbname="audit",
-            options=oracle.SETTINGS,
-        ) as connection:  # fmt: skip
+        with self.store.open(options=oracle.SETTINGS) as connection:
             verdict = oracle.judge(connection, SERVER, versions, self.store.public_key, self._person)
         assert "Traceback" not in self.told(), self.told()
         return verdict
@@ -188,9 +184,9 @@ class Campaign(Shipping):
 
 
 @contextlib.contextmanager
-def campaign(rate: int = 40) -> Iterator[Campaign]:
+def campaign(rate: int = 20) -> Iterator[Campaign]:
     """All of it, running; stopped and unmounted afterwards. ``rate``: transactions a second of each tenant."""
-    with directory() as path, disks(path, log=256, full=700) as made, contextlib.ExitStack() as stack:
+    with directory() as path, disks(path, log=2000, full=4000) as made, contextlib.ExitStack() as stack:
         logs = made["log"].path / "log"
         database = Database(path, {"log_directory": str(logs)})
         logs.mkdir()

@@ -155,7 +155,7 @@ def test_a_shipper_that_finds_its_anchor_missing_says_so_and_leaves_the_file_alo
     assert anchors.read_text() == before
 
 
-def test_metrics_count_what_was_stored(followed: Followed) -> None:
+def test_metrics_count_what_was_stored_and_the_condition_what_was_amiss(followed: Followed) -> None:
     followed.shipper.start()
     followed.write("one")
     with (followed.logs / "postgresql-1.json").open("a") as file:
@@ -168,6 +168,13 @@ def test_metrics_count_what_was_stored(followed: Followed) -> None:
     assert found["vaultbrix_audit_log_directory_free_bytes"] <= found["vaultbrix_audit_log_directory_size_bytes"]
     wait_for("nothing is unread", lambda: metrics(PORT)["vaultbrix_audit_unread_bytes"] == 0)
     assert found["process_resident_memory_bytes"] > 0
+    told = wait_for(
+        "the condition tells of it",
+        lambda: "quarantined lines 1" in (said := followed.told("True", "Flowing")) and said,
+        patience=60,
+        pause=1,
+    )
+    assert "24h" in told
 
 
 def test_the_operators_metrics_have_the_conditions_of_servers(world: World) -> None:

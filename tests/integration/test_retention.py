@@ -345,6 +345,18 @@ def test_a_day_from_before_partitions_were_divided_goes_after_its_longest_keep(p
     assert f"record_{young:%Y%m%d}" in past.tables()
 
 
+def test_a_table_that_somebody_attached_is_left_alone(past: Past) -> None:
+    past.store.query(
+        "CREATE TABLE audit.mine PARTITION OF audit.record FOR VALUES FROM ('2001-01-01') TO ('2001-01-02')"
+    )
+    try:
+        assert past.retention("apply") == "nothing is due\n"
+        with past.open() as link, pytest.raises(psycopg.errors.RaiseException, match="there is no partition mine"):
+            link.execute("SELECT audit.drop_partition('mine')")
+    finally:
+        past.store.query("DROP TABLE audit.mine")
+
+
 def test_quarantined_lines_are_erased_after_the_longest_policy(past: Past) -> None:
     with (past.logs / "1.json").open("ab") as file:
         file.write(b"what a tenant sent\n")

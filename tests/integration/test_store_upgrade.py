@@ -74,10 +74,10 @@ def shipper(store: Store, logs: Path) -> Process:
 def store_as_before(store: Store, logs: Path, file: str, upto: int, texts: list[str]) -> None:
     """Rows and checkpoint as the first release left them."""
     store.query("SELECT audit.ensure_day('2026-01-01')")
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts, 1):
         store.query(
             "INSERT INTO audit.record(server, at, session_id, line_num, kind, tag, message, file, position)"
-            " VALUES ('main', '2026-01-01 18:00:00.123Z', '6b0.1', %s, 'other', '', %s, %s, 0)",
+            " VALUES ('main', '2026-01-01 18:00:00.123Z', '6b0.000000', %s, 'other', '', %s, %s, 0)",
             [number, text, file],
         )
     before = (logs / file).read_bytes()[max(0, upto - 256) : upto]
@@ -93,7 +93,7 @@ def messages(store: Store) -> list[str]:
 
 
 def test_the_record_goes_on_where_the_release_before_left_off(old: OldStore, tmp_path: Path) -> None:
-    (tmp_path / "1.json").write_bytes(line("a"))
+    (tmp_path / "1.json").write_bytes(line("a", 1))
     (tmp_path / "2.json").write_bytes(line("b", 2) + line("c", 3))
     store_as_before(old, tmp_path, "2.json", len(line("b", 2)), ["a", "b"])
     ships = shipper(old, tmp_path)

@@ -156,6 +156,7 @@ def test_a_rule_says_which_setting_closed_it_and_why() -> None:
             "in the last 24h: gaps 2, quarantined lines 1",
         ),
         ([FLOWING], StoreSeen(head(3, at=STORE_LATE + SECOND)), True, Reason.FLOWING, "stored"),
+        ([LATE.model_copy(update={"closed": True})], None, False, Reason.RECORD_LATE, "direct access is closed"),
         ([FLOWING, LATE], StoreSeen(head(3)), False, Reason.RECORD_LATE, "it is late"),
         ([LATE.model_copy(update={"reason": "?"})], StoreSeen(head(3)), False, Reason.AUDIT_NOT_FLOWING, "it is late"),
         ([FLOWING], StoreFailed("refused"), True, Reason.FLOWING, "refused"),
@@ -167,7 +168,7 @@ def test_a_rule_says_which_setting_closed_it_and_why() -> None:
     ],
 )
 def test_the_condition_takes_the_word_of_agents_and_store(
-    words: list[AgentAudit], store: StoreSeen | StoreFailed, status: bool, reason: Reason, says: str
+    words: list[AgentAudit], store: StoreSeen | StoreFailed | None, status: bool, reason: Reason, says: str
 ) -> None:
     found = audit_flowing(STORED, words, store, None, NOW)
     assert found is not None

@@ -26,7 +26,9 @@ class Store:
         self.restart()
 
     def restart(self) -> None:
-        self.numbers = Numbers(NOW - timedelta(minutes=1), [hole for found in self.missing.values() for hole in found])
+        self.numbers = Numbers(
+            NOW - timedelta(minutes=1), [hole for found in self.missing.values() for hole in found], since=NOW
+        )
 
     def batch(self, *seen: Seen) -> None:
         self.looks += 1

@@ -88,14 +88,17 @@ _BATCH = (
     "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
     " WHERE server = %(server)s AND "
 )
+# Counted from the newest on, as far as it matters.
 _FOUND = (
-    "SELECT (SELECT count(*) FROM audit.gap WHERE server = %(server)s AND found_at > %(since)s),"
-    " (SELECT count(*) FROM audit.quarantine WHERE server = %(server)s AND found_at > %(since)s)"
+    "SELECT (SELECT count(*) FROM (SELECT found_at FROM audit.gap WHERE server = %(server)s"
+    "  ORDER BY id DESC LIMIT 1000) newest WHERE found_at > %(since)s),"
+    " (SELECT count(*) FROM (SELECT found_at FROM audit.quarantine WHERE server = %(server)s"
+    "  ORDER BY id DESC LIMIT 1000) newest WHERE found_at > %(since)s)"
 )
 
 
 async def flow(connection: psycopg.AsyncConnection, server: str, asked: int, now: datetime) -> StoreSeen:
-    """The latest batch of a server, the head of the batch ``asked`` for, and what was found lately."""
+    """The latest batch of a server, the head of the batch ``asked`` for, and what was found lately: 1000 at most."""
     values = {"server": server, "asked": asked, "since": now - RECENT}
 
     async def header(which: str) -> Header | None:

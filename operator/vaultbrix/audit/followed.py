@@ -8,6 +8,7 @@ from vaultbrix.audit.logfile import HEAD_BYTES, LONGEST_LINE, NOTHING, Signature
 
 DELETED = "the file was deleted before it was read to its end"
 OVERWRITTEN = "the file was overwritten"
+CUT = "the file was cut"
 TORN = "torn"
 TOO_LONG = "too long"
 
@@ -78,6 +79,8 @@ class File:
     moved: str | None = None
     # Why it cannot be read.
     problem: str | None = None
+    # It was seen to be longer than it is, and what it lost was not stored.
+    cut: bool = False
 
     @property
     def size(self) -> int:
@@ -106,6 +109,10 @@ class File:
         known = self.position or Position(inode, 0, NOTHING)
         if inode != known.inode or fingerprint(content, known.offset) != known.fingerprint:
             return self.overwritten()
+        if self.cut:
+            # At the end, since what it holds still comes from there on.
+            gap = Gap(self.name, os.fstat(content.fileno()).st_size, CUT)
+            return Batch(self.name, known.offset, known, gaps=[gap])
         piece = whole_lines(content, known.offset)
         if piece is not None:
             position = Position(inode, piece.stop, fingerprint(content, piece.stop))
@@ -119,6 +126,7 @@ class File:
 
     def overwritten(self) -> Batch:
         """It holds something else now, and is read from its beginning."""
+        self.cut = False
         start = Position(self.entry[0] if self.entry else 0, 0, NOTHING)
         gap = Gap(self.name, self.position.offset if self.position else 0, OVERWRITTEN)
         return Batch(self.name, 0, start, gaps=[gap])

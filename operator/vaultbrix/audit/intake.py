@@ -1,8 +1,9 @@
 """A batch of lines → the rows of the store: who was behind each, how long it is kept, what is odd about it. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.followed import Batch, Gap
@@ -16,6 +17,7 @@ from vaultbrix.domain.grants import AgentState, Identity
 
 # The texts of a record whose line is longer are let go as soon as its row is made.
 _LONG_BYTES = 256 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Intake:
@@ -76,6 +78,43 @@ def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Conte
         position = content.records[index][0].position
         set_aside(made, batch.file, position, lines[position], f"the store refuses it: SQLSTATE {state}")
     return made
+
+
+def anew(
+    content: Content, batch: Batch, stored: Mapping[tuple[str, int], bytes | None], suspects: Collection[str]
+) -> Content:
+    """The same, but without lines that are stored already, given their hashes in the store (None: erased).
+
+    A line that has the number of another one and not its text goes to quarantine.
+    """
+    known = dict(stored)
+    lines: dict[int, bytes] = {}
+    kept: list[tuple[Record, bytes]] = []
+    made = Content(kept, content.gaps, content.quarantined, content.events)
+    for record, row in content.records:
+        key = (record.session_id, record.line_num)
+        if key not in known:
+            kept.append((record, row))
+            if record.session_id in suspects:
+                known[key] = _content(record)
+            continue
+        before = known[key]
+        if before is None or before == _content(record) or _is_long(record):
+            continue
+        lines = lines or dict(batch.lines)
+        set_aside(made, batch.file, record.position, lines[record.position], "another line has its number")
+    return made
+
+
+def _is_long(record: Record) -> bool:
+    # Its texts were let go.
+    return record.statement is None and record.message is None
+
+
+def _content(record: Record) -> bytes:
+    """As audit.stored_lines has it."""
+    at = (record.at - _EPOCH) // timedelta(microseconds=1)
+    return sha256(f"{at}\n{record.statement or ''}\n{record.message or ''}".encode()).digest()
 
 
 class _People:

@@ -40,15 +40,19 @@ class Numbers:
     """How far the lines of each session have come.
 
     ``began``: when the server's first batch was stored; what a session wrote before that may never have been here.
+    ``since``: from when on all sessions are known here; older ones may have lines in the store.
     """
 
-    def __init__(self, began: datetime, missing: Iterable[Hole] = ()) -> None:
+    def __init__(self, began: datetime, missing: Iterable[Hole] = (), *, since: datetime) -> None:
         self._began = began
         self._next: OrderedDict[str, int] = OrderedDict()
         self._missing: dict[str, list[Hole]] = {}
         # Of each hole: the look at the directory that found it.
         self._found: dict[Hole, int] = {}
         self._late: list[tuple[str, int]] = []
+        # Sessions of which lines in the batch may be stored already: a file may be read again, or be a copy.
+        self.suspects: set[str] = set()
+        self._since = since
         self._changed: set[str] = set()
         for hole in missing:
             self._add(hole, 0)
@@ -58,6 +62,7 @@ class Numbers:
         """Lines in the order in which they stand in a file; returns the first of each session not known here."""
         unknown: dict[str, Seen] = {}
         following = self._next
+        self.suspects = set()
         for line in seen:
             session, number, position = line
             expected = following.get(session)
@@ -66,8 +71,12 @@ class Numbers:
                 continue
             if number < expected if expected is not None else self._is_missing(session, number):
                 self._late.append((session, number))
+                self.suspects.add(session)
                 continue
             if expected is None:
+                begun = _began(session)
+                if begun is None or begun < self._since:
+                    self.suspects.add(session)
                 if number != 1:
                     unknown[session] = line
             else:
@@ -93,6 +102,16 @@ class Numbers:
         for session, number in self._late:
             self._fill(session, number)
         self._late.clear()
+
+    def reached(self, last: Mapping[str, int], look: int) -> None:
+        """Sessions of which lines came again: how far they are stored. What lies before that is told or stored."""
+        for session, number in last.items():
+            self._next[session] = max(self._next.get(session, 1), number + 1)
+            for hole in list(self._missing.get(session, [])):
+                if self._found[hole] == look and hole.first <= number:
+                    self._drop(hole)
+                    if hole.last > number:
+                        self._add(replace(hole, first=number + 1), look)
 
     def due(self, look: int) -> list[Hole]:
         """Holes that stayed although all that the directory showed at this look, or later, is read."""

@@ -95,6 +95,12 @@ def tenants(connection: psycopg.Connection, since: datetime, until: datetime) ->
     return [str(value) for (value,) in cursor]
 
 
+def sees_all(connection: psycopg.Connection) -> bool:
+    """Whether the login may see the records of everybody."""
+    row = connection.execute("SELECT audit.sees_all()").fetchone()
+    return bool(row and row[0])
+
+
 def days(connection: psycopg.Connection) -> list[date]:
     """Days (UTC) that the store has partitions of, oldest first."""
     cursor = connection.execute(

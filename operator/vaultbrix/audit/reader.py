@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.followed import Batch, File, Position
+from vaultbrix.audit.followed import CUT, Batch, File, Position
 from vaultbrix.audit.logfile import Listing, Signature, fingerprint, listing, signature
 from vaultbrix.domain.flow import Problem
 
@@ -111,6 +111,7 @@ class LogDirectory:
         if file.moved:
             self._forgotten[file.moved] = batch.position
         file.position, file.settled, file.moved = batch.position, False, None
+        file.cut = file.cut and all(gap.reason != CUT for gap in batch.gaps)
 
     def marks(self) -> tuple[dict[str, Position], dict[str, Position]]:
         """Files that are complete and files to forget; the store does not know it yet."""
@@ -224,6 +225,7 @@ class LogDirectory:
         # The last time changes with the name too.
         if file.entry is not None and file.entry[:3] != entry[:3]:
             file.changed, file.since = self._looks, now
+            file.cut = file.cut or (entry[0] == file.entry[0] and entry[1] < file.size)
         file.settled = file.settled and file.entry == entry
         file.entry = entry
 

@@ -14,7 +14,7 @@ from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import rows, store
 from vaultbrix.audit.followed import Batch
-from vaultbrix.audit.intake import Intake, without
+from vaultbrix.audit.intake import Intake, anew, without
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
 from vaultbrix.audit.numbers import Numbers
@@ -38,6 +38,8 @@ RETENTION_SECONDS = 30.0
 # How often stored files are removed, and how many at once: each stays open for a minute.
 CARE_SECONDS = 5.0
 MOST_REMOVED = 32
+# Beyond any line of a session.
+LAST_LINE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Shipper:
         self._grants = GrantsReader(source.grants, source.server)
         self._directory = LogDirectory(source.directory)
         self._intake = Intake(source.server)
-        self._numbers = Numbers(datetime.now(UTC))
+        self._numbers = Numbers(datetime.now(UTC), since=datetime.now(UTC))
         self._told: tuple[Problem, ...] = ()
         self._cared = 0.0
 
@@ -109,7 +111,8 @@ class Shipper:
         directory = self._directory
         known = await store.load(connection, self._source.server)
         directory.resume(known.positions, known.adopted)
-        self._numbers = Numbers(known.began or datetime.now(UTC), known.missing)
+        now = datetime.now(UTC)
+        self._numbers = Numbers(known.began or now, known.missing, since=now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
         asked = {"events": 0.0, "retention": 0.0}
         while True:
@@ -150,6 +153,13 @@ class Shipper:
         before = {session: number for session, number, _ in unknown.values()}
         stored = await store.last_lines(connection, self._source.server, before)
         self._numbers.settle(batch.file, unknown, stored, look, datetime.now(UTC))
+        if suspects := self._numbers.suspects:
+            lines = [(session, number) for session, number, _ in seen if session in suspects]
+            if again := await store.stored_lines(connection, self._source.server, lines):
+                log.warning("lines came again", file=batch.file, lines=len(again))
+                ends = dict.fromkeys({session for session, _ in again}, LAST_LINE)
+                self._numbers.reached(await store.last_lines(connection, self._source.server, ends), look)
+            content = anew(content, batch, again, suspects)
         return content
 
     async def _store(

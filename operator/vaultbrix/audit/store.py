@@ -105,6 +105,17 @@ async def last_lines(connection: psycopg.AsyncConnection, server: str, before: M
     return dict(await cursor.fetchall())
 
 
+async def stored_lines(
+    connection: psycopg.AsyncConnection, server: str, lines: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], bytes | None]:
+    """Of lines of sessions: those that are stored, with the hash of their text; None: erased."""
+    cursor = await connection.execute(
+        "SELECT session_id, line_num, content FROM audit.stored_lines(%s, %s, %s)",
+        [server, [session for session, _ in lines], [number for _, number in lines]],
+    )
+    return {(session, number): content for session, number, content in await cursor.fetchall()}
+
+
 async def mark(
     connection: psycopg.AsyncConnection,
     server: str,

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vaultbrix.cli import auditprint
+from vaultbrix.cli.auditarchive import archived, opened
 from vaultbrix.cli.auditprint import Form
 from vaultbrix.cli.auditstore import fail, reading
 from vaultbrix.cli.output import plain
@@ -23,6 +25,7 @@ from vaultbrix.cli.output import plain
 if TYPE_CHECKING:
     import psycopg
 
+    from vaultbrix.audit.archive.everywhere import Everywhere
     from vaultbrix.audit.query import Filter
 
 _PAUSE_SECONDS = 1.0
@@ -153,6 +156,10 @@ def query(
     limit: Annotated[int, typer.Option(min=0, help="The latest so many; 0 is all, oldest first.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is stored from now on.")] = False,
     output: Output = Form.TABLE,
+    archive: Annotated[
+        str | None, typer.Option(help="URL of `audit export`: also days that the store has dropped.")
+    ] = None,
+    archive_keys: Annotated[Path | None, typer.Option(help="Public keys (PEM) of the archive's manifests.")] = None,
 ) -> None:
     """Print statements from the audit store: the latest 200 of the last 24 hours unless told otherwise.
 
@@ -163,7 +170,8 @@ def query(
     )  # fmt: skip
     if follow and (until or limit == 0):
         fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
-    _ask(wanted, "query", limit=limit, follow=follow, output=output)
+    source = opened(archive, archive_keys) if archive else None
+    _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
 
 
 def tail(
@@ -211,25 +219,36 @@ def stats(
             auditprint.numbers(found)
 
 
-def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form) -> None:
+def _ask(
+    wanted: Wanted,
+    command: str,
+    *,
+    limit: int,
+    follow: bool,
+    output: Form,
+    source: "Everywhere | None" = None,
+) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
     asked = wanted.filter(datetime.now(UTC))
-    with ended(), reading() as connection:
+    with ended(), reading() as connection, archived() if source else contextlib.nullcontext():
         check_schema(connection)
+        if source and not store.sees_all(connection):
+            fail("--archive: holds every tenant's record", "connect as a login of group audit_read, or leave it out")
         store.note(connection, wanted.note(command))
+        answers = source or store
         if wanted.tenant:
-            asked = with_tenant(connection, asked, wanted.tenant)
+            asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
         if follow:
-            _follow(connection, asked, limit, auditprint.printer(output))
+            _follow(connection, asked, limit, answers.latest, auditprint.printer(output))
             return
         with progress() as report:
             if limit == 0:
                 show = auditprint.printer(output)
-                for row in store.everything(connection, asked, report):
+                for row in answers.everything(connection, asked, report):
                     show([row])
             else:
-                rows = store.latest(connection, asked, limit, report)
+                rows = answers.latest(connection, asked, limit, report)
         if limit and output is Form.TABLE:
             auditprint.table(rows)
         elif limit:
@@ -237,14 +256,18 @@ def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form
 
 
 def _follow(
-    connection: "psycopg.Connection", asked: "Filter", limit: int, show: Callable[[Iterable[auditprint.Row]], None]
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    limit: int,
+    latest: "Callable[[psycopg.Connection, Filter, int, Callable[[float], None]], list[dict[str, Any]]]",
+    show: Callable[[Iterable[auditprint.Row]], None],
 ) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
     # What is stored meanwhile is not among the first, and so it is shown after them.
     with store.snapshot(connection), progress() as report:
         heads = store.batches(connection)
-        rows = store.latest(connection, asked, limit, report)
+        rows = latest(connection, asked, limit, report)
     running = [row for row in rows if row["outcome"] == "unknown"]
     show([row for row in rows if row["outcome"] != "unknown"])
     for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
@@ -252,11 +275,16 @@ def _follow(
         time.sleep(_PAUSE_SECONDS)
 
 
-def with_tenant(connection: "psycopg.Connection", asked: "Filter", tenant: str) -> "Filter":
+def with_tenant(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    tenant: str,
+    tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
+) -> "Filter":
     """The filter with the stored values that the tenant's name is in. Exits with 1 for a tenant that nobody knows."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from vaultbrix.audit.query import named, tenants  # noqa: PLC0415
+    from vaultbrix.audit.query import named  # noqa: PLC0415
 
     found = named(tenants(connection, asked.since, asked.until), tenant)
     if not found:

@@ -165,7 +165,8 @@ def audit_flowing(
         )
     for told in agents:
         if not told.flowing:
-            return False, _reason(told.reason), told.message
+            closed = "; direct access is closed until it flows (spec.auditRequired)" if told.closed else ""
+            return False, _reason(told.reason), told.message + closed
     told_so = bool(agents)
     match store:
         case StoreSeen(latest=None):

@@ -1,7 +1,7 @@
 """Ask the archive what audit.query asks the store, and both as one. Raises OSError, BadManifest, duckdb.Error."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 from itertools import groupby
@@ -36,7 +36,6 @@ class Archive:
     place: Place
     sets: Sequence[Manifest]
     late: pa.Table | None = None
-    _datasets: dict[tuple[date, ...], pads.Dataset] = field(default_factory=dict)
 
     @property
     def days(self) -> dict[date, set[int]]:
@@ -44,6 +43,15 @@ class Archive:
         found: dict[date, set[int]] = {}
         for item in self.sets:
             found.setdefault(item.day, set()).update(item.keeps)
+        return found
+
+    def upto(self, day: date) -> dict[str, int]:
+        """By server, the batch up to which it has the day's records."""
+        found: dict[str, int] = {}
+        for item in self.sets:
+            if item.day == day:
+                for server, span in item.servers.items():
+                    found[server] = max(span.upto, found.get(server, 0))
         return found
 
     def lines(self, days: Iterable[date]) -> Sequence[pads.Dataset | pa.Table]:
@@ -93,23 +101,37 @@ def latest(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -
     return sorted(sorted(found, key=_order)[-limit:], key=_order)
 
 
-def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -> Iterator[list[Row]]:
-    """Statements of a day at a time, the newest first; of a day, all that can be among the latest ``limit``."""
-    for day in sorted(days, reverse=True):
+def everything(archive: Archive, wanted: Filter, days: Iterable[date]) -> Iterator[Row]:
+    """All statements of these days that match, oldest first."""
+    for rows in _scan(archive, wanted, days, None):
+        yield from sorted(rows, key=_order)
+
+
+def tenants(archive: Archive, days: Iterable[date]) -> list[str]:
+    """Values of ``tenant`` on these days."""
+    with _Lines(archive, days) as lines:
+        return lines.tenants()
+
+
+def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int | None) -> Iterator[list[Row]]:
+    """Statements of a day at a time; with a limit the newest first, and of a day all that can be among the latest."""
+    for day in sorted(days, reverse=limit is not None):
         start = datetime.combine(day, time(), UTC)
         since, until = max(wanted.since, start), min(wanted.until, start + _DAY)
         if since < until:
             yield _day(archive, wanted, day, (since, until), limit)
 
 
-def _day(archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int) -> list[Row]:
+def _day(
+    archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int | None
+) -> list[Row]:
     found: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
         sessions = lines.sessions(wanted, within)
         for at in range(0, len(sessions), _SESSIONS):
             # What is left has no line that matches later than this.
             newest = sessions[at][2]
-            if sum(row["at"] > newest for row in found) >= limit:
+            if limit is not None and sum(row["at"] > newest for row in found) >= limit:
                 break
             chosen = [(server, session) for server, session, _ in sessions[at : at + _SESSIONS]]
             found += [row for row in lines.statements(chosen) if _matches(row, wanted, within)]
@@ -163,6 +185,12 @@ class _Lines:
         )
         found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
         return found
+
+    def tenants(self) -> list[str]:
+        if not self._from:
+            return []
+        query = f"SELECT DISTINCT tenant FROM ({self._from}) ORDER BY tenant"  # noqa: S608
+        return [tenant for (tenant,) in self._db.execute(query).fetchall()]
 
     def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
         """The statements of whole sessions."""

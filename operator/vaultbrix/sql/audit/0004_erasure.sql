@@ -20,11 +20,14 @@ CREATE FUNCTION audit.is_ours(p_role text) RETURNS boolean LANGUAGE sql IMMUTABL
   SELECT p_role ^@ 'tenant_' OR p_role ^@ 'vaultbrix_'
 $$;
 
--- Partitions that hold records, oldest first. `keep` is NULL for a day from before days were divided.
+-- Partitions that hold records, oldest first. `keep` is NULL for a day from before days were divided, `day` for a table
+-- that somebody else attached.
 CREATE FUNCTION audit.leaves() RETURNS TABLE(name text, day date, keep int)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT c.relname, to_date(substr(c.relname, 8, 8), 'YYYYMMDD'), nullif(split_part(c.relname, '_', 3), '')::int
+  SELECT c.relname, CASE WHEN ours THEN to_date(substr(c.relname, 8, 8), 'YYYYMMDD') END,
+         CASE WHEN ours THEN nullif(split_part(c.relname, '_', 3), '')::int END
     FROM pg_partition_tree('audit.record') t JOIN pg_class c ON c.oid = t.relid
+   CROSS JOIN LATERAL (SELECT c.relname ~ '^record_[0-9]{8}(_[0-9]{1,5})?$' AS ours) n
    WHERE t.isleaf AND c.relkind = 'r' ORDER BY 2, 3
 $$;
 REVOKE ALL ON FUNCTION audit.leaves() FROM PUBLIC;
@@ -287,7 +290,7 @@ DECLARE
   leaf record;
   filled boolean;
 BEGIN
-  FOR leaf IN SELECT name, day FROM audit.leaves() ORDER BY day DESC LOOP
+  FOR leaf IN SELECT name, day FROM audit.leaves() WHERE day IS NOT NULL ORDER BY day DESC LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM audit.%I)', leaf.name) INTO filled;
     IF filled THEN RETURN leaf.day; END IF;
   END LOOP;
@@ -311,7 +314,7 @@ RETURNS TABLE(name text, day date, keep int, divided boolean, bytes bigint, arch
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT l.name, l.day, coalesce(l.keep, audit.longest_keep(l.day)), l.keep IS NOT NULL,
          pg_total_relation_size(format('audit.%I', l.name)), audit.archive_allows(l.day, l.keep, l.keep IS NOT NULL)
-    FROM audit.leaves() l
+    FROM audit.leaves() l WHERE l.day IS NOT NULL
 $$;
 CREATE FUNCTION audit.clocks(OUT store timestamptz, OUT newest date)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -334,7 +337,7 @@ BEGIN
     RAISE EXCEPTION 'partitions are dropped at isolation level read committed';
   END IF;
   SELECT l.day, coalesce(l.keep, audit.longest_keep(l.day)) AS keep, l.keep IS NOT NULL AS divided INTO leaf
-    FROM audit.leaves() l WHERE l.name = p_name;
+    FROM audit.leaves() l WHERE l.name = p_name AND l.day IS NOT NULL;
   IF NOT FOUND THEN RAISE EXCEPTION 'there is no partition %', p_name; END IF;
   -- A clock that stepped forward must not drop anything: the record itself has to have come that far.
   IF leaf.day + 1 + leaf.keep > least((clock_timestamp() AT TIME ZONE 'UTC')::date, audit.newest_day()) THEN
