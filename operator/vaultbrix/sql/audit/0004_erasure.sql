@@ -12,7 +12,8 @@ $$;
 CREATE FUNCTION audit.without(p_person text, p_name text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN length(rest) <= 2 THEN '' ELSE substr(rest, 3, length(rest) - 4) END
-    FROM (SELECT replace(replace(', ' || p_person || ', ', ', ' || p_name || ', ', ', '), ', ' || p_name || ', ', ', ') AS rest) r
+    FROM (SELECT replace(', ' || array_to_string(array_remove(string_to_array(p_person, ', '), p_name), ', ') || ', ',
+                         ', ' || p_name || ', ', ', ') AS rest) r
 $$;
 
 -- Roles that the product makes. They name tenants, rules and approvals; others may be a person's.
