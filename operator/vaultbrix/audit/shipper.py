@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import ctypes
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +40,8 @@ RETENTION_SECONDS = 30.0
 # How often stored files are removed, and how many at once: each stays open for a minute.
 CARE_SECONDS = 5.0
 MOST_REMOVED = 32
+# Of malloc.h.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Shipper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        _bound_memory()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run())
             group.create_task(self._go_on())
@@ -219,3 +224,12 @@ def _due(asked: dict[str, float], what: str, seconds: float) -> bool:
         return False
     asked[what] = now
     return True
+
+
+def _bound_memory() -> None:
+    """Large blocks go back to the system once they are free, and few threads hold memory of their own (glibc)."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=2))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+        mallopt(_M_ARENA_MAX, 1)
