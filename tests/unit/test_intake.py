@@ -96,7 +96,8 @@ def test_a_line_that_would_take_too_much_memory_as_text_is_kept_by_its_beginning
     monkeypatch.setattr(intake, "_LONG_BYTES", 100)
     monkeypatch.setattr(intake, "LONGEST_LINE", 2000)
     for text, kept in (("x" * 1500, True), ("é" * 500, True), ("é" * 900, False), ("x" * 500 + "\U0001f512", False)):
-        raw = line(session(text))
+        # PostgreSQL leaves no blanks.
+        raw = line(session(text)).replace(b'": ', b'":').replace(b', "', b',"')
         batch = Batch("f", 0, Position(1, len(raw) + 1, b""), lines=[(0, raw)])
         content, seen = Intake("main").take(batch, STATE)
         assert bool(content.records) == kept, text[-1]

@@ -38,15 +38,18 @@ class Intake:
         content = Content(records, batch.gaps, damaged)
         seen: list[Seen] = []
         days, see, file, server = self.keeping.days, self.symptoms.see, batch.file, self._server
-        for index, (position, line) in enumerate(batch.lines):
+        lines = batch.lines
+        # By index: an iterator would hold a long line for longer than it is needed.
+        for index in range(len(lines)):
+            position, line = lines[index]
             length = len(line)
             try:
                 if length > _LONG_BYTES and _text_bytes(line) > LONGEST_LINE:
                     raise MalformedLine("too long")
                 entry = decoded(line)
                 if length > _LONG_BYTES:
-                    line = line[:HEAD_BYTES]  # noqa: PLW2901 - the last to hold the whole of it
-                    batch.lines[index] = (position, line)
+                    line = line[:HEAD_BYTES]
+                    lines[index] = (position, line)
                 record = record_of(
                     entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
                 )

@@ -43,9 +43,8 @@ def record_line(record: Record) -> bytes:
     statement = record.statement
     if statement is not None and len(statement) > _LONG:
         # Piece by piece, so that it is held in as few copies as can be.
-        pieces = (f"{_before(record)}\t", string(statement), f"\t{_behind(record)}")
-        del statement
-        return b"".join(map(_encoded, pieces))
+        text = _encoded(string(statement))
+        return b"".join((_encoded(f"{_before(record)}\t"), text, _encoded(f"\t{_behind(record)}")))
     return _encoded(f"{_before(record)}\t{string(statement)}\t{_behind(record)}")
 
 

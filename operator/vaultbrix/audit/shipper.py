@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,11 +20,11 @@ from vaultbrix.audit.followed import Batch
 from vaultbrix.audit.intake import Intake, without
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
-from vaultbrix.audit.numbers import Numbers
+from vaultbrix.audit.numbers import Hole, Numbers
 from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
-from vaultbrix.audit.sealing import Content, Sealed, seal
+from vaultbrix.audit.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.store import Fenced, Known, NewerStore
 from vaultbrix.domain.flow import Head, Problem
 from vaultbrix.runtime.queue import pause_after
@@ -130,13 +131,7 @@ class Shipper:
             if batch is None and not events and not holes:
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            content = await self._take(connection, batch) if batch else Content()
-            self._numbers.told(holes)
-            content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
-            content.events = events
-            known = await self._store(connection, known, batch, content)
-            for gap in content.gaps:
-                log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
+            known = await self._pass_on(connection, known, batch, holes, events)
             if batch is None or not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
@@ -146,6 +141,24 @@ class Shipper:
             return None
         held = await store.header(connection, self._source.server, anchored.batch)
         return None if held is not None and held.head().hex() == anchored.head else anchored
+
+    async def _pass_on(
+        self,
+        connection: psycopg.AsyncConnection,
+        known: Known,
+        batch: Batch | None,
+        holes: Sequence[Hole],
+        events: Sequence[Event],
+    ) -> Known:
+        # Nothing of a batch is held while the next one is read: both may be large.
+        content = await self._take(connection, batch) if batch else Content()
+        self._numbers.told(holes)
+        content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
+        content.events = events
+        known = await self._store(connection, known, batch, content)
+        for gap in content.gaps:
+            log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
+        return known
 
     async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
         await asyncio.to_thread(self._refresh_state)
