@@ -191,7 +191,7 @@ def _explain(
 _HOLES = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
 
 
-def _fields(line: bytes) -> list[str | None]:
+def fields(line: bytes) -> list[str | None]:
     """Fields of a line of COPY's text format."""
     return [
         None if text == "\\N" else ESCAPED.sub(lambda m: ESCAPES.get(m[1], m[1]), text)
@@ -259,7 +259,7 @@ class _Found:
 
     def _sealed(self, table: str, line: bytes) -> list[str | None]:
         sealed, batch, index, salt, leaf = line.rsplit(b"\t", 4)
-        values = _fields(sealed)
+        values = fields(sealed)
         part = table
         if table == "record":
             part = f"record {(values[1] or '')[:10]} {values[-1]}"
