@@ -108,12 +108,18 @@ class _Files:
                     yield place, _digest(row), row
                     position += len(line)
 
-    def expected(self) -> dict[bytes, set[int]]:
-        """Digest of each line that must be stored → hashes of the places where it may be from."""
+    def expected(self) -> tuple[dict[bytes, set[int]], Counter[bytes]]:
+        """Digest of each line that must be stored → hashes of the places where it may be from; and what may be twice.
+
+        A line in quarantine has no number by which it were known again.
+        """
         found: dict[bytes, set[int]] = {}
+        again: Counter[bytes] = Counter()
         for place, digest, _ in self.lines():
+            if digest in found and not place.session:
+                again[digest] += 1
             found.setdefault(digest, set()).add(place.key)
-        return found
+        return found, again
 
 
 _FILE = list(RECORD).index("file")
@@ -185,7 +191,7 @@ def _explain(
 _HOLES = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
 
 
-def _fields(line: bytes) -> list[str | None]:
+def fields(line: bytes) -> list[str | None]:
     """Fields of a line of COPY's text format."""
     return [
         None if text == "\\N" else ESCAPED.sub(lambda m: ESCAPES.get(m[1], m[1]), text)
@@ -253,7 +259,7 @@ class _Found:
 
     def _sealed(self, table: str, line: bytes) -> list[str | None]:
         sealed, batch, index, salt, leaf = line.rsplit(b"\t", 4)
-        values = _fields(sealed)
+        values = fields(sealed)
         part = table
         if table == "record":
             part = f"record {(values[1] or '')[:10]} {values[-1]}"
@@ -276,10 +282,17 @@ def judge(
     """Compare files and store. ``connection`` is the store owner's, with SETTINGS; ``keys`` the public keys (PEM)."""
     verdict = Verdict()
     files = _Files(versions, server, people)
-    expected = files.expected()
+    expected, again = files.expected()
     verdict.events = len(expected)
     found = _Found(connection, server)
-    surplus = [(place, digest) for place, digest in found.rows() if not _take(expected, digest, place)]
+    surplus = []
+    for place, digest in found.rows():
+        if _take(expected, digest, place):
+            continue
+        if again[digest]:
+            again[digest] -= 1
+            continue
+        surplus.append((place, digest))
     verdict.gaps, verdict.quarantined = len(found.gaps), found.quarantined
     holes = set(connection.execute(_HOLES, [server]).fetchall())
     verdict.holes, verdict.wrong_holes = len(holes), len(holes ^ found.holes())

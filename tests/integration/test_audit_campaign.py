@@ -167,12 +167,11 @@ def overwritten(c: Campaign, times: int = 1) -> None:
 
 
 def rewritten(c: Campaign, times: int = 1) -> None:
-    """A file is cut to half of its lines, and another written anew without its first line, as an editor does."""
+    """A file is cut to half of what is stored, and another written anew without its first line, as an editor does."""
     for _ in range(times):
         path = c.unread()
         c.damage(path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        os.truncate(path, sum(map(len, lines[: len(lines) // 2])))
+        os.truncate(path, path.read_bytes().index(b"\n", c.stored(path) // 2) + 1)
         c.start()
         path = c.unread()
         c.damage(path)

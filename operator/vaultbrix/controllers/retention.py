@@ -59,6 +59,10 @@ class Retention:
             raise
         self._told[name] = self._applied[name][1]
 
+    def told(self, name: str) -> Verdict | None:
+        """What the server's condition is to say; None while nothing is known."""
+        return self._told.get(name)
+
     def report(self, context: Context, server: PostgresServer, conditions: Conditions) -> None:
         """Set AuditRetentionApplied, where a store is to be looked after."""
         name = server.metadata.name
@@ -68,7 +72,7 @@ class Retention:
                 message = "auditRetention is set but not applied: set spec.auditManagerSecretRef of the PostgresServer"
                 conditions.set(ConditionType.AUDIT_RETENTION_APPLIED, False, Reason.NO_AUDIT_STORE, message)
             return
-        found = self._told.get(name)
+        found = self.told(name)
         if found is None:
             conditions.keep(ConditionType.AUDIT_RETENTION_APPLIED)
         else:

@@ -22,8 +22,8 @@ from vaultbrix.audit.query import Filter
 _DAY = timedelta(days=1)
 # Where a statement's end is not found around it, so many days after it are looked at.
 _LONGEST_DAYS = 31
-# Sessions whose lines are held at once.
-_SESSIONS = 200
+# Sessions that are looked at first; of the newest statements there are enough in few.
+_FEWEST_SESSIONS = 50
 _KINDS = "kind IN ('statement', 'error') OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))"
 _TENANTS = "starts_with(role, 'tenant_') OR starts_with(role, 'vaultbrix_d_')"
 _FAILURES = {"error", "refused", "cancelled"}
@@ -128,13 +128,16 @@ def _day(
     found: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
         sessions = lines.sessions(wanted, within)
-        for at in range(0, len(sessions), _SESSIONS):
+        at, size = 0, _FEWEST_SESSIONS
+        while at < len(sessions):
             # What is left has no line that matches later than this.
             newest = sessions[at][2]
             if limit is not None and sum(row["at"] > newest for row in found) >= limit:
                 break
-            chosen = [(server, session) for server, session, _ in sessions[at : at + _SESSIONS]]
+            chosen = [(server, session) for server, session, _ in sessions[at : at + size]]
             found += [row for row in lines.statements(chosen) if _matches(row, wanted, within)]
+            # Each time the files are read anew.
+            at, size = at + size, 2 * size
     return _ended(archive, found, day) if any(row["outcome"] == "unknown" for row in found) else found
 
 
@@ -250,7 +253,9 @@ def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
     elif wanted.outcome in _FAILURES:
         conditions = ["kind = 'error'"]
     elif wanted.class_:
-        conditions = ["(class = ? OR kind = 'duration')"]
+        # What ends a transaction that has failed is MISC, and has a duration only.
+        ended = " OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))" if wanted.class_ == "MISC" else ""
+        conditions = [f"(class = ?{ended})"]
         values = [wanted.class_]
     elif wanted.command:
         conditions = ["(command = ? OR tag = ?)"]
