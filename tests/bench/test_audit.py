@@ -288,6 +288,9 @@ def test_how_fast_a_waiting_log_is_stored(bench: Bench) -> None:
         note("shipper", lines, began, Use.of(shipper.process))
     finally:
         shipper.process.stop()
+    written = json.loads(RESULTS.read_text())["cost"]["select-only"]["shipper"]["lines_per_s"]
+    figures["shipper"]["to_written"] = round(figures["shipper"]["per_s"] / written, 2)
+    print(f"{'':<24}{figures['shipper']['to_written']:.2f} times what PostgreSQL writes under select-only")
     figures["verify"] = verified(bench, lines)
     for name, way, few in (("rsyslog, queue", rsyslog.ASSISTED, 0), ("rsyslog, direct", rsyslog.DIRECT, 1)):
         lines = waiting(bench, DIRECT_LINES) if few else lines

@@ -53,7 +53,7 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
         message = entry.get("message", "")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Malformed(str(error)) from None
-    if zone not in ("UTC", "GMT") or "\0" in message:
+    if zone not in ("UTC", "GMT"):
         raise Malformed(zone)
     remote = entry.get("remote_host") or ""
     try:
@@ -69,8 +69,7 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
     row["tenant"], row["person"], row["ground"] = people(row["role"] or "", at) if address else ("", "", "")
     function, severity = entry.get("func_name", ""), entry.get("error_severity", "")
     if function == "log_audit_event" and message.startswith("AUDIT: "):
-        row |= _audited(message.removeprefix("AUDIT: "))
-        return tuple(row.values())
+        return _storable(row | _audited(message.removeprefix("AUDIT: ")))
     row |= {"severity": severity, "sqlstate": entry.get("state_code"), "message": message}
     if severity == "FATAL" and (entry.get("state_code") or "").startswith("28"):
         row["kind"] = "authentication"
@@ -85,6 +84,13 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
             row["kind"] = "authentication" if message.startswith("connection authenticated: ") else "connection"
     elif function == "log_disconnections":
         row["kind"] = "disconnection"
+    return _storable(row)
+
+
+def _storable(row: dict[str, Any]) -> tuple[Any, ...]:
+    # PostgreSQL holds no NUL.
+    if any(isinstance(value, str) and "\0" in value for value in row.values()):
+        raise Malformed("NUL")
     return tuple(row.values())
 
 

@@ -77,12 +77,19 @@ class Place:
     number: int = 0
     damaged: bool = False
 
+    @property
+    def key(self) -> int:
+        """File and position in short."""
+        return hash((self.file, self.position))
+
 
 class _Files:
-    """What the versions of the files say."""
+    """What the versions of the files say. The same line of the same session is expected once, wherever it stands."""
 
     def __init__(self, versions: Sequence[Version], server: str, people: People) -> None:
-        self._versions, self._server, self._people = versions, server, people
+        # What still stands somewhere must be stored, whatever else it stood in.
+        self._versions = sorted(versions, key=lambda version: version.damaged)
+        self._server, self._people = server, people
 
     def lines(self) -> Iterator[tuple[Place, bytes, Any]]:
         """Every line: its place, the digest of what the store must hold for it, that itself."""
@@ -101,18 +108,34 @@ class _Files:
                     yield place, _digest(row), row
                     position += len(line)
 
+    def expected(self) -> tuple[dict[bytes, set[int]], Counter[bytes]]:
+        """Digest of each line that must be stored → hashes of the places where it may be from; and what may be twice.
+
+        A line in quarantine has no number by which it were known again.
+        """
+        found: dict[bytes, set[int]] = {}
+        again: Counter[bytes] = Counter()
+        for place, digest, _ in self.lines():
+            if digest in found and not place.session:
+                again[digest] += 1
+            found.setdefault(digest, set()).add(place.key)
+        return found, again
+
+
+_FILE = list(RECORD).index("file")
+
 
 def _digest(row: tuple[Any, ...]) -> bytes:
-    return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+    """Of a record, but for its file and position; of a line in quarantine, with them."""
+    content = (*row[:_FILE], *row[_FILE + 2 :]) if len(row) == len(RECORD) else row
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
 
 
-def _take(expected: Counter[bytes], digest: bytes) -> bool:
-    left = expected.get(digest, 0)
-    if left > 1:
-        expected[digest] = left - 1
-    elif left:
-        del expected[digest]
-    return left > 0
+def _take(expected: dict[bytes, set[int]], digest: bytes, place: Place) -> bool:
+    if place.key not in expected.get(digest, ()):
+        return False
+    del expected[digest]
+    return True
 
 
 class _Told:
@@ -134,18 +157,21 @@ class _Told:
 
 
 def _explain(
-    verdict: Verdict, missing: Counter[bytes], surplus: list[tuple[Place, bytes]], files: _Files, told: _Told
+    verdict: Verdict, missing: dict[bytes, set[int]], surplus: list[tuple[Place, bytes]], files: _Files, told: _Told
 ) -> None:
     """Say of each difference of which kind it is; reads the files again."""
     extra = {digest for _, digest in surplus}
     twice = {digest for _, digest, _ in files.lines() if digest in extra} if extra else set()
     altered = Counter((place.file, place.position) for place, digest in surplus if digest not in twice)
     for place, digest in surplus:
-        if digest in twice:
+        if missing.pop(digest, None) is not None:
+            verdict.changed += 1
+            verdict.example(f"changed: stands at {place}")
+        elif digest in twice:
             verdict.duplicate += 1
             verdict.example(f"duplicate: {place}")
     for place, digest, row in files.lines() if missing else ():
-        if not _take(missing, digest):
+        if missing.pop(digest, None) is None:
             continue
         if altered[place.file, place.position]:
             altered[place.file, place.position] -= 1
@@ -165,7 +191,7 @@ def _explain(
 _HOLES = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
 
 
-def _fields(line: bytes) -> list[str | None]:
+def fields(line: bytes) -> list[str | None]:
     """Fields of a line of COPY's text format."""
     return [
         None if text == "\\N" else ESCAPED.sub(lambda m: ESCAPES.get(m[1], m[1]), text)
@@ -233,7 +259,7 @@ class _Found:
 
     def _sealed(self, table: str, line: bytes) -> list[str | None]:
         sealed, batch, index, salt, leaf = line.rsplit(b"\t", 4)
-        values = _fields(sealed)
+        values = fields(sealed)
         part = table
         if table == "record":
             part = f"record {(values[1] or '')[:10]} {values[-1]}"
@@ -256,10 +282,17 @@ def judge(
     """Compare files and store. ``connection`` is the store owner's, with SETTINGS; ``keys`` the public keys (PEM)."""
     verdict = Verdict()
     files = _Files(versions, server, people)
-    expected = Counter(digest for _, digest, _ in files.lines())
-    verdict.events = expected.total()
+    expected, again = files.expected()
+    verdict.events = len(expected)
     found = _Found(connection, server)
-    surplus = [(place, digest) for place, digest in found.rows() if not _take(expected, digest)]
+    surplus = []
+    for place, digest in found.rows():
+        if _take(expected, digest, place):
+            continue
+        if again[digest]:
+            again[digest] -= 1
+            continue
+        surplus.append((place, digest))
     verdict.gaps, verdict.quarantined = len(found.gaps), found.quarantined
     holes = set(connection.execute(_HOLES, [server]).fetchall())
     verdict.holes, verdict.wrong_holes = len(holes), len(holes ^ found.holes())

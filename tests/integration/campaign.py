@@ -109,10 +109,10 @@ class Campaign(Shipping):
         self.rotate()
         current = self.begun()
         self.kill(*self.shippers)
-        size = self._stored(current) + 20_000
+        size = self.stored(current) + 20_000
         wait_for("more of it is there", lambda: current.stat().st_size > size, tell=self.told)
         left = self.rotate()
-        assert left == current and self._stored(left) < left.stat().st_size
+        assert left == current and self.stored(left) < left.stat().st_size
         return left
 
     def begun(self) -> Path:
@@ -122,7 +122,7 @@ class Campaign(Shipping):
         nothing of those that began and ended in it.
         """
         current = self.files()[-1]
-        wait_for("some of it is stored", lambda: self._stored(current) > 0, patience=60, tell=self.told)
+        wait_for("some of it is stored", lambda: self.stored(current) > 0, patience=60, tell=self.told)
         return current
 
     def damage(self, path: Path) -> None:
@@ -133,7 +133,8 @@ class Campaign(Shipping):
         (self._kept / path.name).unlink(missing_ok=True)
         self._damaged.append(Version(path.name, copy, damaged=True))
 
-    def _stored(self, path: Path) -> int:
+    def stored(self, path: Path) -> int:
+        """How far a file is stored, in bytes."""
         rows = self.store.query("SELECT position FROM audit.logfile WHERE file = %s", [path.name])
         return int(rows[0][0]) if rows else 0
 

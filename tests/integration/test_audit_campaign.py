@@ -166,6 +166,22 @@ def overwritten(c: Campaign, times: int = 1) -> None:
             c.progress()
 
 
+def rewritten(c: Campaign, times: int = 1) -> None:
+    """A file is cut to half of what is stored, and another written anew without its first line, as an editor does."""
+    for _ in range(times):
+        path = c.unread()
+        c.damage(path)
+        os.truncate(path, path.read_bytes().index(b"\n", c.stored(path) // 2) + 1)
+        c.start()
+        path = c.unread()
+        c.damage(path)
+        edited = path.with_suffix(".new")
+        edited.write_bytes(path.read_bytes().partition(b"\n")[2])
+        edited.rename(path)
+        c.start()
+        c.progress()
+
+
 def invented(size: int, session: str) -> bytes:
     """Lines of exactly so many bytes, numbered without holes."""
     found: list[bytes] = []
@@ -253,6 +269,7 @@ PHASES: dict[Callable[..., None], tuple[int, bool | None]] = {
     source_crash: (5, None),
     deleted: (5, True),
     overwritten: (3, True),
+    rewritten: (3, True),
     truncated: (5, None),
     clock_stepped: (3, False),
 }

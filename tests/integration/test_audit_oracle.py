@@ -9,7 +9,7 @@ from tests.harness import oracle
 from tests.harness.oracle import Verdict, Version, judge
 from tests.harness.store import Store
 from tests.integration.database import directory, free_port
-from tests.integration.test_log_damage import Log, audit, line
+from tests.integration.test_log_damage import Log, line
 
 SERVER = "oracle"
 SEEN = ("lost", "duplicate", "changed", "bad_batches", "wrong_holes")
@@ -24,10 +24,9 @@ def log() -> Iterator[Log]:
         try:
             store.start()
             log.shipper.start()
-            log.write(
-                "1", line("a") + audit('SESSION,1,1,READ,SELECT,,,"SELECT ""x,"",\n\t\\ 1",<none>') + b"no json\n"
-            )
-            log.write("2", line("b", 2) + line("c", 3))
+            payload = 'AUDIT: SESSION,1,1,READ,SELECT,,,"SELECT ""x,"",\n\t\\ 1",<none>'
+            log.write("1", line("a", 1) + line(payload, 2, func_name="log_audit_event") + b"no json\n")
+            log.write("2", line("b", 3) + line("c", 4))
             log.await_messages("a", None, "b", "c")
             yield log
         finally:
@@ -57,6 +56,7 @@ def test_nothing_is_wrong_with_a_store_as_the_shipper_left_it(log: Log) -> None:
         "DELETE FROM audit.record WHERE message = 'a'": {"lost": 1, "bad_batches": 1},
         "DELETE FROM audit.record WHERE message = 'b'": {"lost": 1, "bad_batches": 1},
         "INSERT INTO audit.record SELECT * FROM audit.record WHERE message = 'a'": {"duplicate": 1, "bad_batches": 1},
+        "UPDATE audit.record SET position = 1 WHERE message = 'a'": {"changed": 1, "bad_batches": 1},
         "UPDATE audit.batch SET signature = set_byte(signature, 5, 0) WHERE batch = 1": {"bad_batches": 1},
         "UPDATE audit.part SET root = set_byte(root, 5, 0) WHERE batch = 1": {"bad_batches": 1},
         "DELETE FROM audit.batch WHERE batch = 1": {"bad_batches": 2},
@@ -71,7 +71,7 @@ def test_damage_is_seen(log: Log, damage: LiteralString, seen: dict[str, int]) -
 
 def test_a_line_that_is_not_stored_is_lost(log: Log, tmp_path: Path) -> None:
     more = tmp_path / "3.json"
-    more.write_bytes(line("d", 4))
+    more.write_bytes(line("d", 5))
     with log.store.open(options=oracle.SETTINGS) as connection:
         files = [*(Version(path.name, path) for path in log.path.glob("*.json")), Version(more.name, more)]
         assert judge(connection, SERVER, files, log.store.public_key).lost == 1

@@ -239,7 +239,7 @@ def test_a_store_of_another_schema_is_not_asked(parts: Shipping, by: int, remedy
 
 def notes(parts: Shipping, command: str) -> list[dict[str, Any]]:
     found = parts.store.query(
-        "SELECT actor, detail FROM audit.event WHERE kind = 'read' AND detail->>'command' = %s ORDER BY id", [command]
+        "SELECT actor, detail FROM audit.event WHERE kind = 'read' AND detail->>'asked' = %s ORDER BY id", [command]
     )
     return [{"actor": actor, **detail} for actor, detail in found]
 
@@ -247,7 +247,7 @@ def notes(parts: Shipping, command: str) -> list[dict[str, Any]]:
 def test_reading_is_on_record_with_what_was_asked(parts: Shipping, mark: str) -> None:
     ask(parts, "--person", JANE, "--text", mark, "--class=DDL", "--since=2h")
     assert notes(parts, "query")[-1] == {
-        "actor": "auditor", "command": "query", "person": JANE, "text": mark, "class": "DDL", "since": "2h",
+        "actor": "auditor", "asked": "query", "person": JANE, "text": mark, "class": "DDL", "since": "2h",
     }  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_reading_is_on_record_under_the_readers_own_name(parts: Shipping, reader
     ((kind, detail),) = parts.store.query(
         "SELECT kind, detail FROM audit.event WHERE actor = %s ORDER BY id", [reader["PGUSER"]]
     )
-    assert (kind, detail) == ("read", {"command": "query", "text": "own"})
+    assert (kind, detail) == ("read", {"asked": "query", "text": "own"})
 
 
 TABLES = ("record", "started", "statement", "hole", "gap", "quarantine", "event", "batch", "part", "checkpoint",
@@ -130,6 +130,16 @@ def test_no_table_view_or_partition_is_open(parts: Shipping, reader: dict[str, s
             ):
                 with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
                     connection.execute(query.encode())
+
+
+def test_the_functions_that_see_more_than_their_caller_are_few_and_known(parts: Shipping) -> None:
+    mine = "proname::text, has_function_privilege('audit_tenant', oid, 'EXECUTE')"
+    found = dict(
+        parts.store.query(f"SELECT {mine} FROM pg_proc WHERE pronamespace = 'audit'::regnamespace AND prosecdef")
+    )
+    assert {name for name, may in found.items() if may} == {
+        "my_tenants", "note", "sees_all", "tenants", "hits", "statement_lines", "statements_at", "heads", "counts",
+    }  # fmt: skip
 
 
 def everything(connection: psycopg.Connection, query: str, parameters: list[Any] | None = None) -> str:

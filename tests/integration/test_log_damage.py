@@ -292,8 +292,8 @@ def test_a_name_and_an_application_of_any_characters_are_kept(log: Log) -> None:
 
 
 def session(number: int, *messages: str) -> bytes:
-    """Lines of a session that began when the test's lines are of."""
-    began = int(datetime(2026, 12, 1, 17, tzinfo=UTC).timestamp())
+    """Lines of a session that began before any shipper of the tests."""
+    began = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
     lines = (line(text, n, session_id=f"{began:x}.{number}") for n, text in enumerate(messages, 1))
     return b"".join(lines)
 

@@ -3,6 +3,7 @@
 A question goes day by day: its lines first, a page at a time, and only for those that are shown how they ended.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -132,21 +133,34 @@ def everything(connection: psycopg.Connection, wanted: Filter, report: Report = 
         yield from sorted(rows, key=_place)
 
 
+@contextlib.contextmanager
+def snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """A transaction that sees nothing of what is stored meanwhile."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
 def follow(
-    connection: psycopg.Connection, wanted: Filter, clock: Callable[[], datetime], after: dict[str, int]
+    connection: psycopg.Connection,
+    wanted: Filter,
+    clock: Callable[[], datetime],
+    *,
+    after: dict[str, int],
+    running: Sequence[Row] = (),
 ) -> Iterator[list[Row]]:
     """What is stored after the batches ``after`` (by server), for ever: a list for each look, which may be empty.
 
     A statement is told once: when its end is on record, or as ``unknown`` when it takes longer than a while.
+    ``running``: statements from before that have not ended.
     """
-    seen, waiting = _Seen(), dict[Key, datetime]()
+    seen, waiting = _Seen(), {_key(row): clock() for row in running}
     while True:
         now = clock()
         window = replace(wanted, since=now - _FOLLOWED, until=now + _AROUND)
         found: list[Row] = []
-        # One snapshot: what is stored meanwhile is for the next look.
-        with connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # What is stored meanwhile is for the next look.
+        with snapshot(connection):
             heads = batches(connection)
             if heads != after:
                 found += _news(connection, window, after, seen)

@@ -3,10 +3,11 @@
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -100,7 +101,7 @@ class Wanted:
     def note(self, command: str) -> dict[str, Any]:
         """What goes on record of it."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, False)}
-        return {"command": command, **given}
+        return {"asked": command, **given}
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:
@@ -110,8 +111,9 @@ def moment(option: str, text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        days = re.fullmatch("([1-9][0-9]{0,4})d", text)
         try:
-            return now - parse_span(option, text)
+            return now - (timedelta(days=int(days[1])) if days else parse_span(option, text))
         except (Misused, OverflowError):
             return fail(
                 f"{option}: {text!r} is no time",
@@ -166,8 +168,8 @@ def query(
     wanted = Wanted(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
     )  # fmt: skip
-    if follow and until:
-        fail("--follow: has no end", "leave out --until", code=2)
+    if follow and (until or limit == 0):
+        fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
     source = opened(archive, archive_keys) if archive else None
     _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
 
@@ -237,7 +239,9 @@ def _ask(
         answers = source or store
         if wanted.tenant:
             asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
-        heads = store.batches(connection) if follow else {}
+        if follow:
+            _follow(connection, asked, limit, answers.latest, auditprint.printer(output))
+            return
         with progress() as report:
             if limit == 0:
                 show = auditprint.printer(output)
@@ -245,16 +249,30 @@ def _ask(
                     show([row])
             else:
                 rows = answers.latest(connection, asked, limit, report)
-        if limit:
-            if output is Form.TABLE and not follow:
-                auditprint.table(rows)
-            else:
-                show = auditprint.printer(output)
-                show(rows)
-        if follow:
-            for rows in store.follow(connection, asked, lambda: datetime.now(UTC), heads):
-                show(rows)
-                time.sleep(_PAUSE_SECONDS)
+        if limit and output is Form.TABLE:
+            auditprint.table(rows)
+        elif limit:
+            auditprint.printer(output)(rows)
+
+
+def _follow(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    limit: int,
+    latest: "Callable[[psycopg.Connection, Filter, int, Callable[[float], None]], list[dict[str, Any]]]",
+    show: Callable[[Iterable[auditprint.Row]], None],
+) -> None:
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+
+    # What is stored meanwhile is not among the first, and so it is shown after them.
+    with store.snapshot(connection), progress() as report:
+        heads = store.batches(connection)
+        rows = latest(connection, asked, limit, report)
+    running = [row for row in rows if row["outcome"] == "unknown"]
+    show([row for row in rows if row["outcome"] != "unknown"])
+    for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
+        show(rows)
+        time.sleep(_PAUSE_SECONDS)
 
 
 def with_tenant(
