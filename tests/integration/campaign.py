@@ -164,11 +164,12 @@ class Campaign(Shipping):
     # The end.
 
     def judge(self) -> Verdict:
-        """End the load, wait until all is stored, and ask the oracle."""
+        """End the load and the source, so that nothing more is written; wait until all is stored; ask the oracle."""
         self.load.stop()
-        # The newest file may have nothing yet, and a file that was left shows by another one's being written.
-        self.postgres.query("SELECT 1")
+        self.postgres.stop()
         self.settle()
+        wait_for("holes are told", lambda: not self.store.query("SELECT 1 FROM audit.missing"), tell=self.told)
+        self.stop()
         self.keep()
         versions = [*self._damaged]
         names = {path.name for path in self.files()}
