@@ -326,7 +326,7 @@ def verified(bench: Bench, lines: int) -> dict[str, Any]:
 def test_what_a_kill_costs(bench: Bench) -> None:
     """The shipper, and rsyslog in both ways, killed at the same moments while the same log is written."""
     figures: dict[str, Any] = {}
-    print(f"\n{f'{KILLS} SIGKILLs':<32}{'lines':>11}{'lost':>11}{'duplicate':>11}{'changed':>11}")
+    print(f"\n{f'{KILLS} SIGKILLs':<34}{'lines':>11}{'lost':>11}{'duplicate':>11}{'changed':>11}")
     for name, way in (("rsyslog, queue", rsyslog.ASSISTED), ("rsyslog, direct", rsyslog.DIRECT)):
         bench.clear()
         other = Rsyslog(bench.path / f"kills-{len(figures)}", bench.postgres.logs, bench.store, way)

@@ -95,6 +95,15 @@ class Campaign(Shipping):
 
         # A name has whole seconds.
         wait_for("there is a new file", rotated, pause=0.3)
+
+        def writes() -> bool:
+            newest = self.files()[-1]
+            size = newest.stat().st_size
+            self.postgres.query("SELECT 1")
+            return self.files()[-1] == newest and newest.stat().st_size > size
+
+        # Another one may have been on its way.
+        wait_for("the new file is written", writes)
         self.keep()
         return before[-1]
 
