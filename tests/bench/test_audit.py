@@ -359,9 +359,7 @@ def test_what_a_kill_costs(bench: Bench) -> None:
         for who, result in ((f"shipper beside {name}", verdict), (name, compared)):
             row = {key: getattr(result, key) for key in ("events", "lost", "duplicate", "changed")}
             figures[who] = {"kills": KILLS, **row}
-            print(
-                f"{who:<24.24}" + f"{row['events']:>12,}{row['lost']:>10,}{row['duplicate']:>11,}{row['changed']:>9,}"
-            )
+            print(f"{who:<34}" + "".join(f"{value:>11,}" for value in row.values()))
         assert verdict.clean and not verdict.gaps, verdict
     merged("kills", figures)
 
