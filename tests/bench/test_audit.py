@@ -326,7 +326,7 @@ def verified(bench: Bench, lines: int) -> dict[str, Any]:
 def test_what_a_kill_costs(bench: Bench) -> None:
     """The shipper, and rsyslog in both ways, killed at the same moments while the same log is written."""
     figures: dict[str, Any] = {}
-    print(f"\n{f'{KILLS} SIGKILLs':<32}{'lines':>11}{'lost':>11}{'duplicate':>11}{'changed':>11}")
+    print(f"\n{f'{KILLS} SIGKILLs':<34}{'lines':>11}{'lost':>11}{'duplicate':>11}{'changed':>11}")
     for name, way in (("rsyslog, queue", rsyslog.ASSISTED), ("rsyslog, direct", rsyslog.DIRECT)):
         bench.clear()
         other = Rsyslog(bench.path / f"kills-{len(figures)}", bench.postgres.logs, bench.store, way)
@@ -359,9 +359,7 @@ def test_what_a_kill_costs(bench: Bench) -> None:
         for who, result in ((f"shipper beside {name}", verdict), (name, compared)):
             row = {key: getattr(result, key) for key in ("events", "lost", "duplicate", "changed")}
             figures[who] = {"kills": KILLS, **row}
-            print(
-                f"{who:<24.24}" + f"{row['events']:>12,}{row['lost']:>10,}{row['duplicate']:>11,}{row['changed']:>9,}"
-            )
+            print(f"{who:<34}" + "".join(f"{value:>11,}" for value in row.values()))
         assert verdict.clean and not verdict.gaps, verdict
     merged("kills", figures)
 

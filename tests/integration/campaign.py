@@ -95,6 +95,15 @@ class Campaign(Shipping):
 
         # A name has whole seconds.
         wait_for("there is a new file", rotated, pause=0.3)
+
+        def writes() -> bool:
+            newest = self.files()[-1]
+            size = newest.stat().st_size
+            self.postgres.query("SELECT 1")
+            return self.files()[-1] == newest and newest.stat().st_size > size
+
+        # Another one may have been on its way.
+        wait_for("the new file is written", writes)
         self.keep()
         return before[-1]
 
@@ -164,11 +173,12 @@ class Campaign(Shipping):
     # The end.
 
     def judge(self) -> Verdict:
-        """End the load, wait until all is stored, and ask the oracle."""
+        """End the load and the source, so that nothing more is written; wait until all is stored; ask the oracle."""
         self.load.stop()
-        # The newest file may have nothing yet, and a file that was left shows by another one's being written.
-        self.postgres.query("SELECT 1")
+        self.postgres.stop()
         self.settle()
+        wait_for("holes are told", lambda: not self.store.query("SELECT 1 FROM audit.missing"), tell=self.told)
+        self.stop()
         self.keep()
         versions = [*self._damaged]
         names = {path.name for path in self.files()}

@@ -56,6 +56,10 @@ def test_a_folder_and_a_bucket_hold_the_same(
     env = {**exporter, **bucket.environment}
     code, said = export(found, found.url, env=exporter)
     assert (code, said.startswith(f"{YESTERDAY}  3 rows") or said) == (0, True)
+    (found.path / "export.pub").write_text(found.public)
+    signed = f"{found.url}/day={YESTERDAY}/set=1/manifest"
+    openssl = ("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", found.path / "export.pub", "-rawin")
+    run(*openssl, "-in", f"{signed}.json", "-sigfile", f"{signed}.sig")
     code, said = export(found, URL, env=env)
     assert (code, bucket.secret in said) == (0, False), said
     for name, value in bucket.environment.items():

@@ -223,7 +223,11 @@ def _take_audit(record: Record, message: str) -> None:
 
 def _fields(message: str) -> list[str]:
     # The standard library's csv would hold a long statement several times over, four bytes a character.
-    fields, place = [], len(_AUDIT_MARK)
+    place = message.index('"')
+    # All before the first quote is plain; a field begins there.
+    fields = message[len(_AUDIT_MARK) : place].split(",")
+    if fields.pop():
+        raise MalformedLine("pgAudit payload: a quote within a field")
     while found := _FIELD.match(message, place):
         quoted = found[1]
         fields.append(found[2] if quoted is None else quoted.replace('""', '"') if '""' in quoted else quoted)

@@ -50,19 +50,23 @@ def record_line(record: Record) -> bytes:
 
 def _before(r: Record) -> str:
     # What is the same in many lines is looked up; this is what takes the shipper's time.
+    pid = NULL if r.pid is None else _int(r.pid, _LARGEST_INT)
+    statement_id = NULL if r.statement_id is None else _int(r.statement_id)
+    substatement_id = NULL if r.substatement_id is None else _int(r.substatement_id)
     return (
-        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num, _LARGEST_BIGINT)}\t"
-        f"{r.kind}\t{_int(r.pid, _LARGEST_INT)}\t{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t"
-        f"{address(r.address)}\t{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
-        f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{_int(r.statement_id, _LARGEST_BIGINT)}\t"
-        f"{_int(r.substatement_id, _LARGEST_BIGINT)}"
+        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num)}\t{r.kind}\t{pid}\t"
+        f"{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t{address(r.address)}\t"
+        f"{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
+        f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{statement_id}\t{substatement_id}"
     )
 
 
 def _behind(r: Record) -> str:
+    row_count = NULL if r.row_count is None else _int(r.row_count)
+    duration = NULL if r.duration_ms is None else milliseconds(r.duration_ms)
     return (
-        f"{_int(r.row_count, _LARGEST_BIGINT)}\t{milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t"
-        f"{string(r.message)}\t{_texts(r.file)}\t{r.position}\t{r.keep}"
+        f"{row_count}\t{duration}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
+        f"{r.position}\t{r.keep}"
     )
 
 
@@ -129,9 +133,7 @@ def address(value: str | None) -> str:
     return str(found)
 
 
-def _int(value: int | None, largest: int) -> str:
-    if value is None:
-        return NULL
+def _int(value: int, largest: int = _LARGEST_BIGINT) -> str:
     if not -largest <= value <= largest:
         raise MalformedLine("a number is too large")
     return str(value)

@@ -107,7 +107,7 @@ def _tell(done: "Done") -> None:
     if done.why:
         say(f"{done.day}  {done.why}")
     else:
-        said = f"{done.rows} rows  {done.bytes / 1e6:.1f} MB  manifest {done.manifest}"
+        said = f"{done.rows} rows  {done.bytes:,} bytes  manifest {done.manifest}"
         say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{said}")
 
 

@@ -26,6 +26,18 @@ _LONGEST_DAYS = 31
 _FEWEST_SESSIONS = 50
 _KINDS = "kind IN ('statement', 'error') OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))"
 _TENANTS = "starts_with(role, 'tenant_') OR starts_with(role, 'vaultbrix_d_')"
+_ANY = "true"
+# Of whole sessions, the messages with a line that is asked for, and what their statements are told from: the one after,
+# where a deferred constraint speaks up, and those before. A message ends with a duration or an error.
+_MESSAGES = """
+WITH found AS (
+  SELECT *, count(*) FILTER (kind IN ('duration', 'error')) OVER earlier AS number
+    FROM ({picked}) WINDOW earlier AS (PARTITION BY server, session_id ORDER BY line_num
+                                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
+asked AS (
+  SELECT DISTINCT server, session_id, number + near AS number
+    FROM found, (SELECT unnest([-2, -1, 0, 1]) AS near) WHERE {about})
+SELECT {columns} FROM found SEMI JOIN asked USING (server, session_id, number)"""
 _FAILURES = {"error", "refused", "cancelled"}
 
 
@@ -135,7 +147,7 @@ def _day(
             if limit is not None and sum(row["at"] > newest for row in found) >= limit:
                 break
             chosen = [(server, session) for server, session, _ in sessions[at : at + size]]
-            found += [row for row in lines.statements(chosen) if _matches(row, wanted, within)]
+            found += [row for row in lines.statements(chosen, wanted) if _matches(row, wanted, within)]
             # Each time the files are read anew.
             at, size = at + size, 2 * size
     return _ended(archive, found, day) if any(row["outcome"] == "unknown" for row in found) else found
@@ -195,18 +207,21 @@ class _Lines:
         query = f"SELECT DISTINCT tenant FROM ({self._from}) ORDER BY tenant"  # noqa: S608
         return [tenant for (tenant,) in self._db.execute(query).fetchall()]
 
-    def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
-        """The statements of whole sessions."""
+    def statements(self, sessions: Sequence[tuple[str, str]], wanted: Filter | None = None) -> Iterator[Row]:
+        """The statements of sessions; all of them, or at least those that are asked for."""
         if not self._from or not sessions:
             return
         chosen = pa.table(
             {"server": [server for server, _ in sessions], "session_id": [session for _, session in sessions]}
         )
         self._db.register("chosen", chosen)
-        cursor = self._db.execute(
-            f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
-            " ORDER BY server, session_id, line_num"
-        )
+        about, values = _of_sessions(wanted) if wanted else (_ANY, [])
+        picked = f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
+        if about != _ANY:
+            picked = _MESSAGES.format(
+                columns=", ".join(f'"{name}"' for name in RECORD.columns), picked=picked, about=about
+            )
+        cursor = self._db.execute(f"{picked} ORDER BY server, session_id, line_num", values)
         lines = (dict(zip(RECORD.columns, row, strict=True)) for row in _rows(cursor))
         for _, group in groupby(lines, key=lambda line: (line["server"], line["session_id"])):
             yield from statements(list(group))
@@ -243,7 +258,7 @@ def _of_lines(wanted: Filter, addresses: list[str] | None) -> tuple[list[str], l
 
 def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
     """A condition that some line of the session meets, where a statement that matches is in it."""
-    conditions, values = ["true"], []
+    conditions, values = [_ANY], []
     if wanted.object:
         conditions = ["ends_with(object_name, ?)"]
         values = [wanted.object]
