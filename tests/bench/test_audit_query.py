@@ -1,6 +1,6 @@
 """How long a question takes, in a store of ten million records over ten days; and what each index costs to write.
 
-``make bench-audit`` prints the tables and merges ``query`` and ``indexes`` into tests/bench/results/audit.json. The
+``make bench`` prints the tables and merges ``query`` and ``indexes`` into tests/bench/results/audit.json. The
 number of records is VAULTBRIX_BENCH_RECORDS.
 """
 

@@ -200,17 +200,30 @@ def _scan(
 ) -> Iterator[list[Row]]:
     seen = _Seen()
     times = slices(days(connection), wanted)
-    for number, time_slice in enumerate(reversed(times) if newest else times):
+    if newest:
+        times.reverse()
+    # Of few hits an hour, a day's are looked at together.
+    pending: list[Row] = []
+    for number, (begin, end) in enumerate(times):
         report(number / len(times))
-        for hits in _hits(connection, wanted, {}, time_slice, newest=newest, page=page):
-            keys = _lines(connection, wanted, hits, seen)
-            if wanted.by_lines:
-                keys = [key for key in keys if key not in seen.statements]
-                seen.statements.update(keys)
-            around = replace(wanted, since=min(h["at"] for h in hits), until=max(h["at"] for h in hits))
-            rows = _rows(connection, around, keys)
-            yield [row for row in rows if _matches(row, wanted)]
+        for hits in _hits(connection, wanted, {}, (begin, end), newest=newest, page=page):
+            pending += hits
+            if len(pending) >= page:
+                yield _found(connection, wanted, pending, seen)
+                pending = []
+        if pending and (number + 1 == len(times) or times[number + 1][0].date() != begin.date()):
+            yield _found(connection, wanted, pending, seen)
+            pending = []
     report(1.0)
+
+
+def _found(connection: psycopg.Connection, wanted: Filter, hits: list[Row], seen: _Seen) -> list[Row]:
+    keys = _lines(connection, wanted, hits, seen)
+    if wanted.by_lines:
+        keys = [key for key in keys if key not in seen.statements]
+        seen.statements.update(keys)
+    around = replace(wanted, since=min(h["at"] for h in hits), until=max(h["at"] for h in hits))
+    return [row for row in _rows(connection, around, keys) if _matches(row, wanted)]
 
 
 def _hits(
