@@ -46,6 +46,8 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
 	hack/cluster/build.sh
+	@echo "an S3 server for the archive's tests (built once, a minute or two)"
+	hack/s3/build >/dev/null
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
 GATE_TESTS := $(addprefix tests/integration/test_,gate.py gate_install.py passes.py rehearsal.py additive.py provision.py \

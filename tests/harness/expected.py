@@ -71,13 +71,15 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
     if function == "log_audit_event" and message.startswith("AUDIT: "):
         return _storable(row | _audited(message.removeprefix("AUDIT: ")))
     row |= {"severity": severity, "sqlstate": entry.get("state_code"), "message": message}
-    if severity in ("ERROR", "FATAL", "PANIC"):
+    if severity == "FATAL" and (entry.get("state_code") or "").startswith("28"):
+        row["kind"] = "authentication"
+    elif severity in ("ERROR", "FATAL", "PANIC"):
         row |= {"kind": "error", "statement": entry.get("statement")}
     elif message.startswith("AUDIT: "):
         row["kind"] = "forged"
     elif function in ("exec_simple_query", "exec_execute_message") and message.startswith("duration: "):
         row |= {"kind": "duration", "duration_ms": float(message.split(" ")[1])}
-    elif function in ("BackendInitialize", "PerformAuthentication", "InitPostgres"):
+    elif function in ("BackendInitialize", "set_authn_id", "PerformAuthentication", "InitPostgres"):
         if message.startswith("connection "):
             row["kind"] = "authentication" if message.startswith("connection authenticated: ") else "connection"
     elif function == "log_disconnections":

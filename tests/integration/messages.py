@@ -68,10 +68,15 @@ def cursor(connection: psycopg.Connection) -> None:
         named.fetchmany(3)
 
 
-def copy(connection: psycopg.Connection) -> None:
-    with connection.cursor().copy("COPY noisy FROM STDIN") as rows:
-        rows.write_row((1,))
-        rows.write_row((2,))
+def copy(table: str) -> Work:
+    """Two rows into a table."""
+
+    def work(connection: psycopg.Connection) -> None:
+        with connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as rows:
+            rows.write_row((1,))
+            rows.write_row((2,))
+
+    return work
 
 
 THREE = "SELECT 1; INSERT INTO trail VALUES (3); SELECT ';'"
@@ -219,7 +224,7 @@ CASES: dict[str, tuple[Work, Expected]] = {
             ("COMMIT", "ok"),
         ],
     ),
-    "copy": (copy, [("COPY noisy FROM STDIN", "ok")]),
+    "copy": (copy("trail"), [("COPY trail FROM STDIN", "ok")]),
     "cancelled": (
         simple("SET statement_timeout = 50", "SELECT pg_sleep(60)", "RESET statement_timeout"),
         [
@@ -233,6 +238,7 @@ CASES: dict[str, tuple[Work, Expected]] = {
 
 # More than what was sent may be in the record where a message's own text is not certain, but never less.
 HIDING: dict[str, tuple[Work, Expected]] = {
+    "copy, deferred trigger": (copy("noisy"), [("COPY noisy FROM STDIN", "ok")]),
     "deferred trigger": (simple("INSERT INTO noisy VALUES (1)"), [("INSERT INTO noisy VALUES (1)", "ok")]),
     "deferred triggers of two": (simple(NOISY_TWICE), [(NOISY_TWICE, "ok")] * 2),
     "planned": (simple("SELECT peek(1)"), [("SELECT peek(1)", "ok")]),

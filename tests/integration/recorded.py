@@ -28,7 +28,7 @@ def day_of(days_ago: int) -> date:
     return datetime.now(UTC).date() - timedelta(days=days_ago)
 
 
-def line(day: date, number: int, *, session: str = "s1", **more: Any) -> dict[str, Any]:
+def line(day: date, number: int, *, session: str = "", **more: Any) -> dict[str, Any]:
     """A line of jsonlog at second ``number`` of a day."""
     at = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=number)
     entry = {
@@ -37,7 +37,7 @@ def line(day: date, number: int, *, session: str = "s1", **more: Any) -> dict[st
         "dbname": "postgres",
         "pid": 7,
         "remote_host": "2001:db8::7",
-        "session_id": session,
+        "session_id": session or f"s{day:%Y%m%d}",
         "line_num": number,
         "ps": "SELECT",
         "vxid": "3/4",

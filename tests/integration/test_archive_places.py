@@ -56,6 +56,10 @@ def test_a_folder_and_a_bucket_hold_the_same(
     env = {**exporter, **bucket.environment}
     code, said = export(found, found.url, env=exporter)
     assert (code, said.startswith(f"{YESTERDAY}  3 rows") or said) == (0, True)
+    (found.path / "export.pub").write_text(found.public)
+    signed = f"{found.url}/day={YESTERDAY}/set=1/manifest"
+    openssl = ("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", found.path / "export.pub", "-rawin")
+    run(*openssl, "-in", f"{signed}.json", "-sigfile", f"{signed}.sig")
     code, said = export(found, URL, env=env)
     assert (code, bucket.secret in said) == (0, False), said
     for name, value in bucket.environment.items():
@@ -63,7 +67,7 @@ def test_a_folder_and_a_bucket_hold_the_same(
     report = found.check(YESTERDAY, url=URL)
     assert report.findings == []
     assert report.rows == found.check(YESTERDAY).rows == 3
-    assert export(found, URL, env=env) == (0, f"{YESTERDAY}  exported already\n")
+    assert export(found, URL, env=env) == (0, "nothing to export: all past days are in the archive\n")
     assert export(found, URL, "--again", f"--day={YESTERDAY}", env=env)[0] == 0
     assert {path.parent.name for path in bucket.folder.rglob("*.*") if path.is_file()} == {"set=2"}
     assert found.check(YESTERDAY, 2, url=URL).findings == []

@@ -106,11 +106,44 @@ def test_each_filter_finds_what_it_names_and_nothing_else(
     assert [" ".join(text.split()[:2]) for text in shown] == found
 
 
-def test_an_object_is_found_by_its_name_with_and_without_schema(parts: Shipping, mark: str) -> None:
+def test_who_touched_an_object_is_found_by_its_name_with_and_without_schema(parts: Shipping, mark: str) -> None:
     for name in (mark, f"{ROLE}.{mark}"):
-        assert f"CREATE TABLE {mark}(id int PRIMARY KEY)" in texts(parts, "--object", name)
+        assert [text.replace(mark, "it") for text in texts(parts, "--object", name)] == [
+            "CREATE TABLE it(id int PRIMARY KEY)",
+            "INSERT INTO it VALUES (1), (2)",
+            "SELECT id FROM it",
+            "INSERT INTO it VALUES (1)",
+        ]
     assert texts(parts, "--object", f"other.{mark}") == []
     assert texts(parts, "--object", mark[:-1]) == []
+
+
+def test_an_object_is_found_behind_a_view_a_join_and_a_function(parts: Shipping) -> None:
+    name = f"m{uuid4().hex[:10]}"
+    body = f"BEGIN RETURN (SELECT count(*) FROM {name}); END"
+    function = f"CREATE FUNCTION {name}_f() RETURNS bigint LANGUAGE plpgsql AS $$ {body} $$"
+    parts.session(
+        ROLE,
+        lambda c: [
+            send(c, text)
+            for text in (
+                f"CREATE TABLE {name}(id int)",
+                f"CREATE VIEW {name}_v AS SELECT id FROM {name}",
+                function,
+                f"SELECT 1 FROM {name}_v",
+                f"SELECT 2 FROM (SELECT 1) x JOIN {name} ON true",
+                f"SELECT {name}_f()",
+                "SELECT 3",
+            )
+        ],
+    )
+    found = rows(parts, f"--object={name}", "--class=READ")
+    assert [row["statement"] for row in found] == [
+        f"SELECT 1 FROM {name}_v",
+        f"SELECT 2 FROM (SELECT 1) x JOIN {name} ON true",
+        f"SELECT {name}_f()",
+    ]
+    assert found[0]["objects"] == [f"{ROLE}.{name}", f"{ROLE}.{name}_v"]
 
 
 def test_text_is_searched_for_as_it_is_written(parts: Shipping) -> None:
@@ -206,7 +239,7 @@ def test_a_store_of_another_schema_is_not_asked(parts: Shipping, by: int, remedy
 
 def notes(parts: Shipping, command: str) -> list[dict[str, Any]]:
     found = parts.store.query(
-        "SELECT actor, detail FROM audit.event WHERE kind = 'read' AND detail->>'command' = %s ORDER BY id", [command]
+        "SELECT actor, detail FROM audit.event WHERE kind = 'read' AND detail->>'asked' = %s ORDER BY id", [command]
     )
     return [{"actor": actor, **detail} for actor, detail in found]
 
@@ -214,7 +247,7 @@ def notes(parts: Shipping, command: str) -> list[dict[str, Any]]:
 def test_reading_is_on_record_with_what_was_asked(parts: Shipping, mark: str) -> None:
     ask(parts, "--person", JANE, "--text", mark, "--class=DDL", "--since=2h")
     assert notes(parts, "query")[-1] == {
-        "actor": "auditor", "command": "query", "person": JANE, "text": mark, "class": "DDL", "since": "2h",
+        "actor": "auditor", "asked": "query", "person": JANE, "text": mark, "class": "DDL", "since": "2h",
     }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
 from tests.integration.database import PASSWORD, send
@@ -140,6 +142,27 @@ def test_of_several_people_only_the_one_is_taken(parts: Shipping, redactor: dict
     redact(parts, redactor, "--person", name)
     found = rows_of(parts, f"pid = {row['pid']} AND role IS NOT NULL AND kind = 'statement'")
     assert [(r["person"], r["statement"]) for r in found] == [(BOB, "")]
+
+
+people = st.lists(st.text("abé. %_\\", min_size=1, max_size=3).map(str.strip).filter(bool), min_size=1, max_size=5)
+
+
+def test_a_name_is_found_and_taken_out_as_a_whole_and_no_other(parts: Shipping) -> None:
+    with parts.store.open() as link:
+
+        @given(people, st.data())
+        def taken_out(names: list[str], data: st.DataObject) -> None:
+            name = data.draw(st.sampled_from(names) | st.just("c"))
+            found = link.execute(
+                "SELECT audit.names(l, n), audit.without(l, n) FROM (SELECT %s::text AS l, %s::text AS n) x",
+                [", ".join(names), name],
+            )
+            assert found.fetchone() == (name in names, ", ".join(other for other in names if other != name))
+
+        taken_out()
+        with_comma = "SELECT audit.names(%s, 'Doe, Jane'), audit.without(%s, 'Doe, Jane')"
+        assert link.execute(with_comma, ["Doe, Jane"] * 2).fetchone() == (True, "")
+        assert link.execute(with_comma, ["bob, Doe, Jane, eve"] * 2).fetchone() == (True, "bob, eve")
 
 
 def test_a_role_that_is_the_persons_own_goes_and_one_of_the_products_stays(

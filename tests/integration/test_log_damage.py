@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.integration.database import directory, free_port
 class Log:
     """A log directory that the test writes and a shipper reads."""
 
-    def __init__(self, path: Path, store: Store, server: str) -> None:
+    def __init__(self, path: Path, store: Store, server: str, *options: str) -> None:
         path.mkdir()
         self.path, self.store, self.server = path, store, server
         self.shipper = Process(
@@ -30,8 +31,10 @@ class Log:
                 f"--log-directory={path}",
                 f"--grants={path / 'grants'}",
                 f"--store={store.secret}",
+                "--metrics-port=0",
+                *options,
             ],
-            path / "shipper.log",
+            path.parent / "shipper.log",
         )
 
     def write(self, name: str, content: bytes) -> None:
@@ -118,17 +121,93 @@ def test_a_file_deleted_before_it_was_read_is_a_gap(log: Log) -> None:
     assert log.gaps() == [("1.json", len(line("a")), "the file was deleted before it was read to its end")]
 
 
-def test_a_file_that_no_shipper_ever_saw_leaves_a_hole_in_its_sessions(log: Log) -> None:
+def test_a_file_that_no_shipper_ever_saw_leaves_a_gap_in_the_numbers_of_its_sessions(log: Log) -> None:
     log.write("1", line("a", 1) + line("b", 2))
     log.await_messages("a", "b")
     log.shipper.stop()
     log.write("2", line("unread", 3) + line("unread", 4))
-    log.write("3", line("c", 5))
+    log.write("3", line("c", 5) + line("d", 7))
     (log.path / "2.json").unlink()
     log.shipper.start()
-    log.await_messages("a", "b", "c")
-    found = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s"
-    assert log.store.query(found, [log.server]) == [("6b0.000000", 3, 4)]
+    log.await_messages("a", "b", "c", "d")
+    wait_for("both gaps are told", lambda: len(log.gaps()) == 2, tell=log.shipper.text)
+    log.shipper.kill()
+    log.shipper.start()
+    log.write("3", line("e", 8))
+    log.await_messages("a", "b", "c", "d", "e")
+    assert sorted(log.gaps()) == [
+        ("3.json", 0, "lines 3 to 4 of session 6b0.000000 never came"),
+        ("3.json", len(line("c", 5)), "line 6 of session 6b0.000000 never came"),
+    ]
+    found = "SELECT session_id, first_line, last_line FROM audit.hole WHERE server = %s ORDER BY first_line"
+    assert log.store.query(found, [log.server]) == [("6b0.000000", 3, 4), ("6b0.000000", 6, 6)]
+    assert log.store.query("SELECT * FROM audit.missing WHERE server = %s", [log.server]) == []
+
+
+def test_lines_that_are_only_read_later_are_no_gap(log: Log) -> None:
+    """The clock was set back: the file with the later lines has the older name."""
+    log.shipper.stop()
+    log.write("1", b"".join(line(f"late {number}", number) for number in range(1001, 2001)))
+    log.write("2", b"".join(line(f"early {number}", number) for number in range(1, 1001)))
+    log.shipper.start()
+    wait_for("all is stored", lambda: len(log.messages()) == 2000, tell=log.shipper.text)
+    log.write("1", line("z", 2001))
+    wait_for("what follows is stored", lambda: "z" in log.messages(), tell=log.shipper.text)
+    assert log.store.query("SELECT * FROM audit.missing WHERE server = %s", [log.server]) == []
+    assert log.gaps() == []
+
+
+def test_a_line_that_the_store_refuses_is_kept_aside_and_stops_nothing(log: Log) -> None:
+    refused = (17, 1500)
+    log.store.query("ALTER TABLE audit.record ADD CONSTRAINT poison CHECK (message <> 'poison')")
+    try:
+        lines = [line("poison" if number in refused else f"{number:04}", number) for number in range(1, 2001)]
+        log.write("1", b"".join(lines))
+        wait_for("the others are stored", lambda: len(log.messages()) == 1998, tell=log.shipper.text)
+    finally:
+        log.store.query("ALTER TABLE audit.record DROP CONSTRAINT poison")
+    places = [sum(map(len, lines[: number - 1])) for number in refused]
+    assert log.quarantine() == [
+        ("1.json", place, line("poison", 17 if not n else 1500)[:-1]) for n, place in enumerate(places)
+    ]
+    found = "SELECT DISTINCT reason FROM audit.quarantine WHERE server = %s"
+    assert log.store.query(found, [log.server]) == [("the store refuses it: SQLSTATE 23514",)]
+    assert log.gaps() == []
+
+
+def test_a_log_directory_that_is_not_there_is_told_and_read_once_it_is(log: Log) -> None:
+    log.write("1", line("a"))
+    log.await_messages("a")
+    log.path.rename(log.path.with_name("away"))
+    wait_for("it is told", lambda: "mount PostgreSQL's log_directory" in log.shipper.text())
+    log.path.with_name("away").rename(log.path)
+    log.write("1", line("b", 2))
+    log.await_messages("a", "b")
+    assert log.gaps() == []
+
+
+def test_files_that_are_stored_are_removed_and_no_other(store: Store) -> None:
+    with directory() as path:
+        log = Log(path / "log", store, "removal", "--keep-stored=1s")
+        torn = line("torn", 2)[:-9]
+        log.write("1", line("a"))
+        log.write("2", line("b") + torn)
+        log.shipper.start()
+        try:
+            for number in itertools.count():
+                log.write("3", line(f"{number:03}", number + 1, session_id="6b0.3"))
+                time.sleep(0.2)
+                if not any((log.path / f"{name}.json").exists() for name in (1, 2)):
+                    break
+                assert number < 300, log.shipper.text()
+            log.write("3", line("end", number + 2, session_id="6b0.3"))
+            wait_for("the end is stored", lambda: "end" in log.messages(), tell=log.shipper.text)
+        finally:
+            log.shipper.stop()
+        assert log.messages() == ["a", "b", *(f"{known:03}" for known in range(number + 1)), "end"]
+        assert log.quarantine() == [("2.json", len(line("b")), torn)]
+        assert log.gaps() == []
+        assert [found.name for found in sorted(log.path.iterdir())] == ["3.json"]
 
 
 def test_a_file_overwritten_is_a_gap_and_what_it_holds_now_is_stored(log: Log) -> None:
@@ -213,8 +292,8 @@ def test_a_name_and_an_application_of_any_characters_are_kept(log: Log) -> None:
 
 
 def session(number: int, *messages: str) -> bytes:
-    """Lines of a session that began when the test's lines are of."""
-    began = int(datetime(2026, 12, 1, 17, tzinfo=UTC).timestamp())
+    """Lines of a session that began before any shipper of the tests."""
+    began = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
     lines = (line(text, n, session_id=f"{began:x}.{number}") for n, text in enumerate(messages, 1))
     return b"".join(lines)
 

@@ -82,7 +82,7 @@ def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Data
     (found,) = facts(database, role)
     assert found[:9] == (True, False, False, False, False, False, False, 20, True)
     assert found[9] == ["vaultbrix_tenantsfalse"]
-    assert found[10] == ["lock_timeout=5s", "pgaudit.log=all", f"search_path={role}"]
+    assert found[10] == ["lock_timeout=5s", "pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
     assert found[11]
     with database.login(role) as session:
         assert session.execute("SELECT current_schemas(false)").fetchall() == [([role],)]
@@ -130,7 +130,7 @@ def test_a_setting_that_is_no_longer_wanted_goes(database: Database, role: str) 
     database.admin(tenants.provision, wanted(role, settings=more), PASSWORD, SALT)
     assert {"lock_timeout=1s", "work_mem=8MB", "statement_timeout=30s"} <= set(facts(database, role)[0][10])
     database.admin(tenants.provision, wanted(role, settings={}), PASSWORD, SALT)
-    assert facts(database, role)[0][10] == ["pgaudit.log=all", f"search_path={role}"]
+    assert facts(database, role)[0][10] == ["pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
 
 
 def test_a_suspended_tenant_loses_login_and_sessions(database: Database, role: str) -> None:

@@ -83,6 +83,8 @@ def test_what_is_due_is_dropped_by_the_operator_and_the_status_says_so(kept: Wor
 def test_a_store_that_cannot_be_looked_after_is_told_with_the_field_to_set(kept: World) -> None:
     kept.api.apply(server(auditManagerSecretRef={"name": "missing", "namespace": SYSTEM}))
     assert "spec.auditManagerSecretRef: Secret" in told(kept, "False", "SecretNotFound")
+    kept.api.apply(server(auditManagerSecretRef={"name": "audit-reader", "namespace": SYSTEM}))
+    assert "must be a member of audit_manage" in told(kept, "False", "InsufficientPrivilege")
     kept.api.apply(server(auditRetention={"days": 30}))
     assert "set spec.auditManagerSecretRef" in told(kept, "False", "NoAuditStore")
     kept.api.apply(server())

@@ -140,7 +140,8 @@ def test_it_logs_in_as_the_tenant_with_the_tenants_settings_and_nothing_of_its_o
     (found,) = facts(case)
     assert found[:9] == (True, False, False, False, False, False, False, 3, True)
     assert found[9] == [f"{case.role}false", "vaultbrix_tenantsfalse"]
-    assert found[10] == ["pgaudit.log=all", f"role={case.role}", f"search_path={case.role}", "statement_timeout=30s"]
+    audited = ["pgaudit.log=all", "pgaudit.log_relation=on"]
+    assert found[10] == [*audited, f"role={case.role}", f"search_path={case.role}", "statement_timeout=30s"]
     with case.session() as session:
         assert session.execute("SELECT current_user, session_user, current_schemas(false)").fetchall() == [
             (case.role, case.login, [case.role])

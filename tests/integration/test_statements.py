@@ -88,3 +88,23 @@ def test_no_statement_takes_over_the_outcome_of_one_that_came_after_a_deferred_t
         ("INSERT INTO noisy VALUES ($1)", "ok"),
         ("INSERT INTO t VALUES (100)", "error"),
     ]
+
+
+def test_rows_are_told_with_the_statement_that_was_sent_where_postgresql_counts_them(parts: Shipping) -> None:
+    texts = (
+        "INSERT INTO t VALUES (500), (501)",
+        "SELECT id FROM t WHERE id >= 500",
+        "SELECT 1/(id - 500) FROM t WHERE id >= 500",
+        "DELETE FROM t WHERE id >= 500",
+    )
+    parts.postgres.query("ALTER ROLE tenant_sent SET pgaudit.log_rows = on")
+    try:
+        found = parts.session("tenant_sent", simple(*texts))
+    finally:
+        parts.postgres.query("ALTER ROLE tenant_sent RESET pgaudit.log_rows")
+    assert [(row["statement"], row["row_count"], row["outcome"]) for row in found] == [
+        (texts[0], 2, "ok"),
+        (texts[1], 2, "ok"),
+        (texts[2], None, "error"),
+        (texts[3], 2, "ok"),
+    ]

@@ -322,3 +322,45 @@ def test_a_store_that_is_all_wrong_is_told_in_bounded_memory(sealed: Store) -> N
     assert found.wrong >= found.rows
     assert found.first is not None
     assert found.first.batch == 1
+
+
+def erase(sealed: Store, name: str) -> None:
+    sealed.query("SELECT audit.redact_person(%s, 'CHG-1', true)", [name])
+
+
+def test_what_was_erased_on_purpose_holds_before_and_after_its_event_is_sealed(sealed: Store) -> None:
+    erase(sealed, "jane@example.com")
+    found = check(sealed)
+    assert (found.findings, found.uncovered) == ([], found.redacted)
+    assert found.uncovered > 0
+    Sealing(sealed, "main").batch([record("main", 99)])
+    found = check(sealed)
+    assert (found.findings, found.uncovered) == ([], 0)
+
+
+def test_an_erasure_whose_event_is_changed_is_found(sealed: Store) -> None:
+    erase(sealed, "jane@example.com")
+    Sealing(sealed, "main").batch([record("main", 99)])
+    sealed.query("UPDATE audit.event SET actor = 'nobody' WHERE kind = 'redacted'")
+    found = check(sealed)
+    assert {Fault.ROW_CHANGED, Fault.ERASED_WITHOUT_EVENT} <= faults(found.findings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["redacted", "expired"])
+def test_an_event_that_cannot_be_read_is_told_and_stops_nothing(sealed: Store, kind: str) -> None:
+    sealed.query(
+        "INSERT INTO audit.event(kind, actor, detail) VALUES (%s, 'x', '{\"version\": 1, \"part\": 7}')", [kind]
+    )
+    Sealing(sealed, "main").batch([record("main", 99)])
+    assert [finding.fault for finding in check(sealed).findings] == [Fault.EVENT_MALFORMED]
+
+
+def test_a_day_that_was_dropped_before_its_time_is_found_whatever_the_event_says(sealed: Store) -> None:
+    detail = {"version": 1, "part": f"record {days(2)[1]:%Y-%m-%d} 30", "rows": BATCHES, "through": {"main": BATCHES}}
+    sealed.query("DELETE FROM audit.record WHERE keep = 30")
+    sealed.query(
+        "INSERT INTO audit.event(at, kind, actor, detail) VALUES ('2099-01-01Z', 'expired', 'x', %s)",
+        [json.dumps(detail)],
+    )
+    Sealing(sealed, "main").batch([record("main", 99)])
+    assert [finding.fault for finding in check(sealed).findings] == [Fault.EXPIRED_EARLY]

@@ -59,6 +59,15 @@ def test_what_is_not_of_the_shape_covers_nothing_and_is_told(detail: dict[str, A
         covered([detail])
     with pytest.raises(ValueError, match="expired"):
         dropped([{**detail, "through": {"main": "7"}}])
+    for part in (
+        {},
+        {"part": 7},
+        {"part": "record"},
+        {"part": "record x 1"},
+        {"part": f"record 2026-01-01 {'9' * 20}"},
+    ):
+        with pytest.raises(ValueError, match="expired"):
+            dropped_early({**detail, **part}, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

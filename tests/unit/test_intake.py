@@ -3,14 +3,16 @@
 import csv
 import io
 from datetime import datetime, timedelta
+from itertools import accumulate
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.builders import NOW, grant
 from tests.unit.test_records import TEXTS, line, quoted, session
 
 from vaultbrix.audit import intake
-from vaultbrix.audit.followed import Batch
+from vaultbrix.audit.followed import Batch, Position
 from vaultbrix.audit.intake import Intake, without
 from vaultbrix.audit.records import parse, timestamp
 from vaultbrix.domain.grants import SLACK, AgentState, GrantRecord, Snapshot
@@ -73,19 +75,34 @@ def test_lines_that_are_malformed_are_numbered_too() -> None:
 
 
 def test_what_the_store_refuses_goes_to_quarantine_and_a_long_line_by_its_beginning() -> None:
-    long = line(session("x" * intake._LONG_BYTES))
-    batch = Batch("f", 0, None, lines=[(0, line(session("a"))), (10, long), (20, line(session("b")))])
+    raw = [line(session(text)) for text in ("a", "x" * intake._LONG_BYTES, "b")]
+    starts = list(accumulate((len(text) + 1 for text in raw), initial=0))
+    batch = Batch("f", 0, Position(1, starts[-1], b""), lines=list(zip(starts, raw, strict=False)))
     content, _ = Intake("main").take(batch, STATE)
     assert content.records[1][0].statement is None
     left = without(content, batch, {0: "22P05", 1: "54000"})
-    assert [record.position for record, _ in left.records] == [20]
-    assert [(bad.position, len(bad.line), bad.reason) for bad in left.quarantined] == [
-        (0, len(batch.lines[0][1]), "the store refuses it: SQLSTATE 22P05"),
-        (10, 65536, "the store refuses it: SQLSTATE 54000"),
+    assert [record.position for record, _ in left.records] == [starts[2]]
+    assert [(bad.position, bad.line, bad.reason) for bad in left.quarantined] == [
+        (0, raw[0], "the store refuses it: SQLSTATE 22P05"),
+        (starts[1], raw[1][:65536], "the store refuses it: SQLSTATE 54000"),
     ]
-    assert [(gap.position, gap.reason) for gap in left.gaps] == [
-        (10, f"of a line of {len(long)} bytes, the first 65536 are in quarantine")
-    ]
+    told = f"of a line of {len(raw[1])} bytes, the first 65536 are in quarantine"
+    assert [(gap.position, gap.reason) for gap in left.gaps] == [(starts[1], told)]
+
+
+def test_a_line_that_would_take_too_much_memory_as_text_is_kept_by_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "_LONG_BYTES", 100)
+    monkeypatch.setattr(intake, "LONGEST_LINE", 2000)
+    for text, kept in (("x" * 1500, True), ("é" * 500, True), ("é" * 900, False), ("x" * 500 + "\U0001f512", False)):
+        # PostgreSQL leaves no blanks.
+        raw = line(session(text)).replace(b'": ', b'":').replace(b', "', b',"')
+        batch = Batch("f", 0, Position(1, len(raw) + 1, b""), lines=[(0, raw)])
+        content, seen = Intake("main").take(batch, STATE)
+        assert bool(content.records) == kept, text[-1]
+        assert bool(content.gaps) != kept
+        assert seen == [("65.1", 3, 0)]
 
 
 def test_a_time_is_the_same_read_twice() -> None:

@@ -119,3 +119,15 @@ def test_a_directory_that_is_not_there_is_told_until_it_is(follower: Follower) -
     (follower.directory.parent / "away").rename(follower.directory)
     follower.poll()
     assert (follower.texts(), follower.log.problems) == ([b"one"], ())
+
+
+@pytest.mark.parametrize("ending", ["log", "csv"])
+def test_a_log_of_another_format_names_the_setting(follower: Follower, ending: str) -> None:
+    append(follower.directory, FIRST, b"one\n")
+    append(follower.directory, f"pg-20261201-1.{ending}", b"LOG:  one\n")
+    follower.poll()
+    assert follower.log.problems == (), "PostgreSQL always writes a little to its standard error"
+    newer = (follower.directory / FIRST).stat().st_mtime + 100
+    os.utime(follower.directory / f"pg-20261201-1.{ending}", (newer, newer))
+    follower.poll()
+    assert "log_destination must hold jsonlog" in follower.log.problems[0].message

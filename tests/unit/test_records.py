@@ -184,12 +184,21 @@ def test_an_error_is_stored_with_its_statement_and_sqlstate(severity: str) -> No
     [
         ("connection received: host=203.0.113.7 port=1", "BackendInitialize", "connection"),
         ("connection authorized: user=tenant_acme database=app", "PerformAuthentication", "connection"),
+        ('connection authenticated: identity="x" method=scram-sha-256', "set_authn_id", "authentication"),
+        ('connection authenticated: identity="x" method=scram-sha-256', "exec_stmt_raise", "other"),
         ("disconnection: session time: 0:00:01.000", "log_disconnections", "disconnection"),
         ("checkpoint starting: time", "LogCheckpointStart", "other"),
     ],
 )
 def test_connections_and_disconnections_are_told_apart(message: str, function: str, kind: str) -> None:
     assert read(message, function).kind == kind
+
+
+@pytest.mark.parametrize("state", ["28P01", "28000"])
+def test_a_login_that_was_refused_is_an_authentication_and_nobody_can_raise_one(state: str) -> None:
+    message = 'password authentication failed for user "tenant_acme"'
+    assert read(message, "auth_failed", error_severity="FATAL", state_code=state).kind == "authentication"
+    assert read(message, "exec_stmt_raise", error_severity="ERROR", state_code=state).kind == "error"
 
 
 def test_what_the_gate_asks_on_behalf_of_a_session_is_no_statement_of_its_own() -> None:

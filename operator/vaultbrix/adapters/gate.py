@@ -275,7 +275,9 @@ async def create_login(
         await roles.join(connection, login, role, may_become=True)
         await roles.join(connection, login, "vaultbrix_jobs", may_become=False)
         await connection.execute(sql.SQL("ALTER ROLE {} SET search_path = {}").format(name, tenant))
-        await connection.execute(sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(name))
+        for setting, value in roles.AUDITED.items():
+            parameter = sql.Identifier(*setting.split("."))
+            await connection.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, parameter, sql.Literal(value)))
 
 
 async def drop_login(connection: psycopg.AsyncConnection, login: str, heir: str | None = None) -> None:

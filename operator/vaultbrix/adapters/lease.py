@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from vaultbrix.adapters.kube import Conflict, Kube, NotFound, ResourceType
-from vaultbrix.runtime.errors import Expected
+from vaultbrix.runtime.errors import Expected, LeaseLost
 
 log = structlog.get_logger(__name__)
 
@@ -21,10 +21,6 @@ LEASES = ResourceType("coordination.k8s.io/v1", "leases", "Lease")
 LEASE_SECONDS = 15
 RENEW_DEADLINE_SECONDS = 10
 RETRY_SECONDS = 2
-
-
-class LeaseLost(Exception):
-    """Another replica may lead by now; the process must end at once."""
 
 
 class Lease:

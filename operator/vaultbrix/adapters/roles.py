@@ -93,6 +93,10 @@ async def quiet(connection: psycopg.AsyncConnection) -> None:
         await connection.execute("SELECT set_config(%s, %s, true)", [name, value])
 
 
+# Every statement goes on record before it runs, with every table and view that it touches. pgaudit.log_rows stays off:
+# it would have them written when they end, and those that fail not at all.
+AUDITED: Mapping[str, str] = {"pgaudit.log": "all", "pgaudit.log_relation": "on"}
+
 _QUIET: Sequence[tuple[str, str]] = (
     ("log_statement", "none"),
     ("log_min_duration_statement", "-1"),
@@ -156,7 +160,7 @@ async def join(connection: psycopg.AsyncConnection, role: str, group: str, *, ma
 
 async def _settings(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
     # search_path is a list of identifiers, stored as PostgreSQL prints it; a role's name needs no quotes there.
-    desired = {**wanted.settings, "search_path": wanted.search_path, "pgaudit.log": "all"}
+    desired = {**wanted.settings, "search_path": wanted.search_path, **AUDITED}
     cursor = await connection.execute(
         "SELECT unnest(s.setconfig) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole"
         " WHERE r.rolname = %s AND s.setdatabase = 0",

@@ -80,10 +80,16 @@ def dropped(details: Iterable[Mapping[str, Any]]) -> Dropped:
 
 
 def dropped_early(detail: Mapping[str, Any], at: datetime) -> bool:
-    """Whether a partition went, at ``at``, before all of its records were as old as they are kept (``expired``)."""
-    _, day, *keep = _text(detail["part"]).split(" ")
-    # A day from before partitions were divided has no number of its own: it holds those that are kept 400 days.
-    due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else 400))
+    """Whether a partition went, at ``at``, before all of its records were as old as they are kept (``expired``).
+
+    Raises ValueError for a detail of another shape.
+    """
+    try:
+        _, day, *keep = _text(detail["part"]).split(" ")
+        # A day from before partitions were divided has no number of its own: it holds those that are kept 400 days.
+        due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else 400))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"an event 'expired' is not of the known shape: {error}") from None
     return at.astimezone(UTC).date() < due
 
 

@@ -27,6 +27,7 @@ class Fault(StrEnum):
     ROW_ADDED = "RowAdded"
     ERASED_WITHOUT_EVENT = "ErasedWithoutEvent"
     EXPIRED_EARLY = "ExpiredEarly"
+    EVENT_MALFORMED = "EventMalformed"
     TRUNCATED = "Truncated"
     ANCHOR_DIFFERS = "AnchorDiffers"
 

@@ -1,23 +1,27 @@
 """A batch of lines → the rows of the store: who was behind each, how long it is kept, what is odd about it. Pure."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.followed import Batch, Gap
 from vaultbrix.audit.keeping import Keeping
-from vaultbrix.audit.logfile import HEAD_BYTES
+from vaultbrix.audit.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.numbers import Seen
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
 from vaultbrix.audit.sealing import Content, Quarantined
 from vaultbrix.audit.symptoms import Symptoms
 from vaultbrix.domain.grants import AgentState, Identity
 
-# The texts of a record whose line is longer are let go as soon as its row is made.
+# Of what is longer, no more is held than needed at a time.
 _LONG_BYTES = 256 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CONTINUATION = bytes(range(0x80, 0xC0))
+_ASTRAL = re.compile(rb"[\xf0-\xf7]").search
 
 
 class Intake:
@@ -36,9 +40,18 @@ class Intake:
         content = Content(records, batch.gaps, damaged)
         seen: list[Seen] = []
         days, see, file, server = self.keeping.days, self.symptoms.see, batch.file, self._server
-        for position, line in batch.lines:
+        lines = batch.lines
+        # By index: an iterator would hold a long line for longer than it is needed.
+        for index in range(len(lines)):
+            position, line = lines[index]
+            length = len(line)
             try:
+                if length > _LONG_BYTES and _text_bytes(line) > LONGEST_LINE:
+                    raise MalformedLine("too long")
                 entry = decoded(line)
+                if length > _LONG_BYTES:
+                    line = line[:HEAD_BYTES]
+                    lines[index] = (position, line)
                 record = record_of(
                     entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
                 )
@@ -46,13 +59,13 @@ class Intake:
                 record.keep = days(record)
                 row = rows.record_line(record)
             except MalformedLine as error:
-                set_aside(content, file, position, line, str(error))
+                set_aside(content, file, position, line, length, str(error))
                 self.symptoms.malformed(str(error))
                 if number := numbered(line):
                     seen.append((*number, position))
                 continue
             see(entry, record)
-            if len(line) > _LONG_BYTES:
+            if length > _LONG_BYTES:
                 record.statement = record.message = None
             records.append((record, row))
             seen.append((record.session_id, record.line_num, position))
@@ -60,23 +73,26 @@ class Intake:
         return content, seen
 
 
-def set_aside(content: Content, file: str, position: int, line: bytes, reason: str) -> None:
-    """Put a line into quarantine; of a long one the beginning, and a gap tells."""
-    if len(line) > _LONG_BYTES:
-        told = f"of a line of {len(line)} bytes, the first {HEAD_BYTES} are in quarantine"
-        content.gaps = [*content.gaps, Gap(file, position, told)]
+def set_aside(content: Content, file: str, position: int, line: bytes, length: int, reason: str) -> None:
+    """Put a line of so many bytes into quarantine; of a long one the beginning, and a gap tells."""
+    if length > _LONG_BYTES:
         line = line[:HEAD_BYTES]
+        told = f"of a line of {length} bytes, the first {len(line)} are in quarantine"
+        content.gaps = [*content.gaps, Gap(file, position, told)]
     content.quarantined = [*content.quarantined, Quarantined(file, position, line, reason)]
 
 
 def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Content:
     """The same, but with the records at these places in quarantine for the store's SQLSTATE."""
     lines = dict(batch.lines)
+    # A line ends where the next begins; what is damaged stands alone.
+    ends = dict(pairwise([*lines, batch.stop]))
     kept = [found for index, found in enumerate(content.records) if index not in refused]
     made = Content(kept, content.gaps, content.quarantined, content.events)
     for index, state in sorted(refused.items()):
-        position = content.records[index][0].position
-        set_aside(made, batch.file, position, lines[position], f"the store refuses it: SQLSTATE {state}")
+        at = content.records[index][0].position
+        reason = f"the store refuses it: SQLSTATE {state}"
+        set_aside(made, batch.file, at, lines[at], ends[at] - at - 1, reason)
     return made
 
 
@@ -102,7 +118,8 @@ def anew(
         if before is None or before == _content(record) or _is_long(record):
             continue
         lines = lines or dict(batch.lines)
-        set_aside(made, batch.file, record.position, lines[record.position], "another line has its number")
+        line = lines[record.position]
+        set_aside(made, batch.file, record.position, line, len(line), "another line has its number")
     return made
 
 
@@ -115,6 +132,12 @@ def _content(record: Record) -> bytes:
     """As audit.stored_lines has it."""
     at = (record.at - _EPOCH) // timedelta(microseconds=1)
     return sha256(f"{at}\n{record.statement or ''}\n{record.message or ''}".encode()).digest()
+
+
+def _text_bytes(line: bytes) -> int:
+    """What a line takes as text, where the widest character decides what each takes."""
+    width = 1 if line.isascii() else 4 if _ASTRAL(line) else 2
+    return width * len(line.translate(None, _CONTINUATION)) if width > 1 else len(line)
 
 
 class _People:

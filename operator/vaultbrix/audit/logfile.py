@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 # Read at once; a line that is longer is read whole all the same, and alone.
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 2 * 1024 * 1024
 # What is longer cannot be held in memory several times over, as storing it takes.
 LONGEST_LINE = 32 * 1024 * 1024
 # So much of a line that is too long is kept.

@@ -3,6 +3,7 @@
 A question goes day by day: its lines first, a page at a time, and only for those that are shown how they ended.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -94,6 +95,12 @@ def tenants(connection: psycopg.Connection, since: datetime, until: datetime) ->
     return [str(value) for (value,) in cursor]
 
 
+def sees_all(connection: psycopg.Connection) -> bool:
+    """Whether the login may see the records of everybody."""
+    row = connection.execute("SELECT audit.sees_all()").fetchone()
+    return bool(row and row[0])
+
+
 def days(connection: psycopg.Connection) -> list[date]:
     """Days (UTC) that the store has partitions of, oldest first."""
     cursor = connection.execute(
@@ -112,7 +119,8 @@ def note(connection: psycopg.Connection, detail: dict[str, Any]) -> None:
 def latest(connection: psycopg.Connection, wanted: Filter, limit: int, report: Report = lambda done: None) -> list[Row]:
     """The latest statements that match, oldest first; ``report`` is told how much of the time is done, 0 to 1."""
     found: list[Row] = []
-    for rows in _scan(connection, wanted, report, newest=True):
+    # Most lines stand for statements.
+    for rows in _scan(connection, wanted, report, newest=True, page=min(PAGE, limit + limit // 8 + 2)):
         found += sorted(rows, key=_place, reverse=True)
         if len(found) >= limit:
             break
@@ -125,21 +133,34 @@ def everything(connection: psycopg.Connection, wanted: Filter, report: Report = 
         yield from sorted(rows, key=_place)
 
 
+@contextlib.contextmanager
+def snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """A transaction that sees nothing of what is stored meanwhile."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
 def follow(
-    connection: psycopg.Connection, wanted: Filter, clock: Callable[[], datetime], after: dict[str, int]
+    connection: psycopg.Connection,
+    wanted: Filter,
+    clock: Callable[[], datetime],
+    *,
+    after: dict[str, int],
+    running: Sequence[Row] = (),
 ) -> Iterator[list[Row]]:
     """What is stored after the batches ``after`` (by server), for ever: a list for each look, which may be empty.
 
     A statement is told once: when its end is on record, or as ``unknown`` when it takes longer than a while.
+    ``running``: statements from before that have not ended.
     """
-    seen, waiting = _Seen(), dict[Key, datetime]()
+    seen, waiting = _Seen(), {_key(row): clock() for row in running}
     while True:
         now = clock()
         window = replace(wanted, since=now - _FOLLOWED, until=now + _AROUND)
         found: list[Row] = []
-        # One snapshot: what is stored meanwhile is for the next look.
-        with connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # What is stored meanwhile is for the next look.
+        with snapshot(connection):
             heads = batches(connection)
             if heads != after:
                 found += _news(connection, window, after, seen)
@@ -174,12 +195,14 @@ def _news(connection: psycopg.Connection, wanted: Filter, after: dict[str, int],
     return found
 
 
-def _scan(connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool) -> Iterator[list[Row]]:
+def _scan(
+    connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool, page: int = PAGE
+) -> Iterator[list[Row]]:
     seen = _Seen()
     times = slices(days(connection), wanted)
     for number, time_slice in enumerate(reversed(times) if newest else times):
         report(number / len(times))
-        for hits in _hits(connection, wanted, {}, time_slice, newest=newest):
+        for hits in _hits(connection, wanted, {}, time_slice, newest=newest, page=page):
             keys = _lines(connection, wanted, hits, seen)
             if wanted.by_lines:
                 keys = [key for key in keys if key not in seen.statements]
@@ -197,20 +220,19 @@ def _hits(
     within: tuple[datetime, datetime],
     *,
     newest: bool,
+    page: int = PAGE,
 ) -> Iterator[list[Row]]:
     document = json.dumps({**wanted.document(), **more})
     after: str | None = None
-    # A first page of few, since most questions are about what is newest.
-    size = PAGE
     while True:
         hits = _fetch(
             connection,
             "SELECT * FROM audit.hits(%s, %s, %s, %s, %s, %s)",
-            [document, *within, newest, after, size],
+            [document, *within, newest, after, page],
         )
         if hits:
             yield hits
-        if len(hits) < size:
+        if len(hits) < page:
             return
         last = hits[-1]
         after = json.dumps({"at": last["at"].isoformat(), "session": last["session_id"], "line": last["line_num"]})

@@ -13,13 +13,15 @@ from vaultbrix.domain.grants import AgentState, Identity
 # Names that only PostgreSQL's own code puts into func_name. A tenant can RAISE any text, but not from these.
 _AUDIT = "log_audit_event"
 _DURATION = frozenset({"exec_simple_query", "exec_execute_message"})
-_CONNECTION = frozenset({"BackendInitialize", "PerformAuthentication", "InitPostgres"})
+_CONNECTION = frozenset({"BackendInitialize", "set_authn_id", "PerformAuthentication", "InitPostgres"})
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
 
 # While a session waits for a lock, PostgreSQL adds this to its process title.
 _WAITING = " waiting"
+# Class of errors: invalid authorization specification.
+_REFUSED_LOGIN = "28"
 # Classes of errors that parse analysis finds, before pgAudit writes a line.
 _PARSE_ERRORS = ("22", "42")
 
@@ -184,10 +186,15 @@ def _tag(entry: LogLine) -> str:
 def _classify(record: Record, entry: LogLine) -> None:
     function = entry.func_name
     if function == _AUDIT and entry.message.startswith(_AUDIT_MARK):
-        _take_audit(record, entry.message.removeprefix(_AUDIT_MARK))
+        _take_audit(record, entry.message)
+        # A statement may be long: one copy of it is enough.
+        entry.message = ""
         return
     record.severity, record.sqlstate, record.message = entry.error_severity, entry.state_code, entry.message
-    if entry.error_severity in _ERRORS:
+    if entry.error_severity == "FATAL" and (entry.state_code or "").startswith(_REFUSED_LOGIN):
+        # A tenant can raise an ERROR with any SQLSTATE, but nothing FATAL.
+        record.kind = "authentication"
+    elif entry.error_severity in _ERRORS:
         record.kind, record.statement = "error", entry.statement
     elif entry.message.startswith(_AUDIT_MARK):
         record.kind = "forged"
@@ -201,8 +208,8 @@ def _classify(record: Record, entry: LogLine) -> None:
         record.kind = "disconnection"
 
 
-def _take_audit(record: Record, payload: str) -> None:
-    fields = payload.split(",") if '"' not in payload else _fields(payload)
+def _take_audit(record: Record, message: str) -> None:
+    fields = _fields(message) if '"' in message else message[len(_AUDIT_MARK) :].split(",")
     if len(fields) not in (9, 10):
         raise MalformedLine(f"pgAudit payload with {len(fields)} fields")
     record.kind = "gate" if fields[7] in _GATE else "statement"
@@ -214,15 +221,19 @@ def _take_audit(record: Record, payload: str) -> None:
     record.row_count = int(fields[9]) if len(fields) == 10 and fields[9] else None
 
 
-def _fields(payload: str) -> list[str]:
+def _fields(message: str) -> list[str]:
     # The standard library's csv would hold a long statement several times over, four bytes a character.
-    fields, place = [], 0
-    while found := _FIELD.match(payload, place):
+    place = message.index('"')
+    # All before the first quote is plain; a field begins there.
+    fields = message[len(_AUDIT_MARK) : place].split(",")
+    if fields.pop():
+        raise MalformedLine("pgAudit payload: a quote within a field")
+    while found := _FIELD.match(message, place):
         quoted = found[1]
         fields.append(found[2] if quoted is None else quoted.replace('""', '"') if '""' in quoted else quoted)
         place = found.end() + 1
-        if place > len(payload):
+        if place > len(message):
             return fields
-        if payload[place - 1] != ",":
+        if message[place - 1] != ",":
             break
     raise MalformedLine("pgAudit payload: not as pgAudit quotes")

@@ -32,24 +32,42 @@ ESCAPES = {
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _NAMED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
+# Characters of a statement that is long.
+_LONG = 256 * 1024
 # From here on PostgreSQL prints an exponent where Python does not; no statement takes thirty thousand years.
 _LONGEST_MS = 1e15
 
 
 def record_line(record: Record) -> bytes:
     """One record. Raises MalformedLine for what PostgreSQL cannot hold."""
-    r = record
+    statement = record.statement
+    if statement is not None and len(statement) > _LONG:
+        # Piece by piece, so that it is held in as few copies as can be.
+        text = _encoded(string(statement))
+        return b"".join((_encoded(f"{_before(record)}\t"), text, _encoded(f"\t{_behind(record)}")))
+    return _encoded(f"{_before(record)}\t{string(statement)}\t{_behind(record)}")
+
+
+def _before(r: Record) -> str:
     # What is the same in many lines is looked up; this is what takes the shipper's time.
-    text = (
-        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num, _LARGEST_BIGINT)}\t"
-        f"{r.kind}\t{_int(r.pid, _LARGEST_INT)}\t{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t"
-        f"{address(r.address)}\t{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
-        f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{_int(r.statement_id, _LARGEST_BIGINT)}\t"
-        f"{_int(r.substatement_id, _LARGEST_BIGINT)}\t{string(r.statement)}\t{_int(r.row_count, _LARGEST_BIGINT)}\t"
-        f"{milliseconds(r.duration_ms)}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
+    pid = NULL if r.pid is None else _int(r.pid, _LARGEST_INT)
+    statement_id = NULL if r.statement_id is None else _int(r.statement_id)
+    substatement_id = NULL if r.substatement_id is None else _int(r.substatement_id)
+    return (
+        f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num)}\t{r.kind}\t{pid}\t"
+        f"{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t{address(r.address)}\t"
+        f"{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
+        f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{statement_id}\t{substatement_id}"
+    )
+
+
+def _behind(r: Record) -> str:
+    row_count = NULL if r.row_count is None else _int(r.row_count)
+    duration = NULL if r.duration_ms is None else milliseconds(r.duration_ms)
+    return (
+        f"{row_count}\t{duration}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
         f"{r.position}\t{r.keep}"
     )
-    return _encoded(text)
 
 
 def gap_line(server: str, file: str, position: int, reason: str, found_at: datetime) -> bytes:
@@ -115,9 +133,7 @@ def address(value: str | None) -> str:
     return str(found)
 
 
-def _int(value: int | None, largest: int) -> str:
-    if value is None:
-        return NULL
+def _int(value: int, largest: int = _LARGEST_BIGINT) -> str:
     if not -largest <= value <= largest:
         raise MalformedLine("a number is too large")
     return str(value)

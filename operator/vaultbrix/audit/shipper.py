@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +21,11 @@ from vaultbrix.audit.followed import Batch
 from vaultbrix.audit.intake import Intake, anew, without
 from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.monitor import Monitor
-from vaultbrix.audit.numbers import Numbers
+from vaultbrix.audit.numbers import Hole, Numbers
 from vaultbrix.audit.reader import LogDirectory
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
-from vaultbrix.audit.sealing import Content, Sealed, seal
+from vaultbrix.audit.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.store import Fenced, Known, NewerStore
 from vaultbrix.domain.flow import Head, Problem
 from vaultbrix.runtime.queue import pause_after
@@ -40,6 +44,8 @@ CARE_SECONDS = 5.0
 MOST_REMOVED = 32
 # Beyond any line of a session.
 LAST_LINE = 2**63 - 1
+# Of malloc.h.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Shipper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        _bound_memory()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run())
             group.create_task(self._go_on())
@@ -128,13 +135,7 @@ class Shipper:
             if batch is None and not events and not holes:
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            content = await self._take(connection, batch) if batch else Content()
-            self._numbers.told(holes)
-            content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
-            content.events = events
-            known = await self._store(connection, known, batch, content)
-            for gap in content.gaps:
-                log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
+            known = await self._pass_on(connection, known, batch, holes, events)
             if batch is None or not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
@@ -144,6 +145,24 @@ class Shipper:
             return None
         held = await store.header(connection, self._source.server, anchored.batch)
         return None if held is not None and held.head().hex() == anchored.head else anchored
+
+    async def _pass_on(
+        self,
+        connection: psycopg.AsyncConnection,
+        known: Known,
+        batch: Batch | None,
+        holes: Sequence[Hole],
+        events: Sequence[Event],
+    ) -> Known:
+        # Nothing of a batch is held while the next one is read: both may be large.
+        content = await self._take(connection, batch) if batch else Content()
+        self._numbers.told(holes)
+        content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
+        content.events = events
+        known = await self._store(connection, known, batch, content)
+        for gap in content.gaps:
+            log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
+        return known
 
     async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
         await asyncio.to_thread(self._refresh_state)
@@ -229,3 +248,14 @@ def _due(asked: dict[str, float], what: str, seconds: float) -> bool:
         return False
     asked[what] = now
     return True
+
+
+def _bound_memory() -> None:
+    """Large blocks go back to the system once they are free, and few threads hold memory of their own (glibc)."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=2))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+        mallopt(_M_ARENA_MAX, 1)
+    # Rows are many and hold no cycles: the collector need not look for them so often.
+    gc.set_threshold(50_000, 20, 20)

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from vaultbrix.audit.query import Filter, Report, days, slices
+from vaultbrix.audit.query import Filter, Report, days, sees_all, slices
 
 STARTED = "started"
 
@@ -81,8 +81,7 @@ def gather(connection: psycopg.Connection, since: datetime, until: datetime, rep
 
 
 def _whole(connection: psycopg.Connection, since: datetime, until: datetime, now: datetime) -> Whole | None:
-    allowed = connection.execute("SELECT audit.sees_all()").fetchone()
-    if not allowed or not allowed[0]:
+    if not sees_all(connection):
         return None
     cursor = connection.execute(
         "SELECT DISTINCT ON (server) server, batch, sealed_at FROM audit.batch ORDER BY server, batch DESC"

@@ -1,6 +1,7 @@
 """The audit store: one transaction per batch that holds rows, seal and positions alike."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -218,16 +219,27 @@ async def _copy(connection: psycopg.AsyncConnection, table: str, columns: str, l
         sql.SQL(", ").join(sql.Identifier(name.strip()) for name in f"{columns}, {rows.SEAL}".split(",")),
     )
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
-        # Many together, and a large one by itself: no second copy of it in memory.
-        waiting: list[bytes] = []
-        size = 0
-        for line in lines:
-            if size + len(line) > _COPIED_BYTES and waiting:
-                await copy.write(b"".join(waiting))
-                waiting, size = [], 0
-            waiting.append(line)
-            size += len(line)
-        await copy.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+        for piece in _pieces(lines):
+            await copy.write(piece)
+            # libpq would hold all that the network has not taken yet, and keep the memory.
+            while connection.pgconn.flush():  # noqa: ASYNC110 - libpq has nothing to wait for
+                await asyncio.sleep(0.001)
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    waiting: list[bytes] = []
+    size = 0
+    for line in lines:
+        if size + len(line) > _COPIED_BYTES and waiting:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+        if len(line) > _COPIED_BYTES:
+            yield from (line[start : start + _COPIED_BYTES] for start in range(0, len(line), _COPIED_BYTES))
+            continue
+        waiting.append(line)
+        size += len(line)
+    if waiting:
+        yield b"".join(waiting)
 
 
 async def _keep_missing(

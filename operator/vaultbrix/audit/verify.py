@@ -1,17 +1,15 @@
 """Check the store's seals, as one of its readers and in one snapshot: headers first, then events, then the rows."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.erasure import Dropped, Redacted, covered, dropped, dropped_early
+from vaultbrix.audit.erasures import Erasures
 from vaultbrix.audit.evidence import (
     Anchor,
     Chain,
@@ -24,7 +22,6 @@ from vaultbrix.audit.evidence import (
     of_anchor,
     of_batch,
 )
-from vaultbrix.audit.rows import unescaped
 from vaultbrix.audit.seal import Header, Part
 
 Progress = Callable[[str, int], None]
@@ -38,7 +35,8 @@ class Checked:
     """What was checked, and what is wrong.
 
     ``wrong`` counts all findings, ``findings`` are those of the first bad batches. ``unsealed`` rows are from before
-    records were sealed, ``waiting`` events for a shipper's next batch. ``last`` by server: the newest batch and its
+    records were sealed, ``waiting`` events for a shipper's next batch, which ``uncovered``
+    erased rows wait for. ``last`` by server: the newest batch and its
     header's hash.
     """
 
@@ -48,6 +46,7 @@ class Checked:
     expired: int = 0
     unsealed: int = 0
     waiting: int = 0
+    uncovered: int = 0
     last: dict[str, Anchor] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     wrong: int = 0
@@ -82,7 +81,9 @@ class Verifier:
         self._anchors = anchors
         self._progress = progress
         self._chains: dict[str, Chain] = {}
-        self._redactions, self._drops = Redacted(), Dropped()
+        self._erasures = Erasures()
+        # When batches with events were sealed.
+        self._sealed_at: dict[tuple[str, int], datetime] = {}
         self.found = Checked()
 
     def whole(self) -> Checked:
@@ -120,6 +121,8 @@ class Verifier:
             chain = self._chains.setdefault(header.server, Chain(whole=day is None))
             self._tell(chain.follow(header, keep=(header.server, header.batch) in anchored))
             self._tell(of_batch(batch, self._keys))
+            if "event" in batch.parts:
+                self._sealed_at[header.server, header.batch] = header.sealed_at
             self.found.batches += 1
             if not self.found.batches % _HEADERS_AT_ONCE:
                 self._progress("batches", self.found.batches)
@@ -181,21 +184,18 @@ class Verifier:
 
         parts = Parts(self._parts("event"), redacted=later, expired=lambda *_: False)
         bad = {(finding.server, finding.batch) for finding in self.found.findings}
-        told: dict[bytes, list[dict[str, Any]]] = {b"redacted": [], b"expired": []}
         for row in self._rows(f"SELECT {_SEALS}, 'event', {rows.EVENT} FROM audit.event"):  # noqa: S608
             wrong = parts.take(row)
             self._count(row)
             if check:
                 self._tell(wrong)
-            _, at, kind, _, detail = row.line.split(b"\t")
-            if kind in told and not wrong and (row.server, row.batch) not in bad:
-                told[kind].append(json.loads(unescaped(detail)))
-                if kind == b"expired" and dropped_early(told[kind][-1], datetime.fromisoformat(at.decode())):
-                    message = f"{told[kind][-1]['part']} was dropped before its time"
-                    self._tell([Finding(row.server, row.batch, Fault.EXPIRED_EARLY, message)])
+            if row.salt is not None and not wrong and (row.server, row.batch) not in bad:
+                place = (row.server, row.batch)
+                self._erasures.take(row.line, place, self._sealed_at.get(place))
         if check:
             self._tell(parts.finish())
-        self._redactions, self._drops = covered(told[b"redacted"]), dropped(told[b"expired"])
+            self._tell(self._erasures.findings)
+        self._erasures.settle()
         for row in erased:
             if check and not self._redacted(row):
                 self._tell([erased_without_event(row)])
@@ -225,10 +225,16 @@ class Verifier:
         self._tell(parts.finish())
 
     def _redacted(self, row: Row) -> bool:
-        return (row.server, row.batch, row.part, row.index) in self._redactions
+        place = (row.server, row.batch, row.part, row.index)
+        if place in self._erasures.redacted:
+            return True
+        waiting = place in self._erasures.waiting_redacted
+        self.found.uncovered += waiting
+        return waiting
 
     def _expired(self, server: str, batch: int, part: str) -> bool:
-        found = (server, batch, part) in self._drops
+        place = (server, batch, part)
+        found = place in self._erasures.dropped or place in self._erasures.waiting_dropped
         self.found.expired += found
         return found
 
@@ -268,6 +274,7 @@ class Verifier:
         """Rows from before records were sealed are counted; later ones did not come from a shipper."""
         if part == b"event":
             self.found.waiting += 1
+            self._erasures.take_unsealed(line)
             return
         self.found.unsealed += 1
         if not part.startswith(b"record "):

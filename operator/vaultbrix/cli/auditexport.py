@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaultbrix.cli.auditarchive import needs_libraries
 from vaultbrix.cli.auditstore import fail, reading
 from vaultbrix.cli.output import say
 
@@ -31,10 +32,7 @@ def export(
     Connects as libpq does (PGHOST, PGPORT, PGUSER, ...), with a login of group audit_export. For S3: AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY or AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL.
     """
-    try:
-        import pyarrow  # noqa: F401, PLC0415
-    except ImportError:
-        fail("pyarrow is not installed", "install it with: pip install 'vaultbrix[archive]'", code=2)
+    needs_libraries()
     from vaultbrix.audit.archive import store  # noqa: PLC0415
     from vaultbrix.audit.archive.export import Exporter, ExportError, Options  # noqa: PLC0415
     from vaultbrix.audit.archive.place import BadPlace, Place  # noqa: PLC0415
@@ -50,12 +48,16 @@ def export(
             if not store.alone(link):
                 fail("another export of this store is running", "wait for it to end")
             now = datetime.now(UTC)
-            begun = store.first_day(link)
-            if not days and begun is not None:
-                days = [begun + timedelta(days=n) for n in range((now.date() - begun).days)]
-            exporter = Exporter(link, place, signer, progress)
-            for wanted in days:
-                _tell(exporter.export(wanted, Options(again, frozenset(without or [])), now=now))
+            exporter, options = Exporter(link, place, signer, progress), Options(again, frozenset(without or []))
+            told = 0
+            for wanted in days or _past(store.first_day(link), now.date()):
+                done = exporter.export(wanted, options, now=now)
+                # Without --day, days that are settled are no news.
+                if days or done.manifest or done.waits:
+                    _tell(done)
+                    told += 1
+            if not told:
+                say("nothing to export: all past days are in the archive")
     except BadPlace as error:
         fail(f"URL: {error.args[0]}", error.args[1], code=2)
     except ExportError as error:
@@ -69,6 +71,10 @@ def _days(texts: list[str]) -> list[date]:
         return sorted({date.fromisoformat(text) for text in texts})
     except ValueError as error:
         fail(f"--day: {error}", "write YYYY-MM-DD", code=2)
+
+
+def _past(first: date | None, today: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((today - first).days)] if first else []
 
 
 def _signer(key: Path) -> "Signer":
@@ -101,7 +107,7 @@ def _tell(done: "Done") -> None:
     if done.why:
         say(f"{done.day}  {done.why}")
     else:
-        said = f"{done.rows} rows  {done.bytes / 1e6:.1f} MB  manifest {done.manifest}"
+        said = f"{done.rows} rows  {done.bytes:,} bytes  manifest {done.manifest}"
         say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{said}")
 
 

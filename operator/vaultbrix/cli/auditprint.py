@@ -59,8 +59,11 @@ def json_line(row: Row) -> str:
 def csv_line(cells: Iterable[str]) -> str:
     """One line (RFC 4180) that no spreadsheet runs."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
-    return out.getvalue()
+    # Only cells with one of the characters that end a line are quoted.
+    csv.writer(out, lineterminator="\r\n").writerow(
+        [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+    )
+    return out.getvalue().removesuffix("\r\n")
 
 
 def table(rows: Iterable[Row]) -> None:

@@ -3,18 +3,21 @@
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vaultbrix.cli import auditprint
+from vaultbrix.cli.auditarchive import archived, opened
 from vaultbrix.cli.auditprint import Form
 from vaultbrix.cli.auditstore import fail, reading
 from vaultbrix.cli.output import plain
@@ -22,6 +25,7 @@ from vaultbrix.cli.output import plain
 if TYPE_CHECKING:
     import psycopg
 
+    from vaultbrix.audit.archive.everywhere import Everywhere
     from vaultbrix.audit.query import Filter
 
 _PAUSE_SECONDS = 1.0
@@ -97,7 +101,7 @@ class Wanted:
     def note(self, command: str) -> dict[str, Any]:
         """What goes on record of it."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, False)}
-        return {"command": command, **given}
+        return {"asked": command, **given}
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:
@@ -107,8 +111,9 @@ def moment(option: str, text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        days = re.fullmatch("([1-9][0-9]{0,4})d", text)
         try:
-            return now - parse_span(option, text)
+            return now - (timedelta(days=int(days[1])) if days else parse_span(option, text))
         except (Misused, OverflowError):
             return fail(
                 f"{option}: {text!r} is no time",
@@ -151,6 +156,10 @@ def query(
     limit: Annotated[int, typer.Option(min=0, help="The latest so many; 0 is all, oldest first.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is stored from now on.")] = False,
     output: Output = Form.TABLE,
+    archive: Annotated[
+        str | None, typer.Option(help="URL of `audit export`: also days that the store has dropped.")
+    ] = None,
+    archive_keys: Annotated[Path | None, typer.Option(help="Public keys (PEM) of the archive's manifests.")] = None,
 ) -> None:
     """Print statements from the audit store: the latest 200 of the last 24 hours unless told otherwise.
 
@@ -159,9 +168,10 @@ def query(
     wanted = Wanted(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
     )  # fmt: skip
-    if follow and until:
-        fail("--follow: has no end", "leave out --until", code=2)
-    _ask(wanted, "query", limit=limit, follow=follow, output=output)
+    if follow and (until or limit == 0):
+        fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
+    source = opened(archive, archive_keys) if archive else None
+    _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
 
 
 def tail(
@@ -209,40 +219,72 @@ def stats(
             auditprint.numbers(found)
 
 
-def _ask(wanted: Wanted, command: str, *, limit: int, follow: bool, output: Form) -> None:
+def _ask(
+    wanted: Wanted,
+    command: str,
+    *,
+    limit: int,
+    follow: bool,
+    output: Form,
+    source: "Everywhere | None" = None,
+) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
     asked = wanted.filter(datetime.now(UTC))
-    with ended(), reading() as connection:
+    with ended(), reading() as connection, archived() if source else contextlib.nullcontext():
         check_schema(connection)
+        if source and not store.sees_all(connection):
+            fail("--archive: holds every tenant's record", "connect as a login of group audit_read, or leave it out")
         store.note(connection, wanted.note(command))
+        answers = source or store
         if wanted.tenant:
-            asked = with_tenant(connection, asked, wanted.tenant)
-        heads = store.batches(connection) if follow else {}
+            asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
+        if follow:
+            _follow(connection, asked, limit, answers.latest, auditprint.printer(output))
+            return
         with progress() as report:
             if limit == 0:
                 show = auditprint.printer(output)
-                for row in store.everything(connection, asked, report):
+                for row in answers.everything(connection, asked, report):
                     show([row])
             else:
-                rows = store.latest(connection, asked, limit, report)
-        if limit:
-            if output is Form.TABLE and not follow:
-                auditprint.table(rows)
-            else:
-                show = auditprint.printer(output)
-                show(rows)
-        if follow:
-            for rows in store.follow(connection, asked, lambda: datetime.now(UTC), heads):
-                show(rows)
-                time.sleep(_PAUSE_SECONDS)
+                rows = answers.latest(connection, asked, limit, report)
+        if limit and output is Form.TABLE:
+            auditprint.table(rows)
+        elif limit:
+            auditprint.printer(output)(rows)
 
 
-def with_tenant(connection: "psycopg.Connection", asked: "Filter", tenant: str) -> "Filter":
+def _follow(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    limit: int,
+    latest: "Callable[[psycopg.Connection, Filter, int, Callable[[float], None]], list[dict[str, Any]]]",
+    show: Callable[[Iterable[auditprint.Row]], None],
+) -> None:
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+
+    # What is stored meanwhile is not among the first, and so it is shown after them.
+    with store.snapshot(connection), progress() as report:
+        heads = store.batches(connection)
+        rows = latest(connection, asked, limit, report)
+    running = [row for row in rows if row["outcome"] == "unknown"]
+    show([row for row in rows if row["outcome"] != "unknown"])
+    for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
+        show(rows)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def with_tenant(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    tenant: str,
+    tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
+) -> "Filter":
     """The filter with the stored values that the tenant's name is in. Exits with 1 for a tenant that nobody knows."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from vaultbrix.audit.query import named, tenants  # noqa: PLC0415
+    from vaultbrix.audit.query import named  # noqa: PLC0415
 
     found = named(tenants(connection, asked.since, asked.until), tenant)
     if not found:

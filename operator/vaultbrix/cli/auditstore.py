@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from vaultbrix.cli.output import plain
+
 if TYPE_CHECKING:
     import psycopg
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,9 +35,14 @@ def reading() -> Iterator["psycopg.Connection"]:
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
         fail(f"audit store: {error.diag.message_primary}", "connect as a login that may do this; see docs/audit.md")
-    except psycopg.Error as error:
+    except psycopg.errors.DatabaseError as error:
+        if error.diag.sqlstate and not isinstance(error, psycopg.OperationalError):
+            fail(
+                f"audit store: {plain(error.diag.message_primary)}",
+                plain(error.diag.message_hint or f"PostgreSQL says {error.diag.sqlstate}; see docs/audit.md"),
+            )
         fail(
-            f"audit store: {str(error).strip()}",
+            f"audit store: {plain(str(error).strip())}",
             "set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; see docs/audit.md",
         )
 

@@ -166,6 +166,8 @@ def _report(checked: "Checked") -> None:
     typer.echo(f"batches {checked.batches:,}  rows {checked.rows:,}  redacted {checked.redacted:,}", nl=False)
     typer.echo(f"  expired parts {checked.expired:,}", nl=False)
     typer.echo(f"  from before sealing {checked.unsealed:,}  events to be sealed {checked.waiting:,}")
+    if checked.uncovered:
+        typer.echo(f"of the redacted rows, {checked.uncovered:,} wait for their event to be sealed")
     for last in checked.last.values():
         typer.echo(f"last batch of {last.server}: {last.batch}, {last.head.hex()}")
     first = checked.first

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -47,10 +46,8 @@ async def _work(context: Context, options: Options) -> None:
     scheduler.add_job(
         manager.resync, "interval", minutes=options.resync_minutes, misfire_grace_time=None, coalesce=True
     )
-    scheduler.add_job(
-        # At once too: an operator that is often started anew must not put it off for ever.
-        manager.expire, "interval", hours=24, next_run_time=datetime.now(UTC), misfire_grace_time=None, coalesce=True,
-    )  # fmt: skip
+    # Done when it starts, too: an operator that is often started anew must not put it off for ever.
+    scheduler.add_job(manager.expire, "interval", hours=24, misfire_grace_time=None, coalesce=True)
     scheduler.start()
     try:
         async with asyncio.TaskGroup() as group:

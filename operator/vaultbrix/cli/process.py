@@ -10,8 +10,7 @@ from typing import Any
 
 import structlog
 
-from vaultbrix.adapters.lease import LeaseLost
-from vaultbrix.runtime.errors import Expected, Stopped
+from vaultbrix.runtime.errors import Expected, LeaseLost, Stopped
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -31,6 +31,8 @@ RECEIPT_WORKERS = 2
 RUN_WORKERS = 3
 # A partition that is held, or a store that is down, holds up nothing but retention.
 RETENTION_WORKERS = 1
+# Many Tenants at once are one change of the store's policies.
+RETENTION_LINGER = timedelta(seconds=3)
 
 
 class Manager:
@@ -132,7 +134,7 @@ class Manager:
         self._receipts.add(Key("Refusals", "", server))
         self._receipts.add(Key("AuditFlow", "", server))
         self._rehearsals.add(Key("PostgresServer", "", server))
-        self._retention.add(Key("PostgresServer", "", server))
+        self._retention.add_at(Key("PostgresServer", "", server), datetime.now(UTC) + RETENTION_LINGER)
 
     def _recount(self, where: tuple[str, str]) -> None:
         """Look at the rules of a tenant whose status no longer holds, as when one left its slot to another."""
@@ -240,10 +242,13 @@ class Manager:
         if server is None:
             self._parts.retention.forget(key.name)
             return
+        retention = self._parts.retention
+        before = retention.told(key.name)
         try:
-            await self._parts.retention.reconcile(self._context, server, datetime.now(UTC))
+            await retention.reconcile(self._context, server, datetime.now(UTC))
         finally:
-            self._queue.add(key)
+            if retention.told(key.name) != before:
+                self._queue.add(key)
 
     async def _look_at_flow(self, key: Key) -> datetime | None:
         server = self._context.servers.get(key.namespace, key.name)

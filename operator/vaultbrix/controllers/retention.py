@@ -10,7 +10,7 @@ import structlog
 from vaultbrix.adapters import auditretention
 from vaultbrix.adapters.postgres import connect
 from vaultbrix.api.conditions import ConditionType, Reason
-from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.postgresserver import PostgresServer, SecretRef
 from vaultbrix.controllers.admin import audit_manager_target
 from vaultbrix.controllers.context import Context
 from vaultbrix.controllers.status import Conditions
@@ -22,42 +22,46 @@ log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Remembers which servers' stores are to be looked through, and what came of it the last time."""
+    """Remembers in which servers' stores what was due has been dropped, and what came of it the last time."""
 
     def __init__(self) -> None:
-        self._asked: set[str] = set()
-        self._applied: dict[str, Verdict] = {}
-        self._failed: dict[str, Verdict] = {}
+        self._applied: dict[str, tuple[SecretRef, Verdict]] = {}
+        self._told: dict[str, Verdict] = {}
 
     def ask(self, server: PostgresServer) -> None:
-        """Have what is due dropped with the next call of reconcile that succeeds."""
-        self._asked.add(server.metadata.name)
+        """Have what is due dropped with the next call of reconcile that succeeds, as with the first one anyway."""
+        self._applied.pop(server.metadata.name, None)
 
     async def reconcile(self, context: Context, server: PostgresServer, now: datetime) -> None:
         """Write the policies of the server's store, and drop what is due if that was asked. Raises Expected."""
-        name = server.metadata.name
-        if server.spec.audit_manager_secret_ref is None:
+        name, reference = server.metadata.name, server.spec.audit_manager_secret_ref
+        if reference is None:
             self.forget(name)
             return
-        servers = [
-            s for s in context.servers if s.spec.audit_manager_secret_ref == server.spec.audit_manager_secret_ref
-        ]
+        servers = [one for one in context.servers if one.spec.audit_manager_secret_ref == reference]
         tenants = [tenant for one in servers for tenant in context.tenants_of(one.metadata.name)]
         try:
             async with connect(await audit_manager_target(context.kube, server)) as connection:
                 stored = await auditretention.policies(connection)
                 await auditretention.change(connection, changes(wanted(servers, tenants), stored))
-                if name in self._asked:
+                if name not in self._applied or self._applied[name][0] != reference:
                     outcome = await auditretention.apply(connection, now)
                     for gone in outcome.dropped:
                         log.info("audit records dropped", partition=gone.partition.name, rows=gone.rows)
                     for one in servers:
-                        self._asked.discard(one.metadata.name)
-                        self._applied[one.metadata.name] = verdict(outcome, now)
+                        self._applied[one.metadata.name] = (reference, verdict(outcome, now))
         except Expected as error:
-            self._failed[name] = (False, error.reason, error.message)
+            message = error.message
+            if error.reason is Reason.INSUFFICIENT_PRIVILEGE:
+                message = "the login of spec.auditManagerSecretRef must be a member of audit_manage in the audit store"
+            self._told[name] = (False, error.reason, message)
+            self._applied.pop(name, None)
             raise
-        self._failed.pop(name, None)
+        self._told[name] = self._applied[name][1]
+
+    def told(self, name: str) -> Verdict | None:
+        """What the server's condition is to say; None while nothing is known."""
+        return self._told.get(name)
 
     def report(self, context: Context, server: PostgresServer, conditions: Conditions) -> None:
         """Set AuditRetentionApplied, where a store is to be looked after."""
@@ -68,7 +72,7 @@ class Retention:
                 message = "auditRetention is set but not applied: set spec.auditManagerSecretRef of the PostgresServer"
                 conditions.set(ConditionType.AUDIT_RETENTION_APPLIED, False, Reason.NO_AUDIT_STORE, message)
             return
-        found = self._failed.get(name) or self._applied.get(name)
+        found = self.told(name)
         if found is None:
             conditions.keep(ConditionType.AUDIT_RETENTION_APPLIED)
         else:
@@ -76,6 +80,5 @@ class Retention:
 
     def forget(self, name: str) -> None:
         """Of a server that is gone, or whose store is no longer looked after."""
-        self._asked.discard(name)
         self._applied.pop(name, None)
-        self._failed.pop(name, None)
+        self._told.pop(name, None)

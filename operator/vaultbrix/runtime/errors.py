@@ -16,6 +16,10 @@ class Stopped(Exception):
     """The process was asked to end."""
 
 
+class LeaseLost(Exception):
+    """Another replica may lead by now; the process must end at once."""
+
+
 class Transient(Expected):
     """May pass by itself: try again with growing pauses, for ever."""
 

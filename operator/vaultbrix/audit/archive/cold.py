@@ -1,7 +1,7 @@
 """Ask the archive what audit.query asks the store, and both as one. Raises OSError, BadManifest, duckdb.Error."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 from itertools import groupby
@@ -22,10 +22,22 @@ from vaultbrix.audit.query import Filter
 _DAY = timedelta(days=1)
 # Where a statement's end is not found around it, so many days after it are looked at.
 _LONGEST_DAYS = 31
-# Sessions whose lines are held at once.
-_SESSIONS = 200
+# Sessions that are looked at first; of the newest statements there are enough in few.
+_FEWEST_SESSIONS = 50
 _KINDS = "kind IN ('statement', 'error') OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))"
 _TENANTS = "starts_with(role, 'tenant_') OR starts_with(role, 'vaultbrix_d_')"
+_ANY = "true"
+# Of whole sessions, the messages with a line that is asked for, and what their statements are told from: the one after,
+# where a deferred constraint speaks up, and those before. A message ends with a duration or an error.
+_MESSAGES = """
+WITH found AS (
+  SELECT *, count(*) FILTER (kind IN ('duration', 'error')) OVER earlier AS number
+    FROM ({picked}) WINDOW earlier AS (PARTITION BY server, session_id ORDER BY line_num
+                                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
+asked AS (
+  SELECT DISTINCT server, session_id, number + near AS number
+    FROM found, (SELECT unnest([-2, -1, 0, 1]) AS near) WHERE {about})
+SELECT {columns} FROM found SEMI JOIN asked USING (server, session_id, number)"""
 _FAILURES = {"error", "refused", "cancelled"}
 
 
@@ -36,7 +48,6 @@ class Archive:
     place: Place
     sets: Sequence[Manifest]
     late: pa.Table | None = None
-    _datasets: dict[tuple[date, ...], pads.Dataset] = field(default_factory=dict)
 
     @property
     def days(self) -> dict[date, set[int]]:
@@ -44,6 +55,15 @@ class Archive:
         found: dict[date, set[int]] = {}
         for item in self.sets:
             found.setdefault(item.day, set()).update(item.keeps)
+        return found
+
+    def upto(self, day: date) -> dict[str, int]:
+        """By server, the batch up to which it has the day's records."""
+        found: dict[str, int] = {}
+        for item in self.sets:
+            if item.day == day:
+                for server, span in item.servers.items():
+                    found[server] = max(span.upto, found.get(server, 0))
         return found
 
     def lines(self, days: Iterable[date]) -> Sequence[pads.Dataset | pa.Table]:
@@ -93,26 +113,43 @@ def latest(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -
     return sorted(sorted(found, key=_order)[-limit:], key=_order)
 
 
-def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -> Iterator[list[Row]]:
-    """Statements of a day at a time, the newest first; of a day, all that can be among the latest ``limit``."""
-    for day in sorted(days, reverse=True):
+def everything(archive: Archive, wanted: Filter, days: Iterable[date]) -> Iterator[Row]:
+    """All statements of these days that match, oldest first."""
+    for rows in _scan(archive, wanted, days, None):
+        yield from sorted(rows, key=_order)
+
+
+def tenants(archive: Archive, days: Iterable[date]) -> list[str]:
+    """Values of ``tenant`` on these days."""
+    with _Lines(archive, days) as lines:
+        return lines.tenants()
+
+
+def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int | None) -> Iterator[list[Row]]:
+    """Statements of a day at a time; with a limit the newest first, and of a day all that can be among the latest."""
+    for day in sorted(days, reverse=limit is not None):
         start = datetime.combine(day, time(), UTC)
         since, until = max(wanted.since, start), min(wanted.until, start + _DAY)
         if since < until:
             yield _day(archive, wanted, day, (since, until), limit)
 
 
-def _day(archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int) -> list[Row]:
+def _day(
+    archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int | None
+) -> list[Row]:
     found: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
         sessions = lines.sessions(wanted, within)
-        for at in range(0, len(sessions), _SESSIONS):
+        at, size = 0, _FEWEST_SESSIONS
+        while at < len(sessions):
             # What is left has no line that matches later than this.
             newest = sessions[at][2]
-            if sum(row["at"] > newest for row in found) >= limit:
+            if limit is not None and sum(row["at"] > newest for row in found) >= limit:
                 break
-            chosen = [(server, session) for server, session, _ in sessions[at : at + _SESSIONS]]
-            found += [row for row in lines.statements(chosen) if _matches(row, wanted, within)]
+            chosen = [(server, session) for server, session, _ in sessions[at : at + size]]
+            found += [row for row in lines.statements(chosen, wanted) if _matches(row, wanted, within)]
+            # Each time the files are read anew.
+            at, size = at + size, 2 * size
     return _ended(archive, found, day) if any(row["outcome"] == "unknown" for row in found) else found
 
 
@@ -164,18 +201,27 @@ class _Lines:
         found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
         return found
 
-    def statements(self, sessions: Sequence[tuple[str, str]]) -> Iterator[Row]:
-        """The statements of whole sessions."""
+    def tenants(self) -> list[str]:
+        if not self._from:
+            return []
+        query = f"SELECT DISTINCT tenant FROM ({self._from}) ORDER BY tenant"  # noqa: S608
+        return [tenant for (tenant,) in self._db.execute(query).fetchall()]
+
+    def statements(self, sessions: Sequence[tuple[str, str]], wanted: Filter | None = None) -> Iterator[Row]:
+        """The statements of sessions; all of them, or at least those that are asked for."""
         if not self._from or not sessions:
             return
         chosen = pa.table(
             {"server": [server for server, _ in sessions], "session_id": [session for _, session in sessions]}
         )
         self._db.register("chosen", chosen)
-        cursor = self._db.execute(
-            f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
-            " ORDER BY server, session_id, line_num"
-        )
+        about, values = _of_sessions(wanted) if wanted else (_ANY, [])
+        picked = f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
+        if about != _ANY:
+            picked = _MESSAGES.format(
+                columns=", ".join(f'"{name}"' for name in RECORD.columns), picked=picked, about=about
+            )
+        cursor = self._db.execute(f"{picked} ORDER BY server, session_id, line_num", values)
         lines = (dict(zip(RECORD.columns, row, strict=True)) for row in _rows(cursor))
         for _, group in groupby(lines, key=lambda line: (line["server"], line["session_id"])):
             yield from statements(list(group))
@@ -212,7 +258,7 @@ def _of_lines(wanted: Filter, addresses: list[str] | None) -> tuple[list[str], l
 
 def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
     """A condition that some line of the session meets, where a statement that matches is in it."""
-    conditions, values = ["true"], []
+    conditions, values = [_ANY], []
     if wanted.object:
         conditions = ["ends_with(object_name, ?)"]
         values = [wanted.object]
@@ -222,7 +268,9 @@ def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
     elif wanted.outcome in _FAILURES:
         conditions = ["kind = 'error'"]
     elif wanted.class_:
-        conditions = ["(class = ? OR kind = 'duration')"]
+        # What ends a transaction that has failed is MISC, and has a duration only.
+        ended = " OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))" if wanted.class_ == "MISC" else ""
+        conditions = [f"(class = ?{ended})"]
         values = [wanted.class_]
     elif wanted.command:
         conditions = ["(command = ? OR tag = ?)"]

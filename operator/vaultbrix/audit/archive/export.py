@@ -53,12 +53,13 @@ class Options:
 class Done:
     """What became of a day: ``manifest`` is its sha256 (hex); without one nothing was written, and ``why`` says why.
 
-    ``rows`` are those of records.
+    ``rows`` are those of records. ``waits``: another time it may be exported.
     """
 
     day: date
     manifest: str = ""
     why: str = ""
+    waits: bool = False
     number: int = 0
     rows: int = 0
     bytes: int = 0
@@ -93,7 +94,7 @@ class Exporter:
         upto = store.checkpoints(self._connection)
         awaited = sorted(upto.keys() - options.unawaited)
         if why := plan.waiting_for(day, store.newest_after(self._connection, awaited, day), now=now):
-            return Done(day, why=f"not yet: {why}")
+            return Done(day, why=f"not yet: {why}", waits=True)
         known = self._known(day)
         before = {} if options.again else manifests.current(known)
         after = {s: max((m.servers[s].upto for m in before.values() if s in m.servers), default=0) for s in upto}
@@ -129,7 +130,7 @@ class Exporter:
         self._note(name, made)
         self._tidy(day)
         records = sum(file.rows for file in made.files if file.table == RECORD.name)
-        return Done(day, name, "", made.number, records, sum(file.bytes for file in made.files))
+        return Done(day, name, number=made.number, rows=records, bytes=sum(file.bytes for file in made.files))
 
     def _known(self, day: date) -> dict[str, Manifest]:
         """The day's manifests that are in the archive, by hash."""

@@ -114,7 +114,7 @@ CREATE FUNCTION audit.note(p_kind text, p_detail jsonb) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE made bigint;
 BEGIN
-  IF p_kind NOT IN ('read', 'verified', 'exported') THEN RAISE EXCEPTION 'kind % is not for readers', p_kind; END IF;
+  IF p_kind NOT IN ('read', 'verified') THEN RAISE EXCEPTION 'kind % is not for readers', p_kind; END IF;
   IF octet_length(p_detail::text) > 65536 THEN RAISE EXCEPTION 'detail is longer than 64 KiB'; END IF;
   INSERT INTO audit.event(kind, actor, detail) VALUES (p_kind, session_user, p_detail) RETURNING id INTO made;
   RETURN made;

@@ -17,20 +17,16 @@ BEGIN
   -- From one value to the next by index, whatever the number of records.
   RETURN QUERY EXECUTE format($q$
     WITH RECURSIVE found(tenant) AS (
-      (SELECT tenant FROM audit.record WHERE at >= %1$L AND at < %2$L ORDER BY tenant LIMIT 1)
+      (SELECT tenant FROM audit.record WHERE at >= %1$L AND at < %2$L AND %5$s ORDER BY tenant LIMIT 1)
       UNION ALL
-      SELECT (SELECT r.tenant FROM audit.record r WHERE r.tenant > f.tenant AND r.at >= %1$L AND r.at < %2$L
+      SELECT (SELECT r.tenant FROM audit.record r WHERE r.tenant > f.tenant AND r.at >= %1$L AND r.at < %2$L AND %5$s
                ORDER BY r.tenant LIMIT 1)
         FROM found f WHERE f.tenant IS NOT NULL)
     SELECT tenant FROM found
      WHERE tenant IS NOT NULL AND (%3$L OR tenant <> '' AND string_to_array(tenant, ', ') <@ %4$L::text[])
-    $q$, first_day, next_day, audit.sees_all(), audit.my_tenants());
+    $q$, first_day, next_day, audit.sees_all(), audit.my_tenants(),
+    '(kind IN (''statement'', ''error'') OR kind = ''duration'' AND tag IN (''COMMIT'', ''ROLLBACK''))');
 END $$;
-
--- The last part of an object's name, as people know it.
-CREATE FUNCTION audit.bare_name(p_object text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT substring(p_object FROM '[^.]*$')
-$$;
 
 -- Log lines that a question is about, from `p_after` (at, session, line) on, newest first or oldest first. A statement
 -- has more lines than one: audit.statement_lines leads from these to those that stand for statements.
@@ -106,7 +102,10 @@ BEGIN
     IF f->>'class' = 'MISC' THEN drivers := drivers || 'kind = ''duration'' AND tag IN (''COMMIT'', ''ROLLBACK'')'::text; END IF;
   ELSIF f ? 'command' THEN
     drivers := ARRAY[
-      format('kind = ''statement'' AND command = %L', f->>'command'),
+      -- All of these are of class DDL or ROLE, whose lines are few.
+      format('kind = ''statement'' AND command = %L%s', f->>'command',
+             CASE WHEN f->>'command' ~ '^(CREATE|ALTER|DROP|GRANT|REVOKE)'
+                  THEN ' AND class <> ALL (''{READ,WRITE,MISC}'')' ELSE '' END),
       format('kind = ''error'' AND tag = %L', f->>'command')];
     IF f->>'command' IN ('COMMIT', 'ROLLBACK') THEN
       drivers := drivers || format('kind = ''duration'' AND tag IN (''COMMIT'', ''ROLLBACK'') AND tag = %L', f->>'command');
@@ -165,7 +164,8 @@ BEGIN
         JOIN LATERAL (
           SELECT x.kind, x.line_num FROM audit.record x
            WHERE x.server = h.server AND x.session_id = h.session_id AND x.line_num = h.line_num
-             AND x.kind IN ('statement', 'error') AND x.at >= %1$L AND x.at < %2$L LIMIT 1) r ON true),
+             AND x.kind IN ('statement', 'error') AND x.at >= %1$L AND x.at < %2$L
+             AND ($4 OR x.tenant <> '' AND string_to_array(x.tenant, ', ') <@ $5) LIMIT 1) r ON true),
     run AS (
       SELECT h.n, h.server, h.session_id, h.bottom, s.line_num
         FROM hit h CROSS JOIN LATERAL audit.run_start(h.server, h.session_id, h.upto, h.bottom, %1$L, %2$L) s(line_num)
@@ -175,7 +175,7 @@ BEGIN
         CROSS JOIN LATERAL audit.run_start(r.server, r.session_id, r.line_num - 1, r.bottom, %1$L, %2$L) s(line_num)
        WHERE r.bottom IS NOT NULL)
     SELECT n, line_num FROM run$q$, p_from, p_to)
-    USING p_servers, p_sessions, p_lines;
+    USING p_servers, p_sessions, p_lines, audit.sees_all(), audit.my_tenants();
 END $$;
 
 -- The first line of the statement that the last line up to `p_upto` belongs to; none where that is not above `p_bottom`.
@@ -214,7 +214,9 @@ BEGIN
       FROM (SELECT DISTINCT * FROM unnest($1, $2, $3)) l(server, session_id, line_num)
      CROSS JOIN LATERAL (
        SELECT * FROM audit.statements_within(%1$L, %2$L) x
-        WHERE x.server = l.server AND x.session_id = l.session_id AND x.line_num = l.line_num) s
+        WHERE x.server = l.server AND x.session_id = l.session_id AND x.line_num = l.line_num
+       -- Line by line: as a join, it would be put together for all lines first.
+       OFFSET 0) s
      CROSS JOIN LATERAL (
        SELECT array_agg(DISTINCT o.object_name) AS objects FROM (
          SELECT r.object_name FROM audit.record r

@@ -1,7 +1,7 @@
 -- A tenant's own auditors: logins that may ask of their tenants' records, by the functions of the questions alone.
 CREATE FUNCTION audit.add_reader(p_login text, p_tenants text[], p_verifier text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE found pg_roles;
+DECLARE known pg_roles;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('audit reader', 0));
   IF p_login !~ '^[a-z0-9][a-z0-9_.@-]{0,62}$' OR p_login LIKE 'pg_%' THEN
@@ -9,23 +9,23 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value', HINT = 'use small letters, digits and _ . @ -, 63 at most';
   END IF;
   IF coalesce(cardinality(p_tenants), 0) = 0 OR EXISTS (
-       SELECT FROM unnest(p_tenants) t WHERE t IS NULL OR t !~ '^[a-z0-9.-]+/[a-z0-9.-]+$') THEN
+       SELECT FROM unnest(p_tenants) t WHERE t IS NULL OR t !~ '^[^/,[:space:][:cntrl:]]+/[^/,[:space:][:cntrl:]]+$') THEN
     RAISE EXCEPTION 'tenants: each is namespace/name of a Tenant' USING ERRCODE = 'invalid_parameter_value';
   END IF;
   -- A password would be in the text of the statement.
   IF p_verifier !~ '^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+$' THEN
     RAISE EXCEPTION 'verifier: is none of SCRAM-SHA-256' USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  SELECT * INTO found FROM pg_roles WHERE rolname = p_login;
+  SELECT * INTO known FROM pg_roles WHERE rolname = p_login;
   IF NOT FOUND THEN
     IF p_verifier IS NULL THEN
       RAISE EXCEPTION 'login % is new and has no password', p_login USING ERRCODE = 'invalid_parameter_value';
     END IF;
     EXECUTE format('CREATE ROLE %I LOGIN CONNECTION LIMIT 10', p_login);
     EXECUTE format('GRANT audit_tenant TO %I', p_login);
-  ELSIF NOT EXISTS (SELECT FROM audit.reader WHERE login = p_login) OR found.rolsuper OR found.rolcreaterole
-        OR found.rolbypassrls OR EXISTS (
-          SELECT FROM pg_auth_members WHERE member = found.oid AND roleid <> 'audit_tenant'::regrole) THEN
+  ELSIF NOT EXISTS (SELECT FROM audit.reader WHERE login = p_login) OR known.rolsuper OR known.rolcreaterole
+        OR known.rolbypassrls OR EXISTS (
+          SELECT FROM pg_auth_members WHERE member = known.oid AND roleid <> 'audit_tenant'::regrole) THEN
     RAISE EXCEPTION 'login % exists and is not a tenant''s reader', p_login
       USING ERRCODE = 'duplicate_object', HINT = 'choose another name';
   END IF;

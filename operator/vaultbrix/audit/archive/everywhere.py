@@ -1,0 +1,124 @@
+"""The store and its archive as one record: each day is answered by one of them, and none is told twice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+
+import psycopg
+import pyarrow as pa
+
+from vaultbrix.audit import query
+from vaultbrix.audit.archive import cold, plan, store
+from vaultbrix.audit.archive.cold import Archive
+from vaultbrix.audit.archive.columns import RECORD
+from vaultbrix.audit.archive.sessions import Row
+from vaultbrix.audit.query import Filter, Report
+from vaultbrix.audit.sealing import record_part
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time that is answered by the store, or by the archive: then ``days`` are its days."""
+
+    since: datetime
+    until: datetime
+    days: tuple[date, ...] = ()
+
+
+def spans(since: datetime, until: datetime, cold_days: Sequence[date]) -> list[Span]:
+    """Split a time by who answers, oldest first."""
+    found: list[Span] = []
+    done = since
+    for day in sorted(cold_days):
+        start = datetime.combine(day, time(), UTC)
+        begin, end = max(since, start), min(until, start + _DAY)
+        if begin >= end:
+            continue
+        if done < begin:
+            found.append(Span(done, begin))
+        last = found[-1] if found else None
+        if last and last.days and last.until == begin:
+            found[-1] = Span(last.since, end, (*last.days, day))
+        else:
+            found.append(Span(begin, end, (day,)))
+        done = end
+    if done < until:
+        found.append(Span(done, until))
+    return found
+
+
+class Everywhere:
+    """Answers as audit.query does. ``archive`` as opened; the connection's login must see the whole store."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def tenants(self, connection: psycopg.Connection, since: datetime, until: datetime) -> list[str]:
+        """Values of ``tenant`` at those days."""
+        days = [day for day in self._archive.days if since.date() <= day <= until.date()]
+        return sorted({*query.tenants(connection, since, until), *cold.tenants(self._archive, days)})
+
+    def latest(
+        self, connection: psycopg.Connection, wanted: Filter, limit: int, report: Report = lambda done: None
+    ) -> list[Row]:
+        """The latest statements that match, oldest first."""
+        found: list[Row] = []
+        for span, archive, share in self._spans(connection, wanted, report, newest=True):
+            asked = replace(wanted, since=span.since, until=span.until)
+            left = limit - len(found)
+            if left <= 0:
+                break
+            if span.days:
+                found = cold.latest(archive, asked, span.days, left) + found
+            else:
+                found = query.latest(connection, asked, left, share) + found
+        return found
+
+    def everything(
+        self, connection: psycopg.Connection, wanted: Filter, report: Report = lambda done: None
+    ) -> Iterator[Row]:
+        """All statements that match, oldest first."""
+        for span, archive, share in self._spans(connection, wanted, report, newest=False):
+            asked = replace(wanted, since=span.since, until=span.until)
+            if span.days:
+                yield from cold.everything(archive, asked, span.days)
+            else:
+                yield from query.everything(connection, asked, share)
+
+    def _spans(
+        self, connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool
+    ) -> Iterator[tuple[Span, Archive, Report]]:
+        archive, days = self._divided(connection, wanted)
+        found = spans(wanted.since, wanted.until, sorted(days))
+        for number, span in enumerate(reversed(found) if newest else found):
+            yield span, archive, _share(report, number, len(found))
+        report(1.0)
+
+    def _divided(self, connection: psycopg.Connection, wanted: Filter) -> tuple[Archive, set[date]]:
+        """The archive with what came after it, and the days to be taken from it."""
+        first, last = wanted.since.date() - 2 * _DAY, wanted.until.date()
+        archived = {day: keeps for day, keeps in self._archive.days.items() if first <= day <= last}
+        upto = store.checkpoints(connection)
+        stored: dict[date, set[int]] = {}
+        late: dict[date, list[plan.Piece]] = {}
+        for day in archived:
+            held, dropped = store.keeps(connection, day), store.dropped(connection, day)
+            # What comes late goes into a new partition of the same name.
+            stored[day] = {keep for keep in held if record_part(day, keep) not in dropped}
+            missing = plan.wanted(store.parts(connection, day, held), day, self._archive.upto(day), upto, dropped)
+            if missing:
+                late[day] = plan.pieces(missing, plan.MOST_ROWS)
+        days = cold.cold_days(archived, stored, set(late))
+        tables = [
+            RECORD.from_csv(block)
+            for day in sorted(days & late.keys())
+            for piece in late[day]
+            for block in store.blocks(connection, RECORD, store.of_piece(piece, day))
+        ]
+        return replace(self._archive, late=pa.concat_tables(tables) if tables else None), days
+
+
+def _share(report: Report, number: int, count: int) -> Callable[[float], None]:
+    return lambda done: report((number + done) / count)
