@@ -20,13 +20,14 @@ from tests.harness.processes import VAULTBRIX
 from tests.harness.store import DATABASE
 from tests.integration.recorded import Recorded, recorded
 
-from vaultbrix.audit import query, rows, seal, sealing
-from vaultbrix.audit import store as audit_store
+from vaultbrix.audit import query, rows, seal
 from vaultbrix.audit.archive import cold
 from vaultbrix.audit.archive.check import check_archive
 from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.query import Filter
+from vaultbrix.audit.shipping import sealing
+from vaultbrix.audit.shipping import store as audit_store
 
 pytestmark = pytest.mark.timeout(3600)
 COUNT = int(os.environ.get("VAULTBRIX_BENCH_RECORDS", "1000000"))

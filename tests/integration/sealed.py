@@ -10,13 +10,14 @@ import psycopg
 from tests.harness.store import Store
 
 from vaultbrix.adapters.postgres import Target, open_connection
-from vaultbrix.audit import rows, store
-from vaultbrix.audit.evidence import Anchor
-from vaultbrix.audit.followed import Batch, Gap, Position
+from vaultbrix.audit import rows
+from vaultbrix.audit.evidence.findings import Anchor
+from vaultbrix.audit.evidence.verify import Checked, Verifier
 from vaultbrix.audit.records import Record
 from vaultbrix.audit.seal import Signer, public_keys
-from vaultbrix.audit.sealing import Content, Quarantined, seal
-from vaultbrix.audit.verify import Checked, Verifier
+from vaultbrix.audit.shipping import store
+from vaultbrix.audit.shipping.followed import Batch, Gap, Position
+from vaultbrix.audit.shipping.sealing import Content, Quarantined, seal
 
 DAY = datetime(2026, 12, 1, 12, tzinfo=UTC)
 HOSTILE = "a\\b\tc\nd\re\bf\fg\vh'\"é\u2028\U0001f512 \\N \\."

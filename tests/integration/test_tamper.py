@@ -11,10 +11,10 @@ from tests.harness.store import Store
 from tests.integration.database import directory, free_port
 from tests.integration.sealed import HOSTILE, Sealing, check, days, record, verifier, write
 
-from vaultbrix.audit.evidence import Anchor, Fault
-from vaultbrix.audit.followed import Gap
+from vaultbrix.audit.evidence.findings import Anchor, Fault
 from vaultbrix.audit.seal import new_key
-from vaultbrix.audit.sealing import Quarantined
+from vaultbrix.audit.shipping.followed import Gap
+from vaultbrix.audit.shipping.sealing import Quarantined
 
 BATCHES = 6
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from tests.harness.shell import TOP, binaries
 
-from vaultbrix.audit.metrics import ShipperMetrics
-from vaultbrix.audit.monitor import Monitor
+from vaultbrix.audit.shipping.metrics import ShipperMetrics
+from vaultbrix.audit.shipping.monitor import Monitor
 
 pytestmark = pytest.mark.skipif(
     not (binaries() / "helm").exists() and shutil.which("helm") is None, reason="needs helm; run: make setup"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.unit.builders import NOW, grant
 from tests.unit.test_records import TEXTS, line, quoted, session
 
-from vaultbrix.audit import intake
-from vaultbrix.audit.followed import Batch, Position
-from vaultbrix.audit.intake import Intake, without
 from vaultbrix.audit.records import parse, timestamp
+from vaultbrix.audit.shipping import intake
+from vaultbrix.audit.shipping.followed import Batch, Position
+from vaultbrix.audit.shipping.intake import Intake, without
 from vaultbrix.domain.grants import SLACK, AgentState, GrantRecord, Snapshot
 
 ENDED = NOW + timedelta(seconds=10)

@@ -13,10 +13,10 @@ from tests.unit.builders import HOUR, MINUTE, NOW
 from vaultbrix.adapters import flowfile
 from vaultbrix.agent.auditguard import AuditGuard
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.anchor import AnchorFile
-from vaultbrix.audit.metrics import serving
-from vaultbrix.audit.monitor import Monitor
-from vaultbrix.audit.reader import LogDirectory
+from vaultbrix.audit.shipping.anchor import AnchorFile
+from vaultbrix.audit.shipping.metrics import serving
+from vaultbrix.audit.shipping.monitor import Monitor
+from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.domain.flow import MOST_PROBLEMS, Flow, Head, Problem
 from vaultbrix.domain.grants import AgentState, AuditSeen
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultbrix.audit.numbers import Hole, Numbers, Seen
+from vaultbrix.audit.shipping.numbers import Hole, Numbers, Seen
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 NEW = f"{int(NOW.timestamp()):x}.2a"

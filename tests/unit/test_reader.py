@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultbrix.audit import followed, logfile, reader
-from vaultbrix.audit.followed import Batch, Position
-from vaultbrix.audit.reader import LogDirectory
+from vaultbrix.audit.shipping import followed, logfile, reader
+from vaultbrix.audit.shipping.followed import Batch, Position
+from vaultbrix.audit.shipping.reader import LogDirectory
 
 FIRST, SECOND, THIRD = "pg-20261201-1.json", "pg-20261201-2.json", "pg-20261201-3.json"
 

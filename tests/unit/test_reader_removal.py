@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.unit.test_reader import FIRST, SECOND, Follower, append
 
-from vaultbrix.audit import reader
+from vaultbrix.audit.shipping import reader
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from tests.unit.builders import server, tenant
 
 from vaultbrix.api.auditretention import AuditRetention
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.keeping import Keeping
 from vaultbrix.audit.records import Record
+from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.domain.retention import (
     Clocks,
     Dropped,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from vaultbrix.audit.followed import DELETED, OVERWRITTEN, Gap
 from vaultbrix.audit.records import LogLine, record_of
-from vaultbrix.audit.room import Room
-from vaultbrix.audit.symptoms import Symptoms
+from vaultbrix.audit.shipping.followed import DELETED, OVERWRITTEN, Gap
+from vaultbrix.audit.shipping.room import Room
+from vaultbrix.audit.shipping.symptoms import Symptoms
 from vaultbrix.domain.grants import Identity
 
 GIB = 1024**3

@@ -9,6 +9,7 @@ checked with standard tools: see docs/audit.md.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -88,6 +89,11 @@ class Part:
 def part_leaf(name: str, part: Part) -> bytes:
     """The leaf that stands for a part in its batch's tree."""
     return _sha256(b"\x00" + f"{name}\t{part.leaves}\t{part.root.hex()}".encode()).digest()
+
+
+def record_part(day: date, keep: int) -> str:
+    """Name of the part of a day's records that are kept so many days."""
+    return f"record {day.isoformat()} {keep}"
 
 
 def batch_root(parts: Mapping[str, Part]) -> bytes:

@@ -70,9 +70,9 @@ def ship(
 ) -> None:
     """Ship PostgreSQL's log to the audit store, for ever."""
     from vaultbrix.api.meta import parse_duration  # noqa: PLC0415
-    from vaultbrix.audit.metrics import serving  # noqa: PLC0415
-    from vaultbrix.audit.monitor import Monitor  # noqa: PLC0415
-    from vaultbrix.audit.shipper import Shipper, Source  # noqa: PLC0415
+    from vaultbrix.audit.shipping.metrics import serving  # noqa: PLC0415
+    from vaultbrix.audit.shipping.monitor import Monitor  # noqa: PLC0415
+    from vaultbrix.audit.shipping.shipper import Shipper, Source  # noqa: PLC0415
     from vaultbrix.cli.process import configure_logging, run  # noqa: PLC0415
 
     try:

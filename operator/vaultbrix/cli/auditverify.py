@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from vaultbrix.audit.archive.place import Place
-    from vaultbrix.audit.evidence import Anchor
-    from vaultbrix.audit.verify import Checked
+    from vaultbrix.audit.evidence.findings import Anchor
+    from vaultbrix.audit.evidence.verify import Checked
 
 # Findings that are printed; one damaged table makes very many.
 _SHOWN = 50
@@ -58,7 +58,7 @@ def verify(
             fail("--archive: stands alone", "leave out --day and --anchor", code=2)
         _verify_archive(archive, trusted, public_keys(export_keys, "--export-keys") if export_keys else trusted)
         return
-    from vaultbrix.audit.verify import Verifier  # noqa: PLC0415
+    from vaultbrix.audit.evidence.verify import Verifier  # noqa: PLC0415
 
     wanted = _day(day) if day else None
     anchors = _anchors(anchor) if anchor else []
@@ -77,7 +77,7 @@ def proof(
     line: Annotated[int, typer.Option(help="Line number of the record in its session.")],
 ) -> None:
     """Print the proof of one record, which `audit verify --proof` checks without the store."""
-    from vaultbrix.audit import proof as proofs  # noqa: PLC0415
+    from vaultbrix.audit.evidence import proof as proofs  # noqa: PLC0415
 
     with reading() as connection:
         _note(connection, "read", {"proof": {"server": server, "session": session, "line": line}})
@@ -114,7 +114,7 @@ def anchor(
 
 
 def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
-    from vaultbrix.audit import proof as proofs  # noqa: PLC0415
+    from vaultbrix.audit.evidence import proof as proofs  # noqa: PLC0415
 
     try:
         found = proofs.load(path.read_bytes())
@@ -205,7 +205,7 @@ def _anchor_texts(where: str) -> list[str]:
 
 
 def _anchors(where: str) -> "list[Anchor]":
-    from vaultbrix.audit.evidence import Anchor  # noqa: PLC0415
+    from vaultbrix.audit.evidence.findings import Anchor  # noqa: PLC0415
 
     try:
         texts = _anchor_texts(where)

@@ -13,7 +13,7 @@ from vaultbrix.audit import seal
 from vaultbrix.audit.archive.columns import BATCH, PART, TABLES, Table
 from vaultbrix.audit.archive.leaves import Finding, Key, Leaves
 from vaultbrix.audit.archive.manifest import NAME, BadManifest, File, Manifest, Span, verified
-from vaultbrix.audit.sealing import record_part
+from vaultbrix.audit.seal import record_part
 
 # Opens one of the set's files by name. Raises FileNotFoundError.
 Opener = Callable[[str], BinaryIO]

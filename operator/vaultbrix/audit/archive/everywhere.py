@@ -13,7 +13,7 @@ from vaultbrix.audit.archive.cold import Archive
 from vaultbrix.audit.archive.columns import RECORD
 from vaultbrix.audit.archive.sessions import Row
 from vaultbrix.audit.query import Filter, Report
-from vaultbrix.audit.sealing import record_part
+from vaultbrix.audit.seal import record_part
 
 _DAY = timedelta(days=1)
 

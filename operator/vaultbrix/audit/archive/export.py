@@ -23,8 +23,7 @@ from vaultbrix.audit.archive.columns import BATCH, EVENT, GAP, PART, QUARANTINE,
 from vaultbrix.audit.archive.leaves import Key, Leaves
 from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, BadManifest, File, Manifest, Span
 from vaultbrix.audit.archive.place import Place
-from vaultbrix.audit.seal import Part, Signer, identity
-from vaultbrix.audit.sealing import record_part
+from vaultbrix.audit.seal import Part, Signer, identity, record_part
 
 # Random bytes do not compress, and no two are the same.
 _RANDOM = frozenset({"salt", "leaf", "previous", "root", "signature"})

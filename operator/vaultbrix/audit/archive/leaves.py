@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vaultbrix.audit.archive.columns import RECORD, Table
-from vaultbrix.audit.seal import Part, leaf, root
-from vaultbrix.audit.sealing import record_part
+from vaultbrix.audit.seal import Part, leaf, record_part, root
 
 # Server, batch and name of a part.
 Key = tuple[str, int, str]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import quote
 
-from vaultbrix.audit.sealing import record_part
+from vaultbrix.audit.seal import record_part
 
 # A session's lines may be written in another order than their times tell.
 SETTLED = timedelta(minutes=1)

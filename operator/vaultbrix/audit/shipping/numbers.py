@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from vaultbrix.audit.followed import Gap
+from vaultbrix.audit.shipping.followed import Gap
 
 # Session, line number, and the line's place in its file.
 Seen = tuple[str, int, int]

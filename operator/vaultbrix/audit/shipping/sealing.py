@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.followed import Batch, Gap
 from vaultbrix.audit.records import Record
-from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, root
+from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, record_part, root
+from vaultbrix.audit.shipping.followed import Batch, Gap
 from vaultbrix.domain.header import Header
 
 
@@ -72,11 +72,6 @@ class Sealed:
     partitions: frozenset[tuple[date, int]]
     rows: Rows
     kinds: Counter[str]
-
-
-def record_part(day: date, keep: int) -> str:
-    """Name of the part of a day's records that are kept so many days."""
-    return f"record {day.isoformat()} {keep}"
 
 
 def seal(

@@ -15,10 +15,10 @@ import structlog
 
 from vaultbrix.adapters import flowfile
 from vaultbrix.api.conditions import Reason
-from vaultbrix.audit.anchor import AnchorFile
-from vaultbrix.audit.reader import LogDirectory
-from vaultbrix.audit.room import Room
-from vaultbrix.audit.sealing import Sealed
+from vaultbrix.audit.shipping.anchor import AnchorFile
+from vaultbrix.audit.shipping.reader import LogDirectory
+from vaultbrix.audit.shipping.room import Room
+from vaultbrix.audit.shipping.sealing import Sealed
 from vaultbrix.domain.flow import LONGEST_MESSAGE, MOST_PROBLEMS, Flow, Head, Problem
 from vaultbrix.domain.lateness import Lateness
 

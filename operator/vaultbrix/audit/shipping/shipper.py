@@ -16,17 +16,18 @@ import structlog
 
 from vaultbrix.adapters.grantsfile import GrantsReader
 from vaultbrix.adapters.postgres import Target, classify, open_connection
-from vaultbrix.audit import rows, store
-from vaultbrix.audit.followed import Batch
-from vaultbrix.audit.intake import Intake, anew, without
-from vaultbrix.audit.keeping import Keeping
-from vaultbrix.audit.monitor import Monitor
-from vaultbrix.audit.numbers import Hole, Numbers
-from vaultbrix.audit.reader import LogDirectory
+from vaultbrix.audit import rows
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
-from vaultbrix.audit.sealing import Content, Event, Sealed, seal
-from vaultbrix.audit.store import Fenced, Known, NewerStore
+from vaultbrix.audit.shipping import store
+from vaultbrix.audit.shipping.followed import Batch
+from vaultbrix.audit.shipping.intake import Intake, anew, without
+from vaultbrix.audit.shipping.keeping import Keeping
+from vaultbrix.audit.shipping.monitor import Monitor
+from vaultbrix.audit.shipping.numbers import Hole, Numbers
+from vaultbrix.audit.shipping.reader import LogDirectory
+from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
+from vaultbrix.audit.shipping.store import Fenced, Known, NewerStore
 from vaultbrix.domain.flow import Head, Problem
 from vaultbrix.runtime.queue import pause_after
 

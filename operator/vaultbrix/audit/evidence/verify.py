@@ -9,8 +9,8 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.erasures import Erasures
-from vaultbrix.audit.evidence import (
+from vaultbrix.audit.evidence.erasures import Erasures
+from vaultbrix.audit.evidence.findings import (
     Anchor,
     Chain,
     Fault,

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from vaultbrix.audit.logfile import HEAD_BYTES, LONGEST_LINE, NOTHING, Signature, fingerprint, whole_lines
+from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE, NOTHING, Signature, fingerprint, whole_lines
 
 DELETED = "the file was deleted before it was read to its end"
 OVERWRITTEN = "the file was overwritten"

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vaultbrix.audit.monitor import Monitor
+from vaultbrix.audit.shipping.monitor import Monitor
 
 log = structlog.get_logger(__name__)
 

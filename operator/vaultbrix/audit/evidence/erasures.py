@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from vaultbrix.audit.erasure import Dropped, Redacted, covered, dropped, dropped_early
-from vaultbrix.audit.evidence import Fault, Finding
+from vaultbrix.audit.evidence.findings import Fault, Finding
 from vaultbrix.audit.rows import unescaped
 
 Detail = Mapping[str, Any]

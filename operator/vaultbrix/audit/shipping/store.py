@@ -9,10 +9,10 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.followed import Batch, Position
-from vaultbrix.audit.numbers import Hole
 from vaultbrix.audit.seal import NO_PREVIOUS
-from vaultbrix.audit.sealing import Event, Sealed
+from vaultbrix.audit.shipping.followed import Batch, Position
+from vaultbrix.audit.shipping.numbers import Hole
+from vaultbrix.audit.shipping.sealing import Event, Sealed
 from vaultbrix.domain.header import Header
 
 # More wait for the next batch, so that a batch stays small.

@@ -8,13 +8,13 @@ from hashlib import sha256
 from itertools import pairwise
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.followed import Batch, Gap
-from vaultbrix.audit.keeping import Keeping
-from vaultbrix.audit.logfile import HEAD_BYTES, LONGEST_LINE
-from vaultbrix.audit.numbers import Seen
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
-from vaultbrix.audit.sealing import Content, Quarantined
-from vaultbrix.audit.symptoms import Symptoms
+from vaultbrix.audit.shipping.followed import Batch, Gap
+from vaultbrix.audit.shipping.keeping import Keeping
+from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
+from vaultbrix.audit.shipping.numbers import Seen
+from vaultbrix.audit.shipping.sealing import Content, Quarantined
+from vaultbrix.audit.shipping.symptoms import Symptoms
 from vaultbrix.domain.grants import AgentState, Identity
 
 # Of what is longer, no more is held than needed at a time.

@@ -1,0 +1,1 @@
+"""Whether the store is what was sealed: the whole of it, a day, one record."""

@@ -1,0 +1,1 @@
+"""PostgreSQL's log on disk → sealed batches in the store."""
