@@ -140,12 +140,15 @@ def perform(model: Model, step: tuple[Any, ...]) -> None:
             model.now += timedelta(seconds=seconds)
         case "restart", _:
             model.restart()
-    model.expected()
     if kind == "wait alone":
-        # Without the API server: what is due ends all the same, and nothing opens.
+        # Without the API server: what is due ends all the same, and nothing opens. What was not open ends unseen: it is
+        # not closed yet, and new terms may still open it.
+        for name, known in model.rules.items():
+            known.ended = known.ended or (f"uid-{name}" in model.state.grants and model.now >= known.until)
         model.take(due(model.state, list(model.state.grants), model.now))
         assert all(g.deadline > model.now for g in model.state.grants.values())
     else:
+        model.expected()
         model.decide(gone)
 
 
