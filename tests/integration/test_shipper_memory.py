@@ -90,9 +90,8 @@ def test_while_the_store_is_away_nothing_piles_up(store: Store) -> None:
         try:
             log.await_messages("a")
             store.stop()
-            block = b"".join(statement(400, number) for number in range(1, 2001))
-            for _ in range(100):
-                log.write("2", block)
+            for block in range(0, 200_000, 2000):
+                log.write("2", b"".join(statement(400, block + number) for number in range(1, 2001)))
             wait_for("the shipper has noticed", lambda: "audit store" in log.shipper.text())
             away = peak(log)
             store.postgres.start()
