@@ -263,7 +263,8 @@ def test_nothing_is_shown_where_reading_cannot_be_put_on_record(parts: Shipping,
 
 
 def following(parts: Shipping, name: str, *arguments: str) -> Process:
-    command = [*VAULTBRIX, "audit", "tail", "--output=json", *arguments]
+    # As from a terminal: who runs the tests may have let them ignore SIGINT.
+    command = ["env", "--default-signal=INT", *VAULTBRIX, "audit", "tail", "--output=json", *arguments]
     return Process(command, parts.path / f"{name}.log", env=environment(parts))
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from tests.harness.shell import wait_for
 from tests.integration.database import PASSWORD, send
 from tests.integration.shipping import Shipping, shipping
 
@@ -196,13 +197,12 @@ def test_a_change_of_roles_is_a_statement_of_its_class(parts: Shipping) -> None:
         admin.execute(f"CREATE ROLE {name}")
         admin.execute(f"GRANT {name} TO {ROLE}")
         admin.execute(f"DROP ROLE {name}")
-    parts.settle()
-    found = parts.store.query(
+    stored = (
         "SELECT class, command, statement FROM audit.record WHERE kind = 'statement' AND position(%s IN statement) > 0"
-        " ORDER BY line_num",
-        [name],
+        " ORDER BY line_num"
     )
-    assert found == [
+    wait_for("all three are stored", lambda: len(parts.store.query(stored, [name])) == 3, tell=parts.shipper.text)
+    assert parts.store.query(stored, [name]) == [
         ("ROLE", "CREATE ROLE", f"CREATE ROLE {name}"),
         ("ROLE", "GRANT ROLE", f"GRANT {name} TO {ROLE}"),
         ("ROLE", "DROP ROLE", f"DROP ROLE {name}"),

@@ -46,8 +46,10 @@ GOOD = {
         auditRetention={"days": 36500, "classes": {"READ": 1, "DDL": 3650}},
         auditManagerSecretRef={"name": "manager", "namespace": TEAM},
     ),
-    "tenant with retention": tenant(TEAM, "good-19", auditRetention={"days": 1}),
-    "tenant with retention of classes": tenant(TEAM, "good-20", auditRetention={"classes": {"MISC": 36500}}),
+    "tenant with retention": tenant(TEAM, "good-19", auditRetention={"days": 1}, serverRef={"name": "nowhere"}),
+    "tenant with retention of classes": tenant(
+        TEAM, "good-20", auditRetention={"classes": {"MISC": 36500}}, serverRef={"name": "nowhere"}
+    ),
     "server without a store": changed(server("good-17"), auditSecretRef=None),
 }
 
