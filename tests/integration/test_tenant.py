@@ -59,7 +59,7 @@ def test_the_password_is_in_the_secret_and_nowhere_else(world: World) -> None:
         "SELECT rolpassword FROM pg_authid WHERE rolname = %s", [f"tenant_{name.replace('-', '_')}"]
     )
     objects = "".join(
-        world.api.kubectl("get", kind, "-A", "-o", "yaml") for kind in ("vaultbrix", "events", "networkpolicies")
+        world.api.kubectl("get", kind, "-A", "-o", "json") for kind in ("vaultbrix", "events", "networkpolicies")
     )
     for text in (world.postgres.log_text(), world.operator.text(), world.agent.text(), objects):
         assert password not in text
