@@ -83,6 +83,8 @@ DECLARE
   day_name text := 'record_' || to_char(p_day, 'YYYYMMDD');
   name text := day_name || '_' || p_keep;
 BEGIN
+  -- A shipper holds its days against retention until its rows are stored: they would find no partition.
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('audit retention ' || day_name, 0));
   IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('audit ' || day_name, 0));
   IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;

@@ -24,29 +24,6 @@ CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON audit.retention
 ALTER TABLE audit.retention ADD COLUMN managed boolean NOT NULL DEFAULT false,
   ADD COLUMN archive boolean NOT NULL DEFAULT false;
 
--- A shipper holds its days against retention until its rows are stored: they would find no partition.
-CREATE OR REPLACE FUNCTION audit.ensure_partition(p_day date, p_keep int) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  day_name text := 'record_' || to_char(p_day, 'YYYYMMDD');
-  name text := day_name || '_' || p_keep;
-BEGIN
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('audit retention ' || day_name, 0));
-  IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended('audit ' || day_name, 0));
-  IF to_regclass('audit.' || name) IS NOT NULL THEN RETURN; END IF;
-  IF to_regclass('audit.' || day_name) IS NULL THEN
-    EXECUTE format('CREATE TABLE audit.%I (LIKE audit.record INCLUDING DEFAULTS INCLUDING CONSTRAINTS)'
-                   ' PARTITION BY LIST (keep)', day_name);
-    EXECUTE format('ALTER TABLE audit.record ATTACH PARTITION audit.%I FOR VALUES FROM (%L) TO (%L)', day_name,
-                   p_day || ' 00:00:00+00', p_day + 1 || ' 00:00:00+00');
-  -- A day from before partitions were divided by what they keep holds everything.
-  ELSIF (SELECT relkind FROM pg_class WHERE oid = to_regclass('audit.' || day_name)) = 'r' THEN RETURN;
-  END IF;
-  EXECUTE format('CREATE TABLE audit.%I (LIKE audit.record INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
-  EXECUTE format('ALTER TABLE audit.%I ATTACH PARTITION audit.%I FOR VALUES IN (%s)', day_name, name, p_keep);
-END $$;
-
 -- How long a day's undivided partition is kept: as long as any of its records.
 CREATE FUNCTION audit.longest_keep(p_day date) RETURNS int
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
