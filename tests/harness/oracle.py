@@ -108,18 +108,12 @@ class _Files:
                     yield place, _digest(row), row
                     position += len(line)
 
-    def expected(self) -> tuple[dict[bytes, set[int]], Counter[bytes]]:
-        """Digest of each line that must be stored → hashes of the places where it may be from; and what may be twice.
-
-        A line in quarantine has no number by which it were known again.
-        """
+    def expected(self) -> dict[bytes, set[int]]:
+        """Digest of each line that must be stored → hashes of the places where it may be from."""
         found: dict[bytes, set[int]] = {}
-        again: Counter[bytes] = Counter()
         for place, digest, _ in self.lines():
-            if digest in found and not place.session:
-                again[digest] += 1
             found.setdefault(digest, set()).add(place.key)
-        return found, again
+        return found
 
 
 _FILE = list(RECORD).index("file")
@@ -282,17 +276,13 @@ def judge(
     """Compare files and store. ``connection`` is the store owner's, with SETTINGS; ``keys`` the public keys (PEM)."""
     verdict = Verdict()
     files = _Files(versions, server, people)
-    expected, again = files.expected()
+    expected = files.expected()
     verdict.events = len(expected)
     found = _Found(connection, server)
     surplus = []
     for place, digest in found.rows():
-        if _take(expected, digest, place):
-            continue
-        if again[digest]:
-            again[digest] -= 1
-            continue
-        surplus.append((place, digest))
+        if not _take(expected, digest, place):
+            surplus.append((place, digest))
     verdict.gaps, verdict.quarantined = len(found.gaps), found.quarantined
     holes = set(connection.execute(_HOLES, [server]).fetchall())
     verdict.holes, verdict.wrong_holes = len(holes), len(holes ^ found.holes())

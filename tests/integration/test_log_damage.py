@@ -319,6 +319,28 @@ def test_lines_that_come_again_are_stored_once(log: Log, restarted: bool) -> Non
     assert log.gaps() == [("1.json", len(session(1, "a", "b", "c")), "the file was overwritten")]
 
 
+@pytest.mark.parametrize("erased", [False, True])
+def test_what_is_in_quarantine_is_not_put_there_again(log: Log, erased: bool) -> None:
+    garbage = b"no json\n"
+    huge = b'{"x":"' + b"x" * (1024 * 1024) + b"\n"
+    log.write("1", session(1, "a") + garbage + huge + session(2, "b"))
+    log.await_messages("a", "b")
+    before = log.quarantine()
+    assert [text[:7] for _, _, text in before] == [garbage[:-1], huge[:7]]
+    (told,) = log.gaps()
+    if erased:
+        log.store.query("UPDATE audit.quarantine SET line = '', redaction = 0 WHERE server = %s", [log.server])
+    # Cut, and written on: it is read from its beginning, where other garbage is new.
+    os.truncate(log.path / "1.json", len(session(1, "a") + garbage + huge))
+    wait_for("the cut is told", lambda: len(log.gaps()) > 1, tell=log.shipper.text)
+    log.write("1", garbage + session(3, "c"))
+    wait_for("what came later is stored", lambda: "c" in log.messages(), tell=log.shipper.text)
+    place = len(session(1, "a") + garbage + huge)
+    was = [(file, at, b"" if erased else text) for file, at, text in before]
+    assert log.quarantine() == [*was, ("1.json", place, garbage[:-1])]
+    assert [gap for gap in log.gaps() if gap == told] == [told]
+
+
 def test_a_file_that_is_cut_goes_on_without_repeating_what_it_kept(log: Log) -> None:
     log.write("1", session(1, "a", "b", "c"))
     log.await_messages("a", "b", "c")

@@ -11,6 +11,7 @@ OVERWRITTEN = "the file was overwritten"
 CUT = "the file was cut"
 TORN = "torn"
 TOO_LONG = "too long"
+_CUT_SHORT = "of a line of "
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Gap:
     file: str
     position: int
     reason: str
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether only the beginning of a line is in quarantine."""
+        return self.reason.startswith(_CUT_SHORT)
+
+
+def cut_short(file: str, position: int, length: int, kept: int) -> Gap:
+    """Of a line of ``length`` bytes, only the first ``kept`` are in quarantine."""
+    return Gap(file, position, f"{_CUT_SHORT}{length} bytes, the first {kept} are in quarantine")
 
 
 @dataclass
@@ -57,8 +68,7 @@ class Batch:
         """Note something that is no whole line of PostgreSQL's, or the beginning of what is ``length`` bytes long."""
         self.damaged.append((offset, content, reason))
         if length > len(content):
-            told = f"of a line of {length} bytes, the first {len(content)} are in quarantine"
-            self.gaps.append(Gap(self.file, offset, told))
+            self.gaps.append(cut_short(self.file, offset, length, len(content)))
 
 
 @dataclass

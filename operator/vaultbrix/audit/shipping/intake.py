@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
-from vaultbrix.audit.shipping.followed import Batch, Gap
+from vaultbrix.audit.shipping.followed import Batch, cut_short
 from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.shipping.numbers import Seen
@@ -77,8 +77,7 @@ def set_aside(content: Content, file: str, position: int, line: bytes, length: i
     """Put a line of so many bytes into quarantine; of a long one the beginning, and a gap tells."""
     if length > _LONG_BYTES:
         line = line[:HEAD_BYTES]
-        told = f"of a line of {length} bytes, the first {len(line)} are in quarantine"
-        content.gaps = [*content.gaps, Gap(file, position, told)]
+        content.gaps = [*content.gaps, cut_short(file, position, length, len(line))]
     content.quarantined = [*content.quarantined, Quarantined(file, position, line, reason)]
 
 
@@ -121,6 +120,19 @@ def anew(
         line = lines[record.position]
         set_aside(made, batch.file, record.position, line, len(line), "another line has its number")
     return made
+
+
+def not_yet_aside(content: Content, stored: Collection[tuple[int, bytes | None]]) -> Content:
+    """The same, but without what is in quarantine already, given places there with their hashes (None: erased)."""
+    known = set(stored)
+    again = {
+        bad.position
+        for bad in content.quarantined
+        if (bad.position, None) in known or (bad.position, sha256(bad.line).digest()) in known
+    }
+    gaps = [gap for gap in content.gaps if not (gap.cut_short and gap.position in again)]
+    aside = [bad for bad in content.quarantined if bad.position not in again]
+    return Content(content.records, gaps, aside, content.events)
 
 
 def _is_long(record: Record) -> bool:

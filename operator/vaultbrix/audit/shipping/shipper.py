@@ -21,7 +21,7 @@ from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.shipping import store
 from vaultbrix.audit.shipping.followed import Batch
-from vaultbrix.audit.shipping.intake import Intake, anew, without
+from vaultbrix.audit.shipping.intake import Intake, anew, not_yet_aside, without
 from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
@@ -185,6 +185,7 @@ class Shipper:
     async def _store(
         self, connection: psycopg.AsyncConnection, known: Known, batch: Batch | None, content: Content
     ) -> Known:
+        content = await self._not_yet_aside(connection, content)
         sealed = await asyncio.to_thread(self._seal, known, batch, content)
         try:
             await store.store(connection, batch, sealed, self._numbers.changes())
@@ -193,7 +194,7 @@ class Shipper:
             if batch is None or not refused:
                 raise
             log.error("the audit store refuses lines", lines=len(refused), message=classify(error).message)
-            content = without(content, batch, refused)
+            content = await self._not_yet_aside(connection, without(content, batch, refused))
             sealed = await asyncio.to_thread(self._seal, known, batch, content)
             await store.store(connection, batch, sealed, self._numbers.changes())
         self._monitor.stored(sealed)
@@ -201,6 +202,14 @@ class Shipper:
         if batch is not None:
             self._directory.stored(batch)
         return Known(sealed.header.batch, sealed.header.head())
+
+    async def _not_yet_aside(self, connection: psycopg.AsyncConnection, content: Content) -> Content:
+        if not content.quarantined:
+            return content
+        # They are of one batch, which is of one file.
+        file, places = content.quarantined[0].file, [bad.position for bad in content.quarantined]
+        known = await store.quarantined_lines(connection, self._source.server, file, places)
+        return not_yet_aside(content, known) if known else content
 
     def _seal(self, known: Known, batch: Batch | None, content: Content) -> Sealed:
         now = datetime.now(UTC)

@@ -117,6 +117,16 @@ async def stored_lines(
     return {(session, number): content for session, number, content in await cursor.fetchall()}
 
 
+async def quarantined_lines(
+    connection: psycopg.AsyncConnection, server: str, file: str, positions: Sequence[int]
+) -> list[tuple[int, bytes | None]]:
+    """Of places in a file: those of which something is in quarantine, with the hash of it; None: erased."""
+    cursor = await connection.execute(
+        "SELECT position, content FROM audit.quarantined_lines(%s, %s, %s)", [server, file, list(positions)]
+    )
+    return await cursor.fetchall()
+
+
 async def mark(
     connection: psycopg.AsyncConnection,
     server: str,
