@@ -157,6 +157,15 @@ def test_lines_that_are_only_read_later_are_no_gap(log: Log) -> None:
     assert log.gaps() == []
 
 
+def test_lines_that_come_when_their_absence_would_be_told_are_stored(log: Log) -> None:
+    for number in range(1, 6):
+        first, early, late = session(number, "a", "b", "c").splitlines(keepends=True)
+        log.write("1", first + late)
+        wait_for("the later line is stored", lambda n=number: log.messages().count("c") == n, tell=log.shipper.text)
+        log.write("2", early)
+        wait_for("the earlier line is stored", lambda n=number: log.messages().count("b") == n, tell=log.shipper.text)
+
+
 def test_a_line_that_the_store_refuses_is_kept_aside_and_stops_nothing(log: Log) -> None:
     refused = (17, 1500)
     log.store.query("ALTER TABLE audit.record ADD CONSTRAINT poison CHECK (message <> 'poison')")

@@ -104,6 +104,10 @@ class Shipper:
             except OSError as error:
                 failures += 1
                 log.warning("log directory", message=str(error.strerror), path=str(error.filename))
+            except Exception as error:
+                failures += 1
+                log.exception("unexpected error")
+                self._monitor.failed(f"unexpected error: {type(error).__name__}")
             await asyncio.sleep(min(LONGEST_PAUSE, pause_after(failures, 0.0)) if failures else 0)
 
     @staticmethod
@@ -132,11 +136,10 @@ class Shipper:
             if _due(asked, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
                 await asyncio.to_thread(self._look)
-            holes = self._numbers.due(directory.looks) if directory.drained else []
-            if batch is None and not events and not holes:
+            if batch is None and not events and not self._due_holes():
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            known = await self._pass_on(connection, known, batch, holes, events)
+            known = await self._pass_on(connection, known, batch, events)
             if batch is None or not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
@@ -152,11 +155,12 @@ class Shipper:
         connection: psycopg.AsyncConnection,
         known: Known,
         batch: Batch | None,
-        holes: Sequence[Hole],
         events: Sequence[Event],
     ) -> Known:
         # Nothing of a batch is held while the next one is read: both may be large.
         content = await self._take(connection, batch) if batch else Content()
+        # Only now: the batch may have what was missing.
+        holes = self._due_holes()
         self._numbers.told(holes)
         content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
         content.events = events
@@ -164,6 +168,9 @@ class Shipper:
         for gap in content.gaps:
             log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
         return known
+
+    def _due_holes(self) -> list[Hole]:
+        return self._numbers.due(self._directory.looks) if self._directory.drained else []
 
     async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
         await asyncio.to_thread(self._refresh_state)
