@@ -23,11 +23,11 @@ class Store:
         self.missing: dict[str, list[Hole]] = {}
         self.told: list[tuple[str, int, int]] = []
         self.looks = 0
-        self.restart()
+        self.restart(since=NOW)
 
-    def restart(self) -> None:
+    def restart(self, since: datetime = NOW + timedelta(minutes=1)) -> None:
         self.numbers = Numbers(
-            NOW - timedelta(minutes=1), [hole for found in self.missing.values() for hole in found], since=NOW
+            NOW - timedelta(minutes=1), [hole for found in self.missing.values() for hole in found], since=since
         )
 
     def batch(self, *seen: Seen) -> None:
@@ -38,6 +38,8 @@ class Store:
             for session, number, _ in unknown.values()
         }
         self.numbers.settle("f", unknown, before, self.looks, NOW)
+        again = {session for session, number, _ in seen if number in self.lines[session]} & self.numbers.suspects
+        self.numbers.reached({session: max(self.lines[session]) for session in again}, self.looks)
         self.commit()
         for session, number, _ in seen:
             self.lines[session].add(number)
@@ -122,11 +124,20 @@ def test_whatever_the_order_of_files_and_restarts_exactly_the_lost_lines_are_tol
         [number for number in range(start + 1, stop + 1) if number not in lost]
         for start, stop in itertools.pairwise(cuts)
     ]
-    for file in data.draw(st.permutations(files)):
+    order = data.draw(st.permutations(files))
+    for place, file in enumerate(order):
         store.batch(*((NEW, number, number) for number in file))
         if data.draw(st.booleans()):
             store.restart()
+        # Files may be read again.
+        for known in data.draw(st.lists(st.sampled_from(order[: place + 1]), max_size=2)):
+            store.batch(*((NEW, number, number) for number in known))
     store.tell()
+    for known in data.draw(st.lists(st.sampled_from(order), max_size=2)):
+        if data.draw(st.booleans()):
+            store.restart()
+        store.batch(*((NEW, number, number) for number in known))
+        store.tell()
     told = [number for _, first, last in store.told for number in range(first, last + 1)]
     come = [number for number in range(1, 13) if number not in lost]
     # Of lines that are the last ones of a session, nothing tells.

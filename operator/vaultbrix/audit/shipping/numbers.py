@@ -134,7 +134,19 @@ class Numbers:
         return any(hole.first <= number <= hole.last for hole in self._missing.get(session, ()))
 
     def _add(self, hole: Hole, look: int) -> None:
-        self._missing.setdefault(hole.session, []).append(hole)
+        """Note what of a hole is not known to be missing yet: the line behind it may come again."""
+        known = self._missing.setdefault(hole.session, [])
+        first = hole.first
+        for other in sorted(known, key=lambda other: other.first):
+            if first <= other.last and other.first <= hole.last:
+                self._note(replace(hole, first=first, last=other.first - 1), look)
+                first = other.last + 1
+        self._note(replace(hole, first=first), look)
+
+    def _note(self, hole: Hole, look: int) -> None:
+        if hole.first > hole.last:
+            return
+        self._missing[hole.session].append(hole)
         self._found[hole] = look
         self._changed.add(hole.session)
 
