@@ -42,10 +42,11 @@ LONG = 'é,"\n\t\\' * (1024 * 1024 // 7)
 
 
 class Load:
-    """``rate``: transactions a second of each tenant's pgbench."""
+    """``rate``: transactions a second of each tenant's pgbench. ``rude``: with the session that is hard to log."""
 
-    def __init__(self, database: Database, path: Path, *, tenants: int = 2, rate: int = 40) -> None:
+    def __init__(self, database: Database, path: Path, *, tenants: int = 2, rate: int = 40, rude: bool = True) -> None:
         self._database, self._path = database, path
+        self._with_rude = rude
         self.roles = [database.tenant(f"load{number}") for number in range(tenants)]
         for role in self.roles:
             with database.login(role) as session:
@@ -69,7 +70,7 @@ class Load:
         for client in self._clients:
             if not client.running:
                 client.start()
-        if self._rude is None:
+        if self._with_rude and self._rude is None:
             self._ending.clear()
             self._rude = threading.Thread(target=self._be_rude, daemon=True)
             self._rude.start()

@@ -87,7 +87,7 @@ class Shipping:
         rows = self.store.query("SELECT to_jsonb(s) FROM audit.statement s WHERE pid = %s ORDER BY line_num", [pid])
         return [row[0] for row in rows]
 
-    def settle(self) -> None:
+    def settle(self, patience: float = 120) -> None:
         """Wait until the store has every line of the log that is there now."""
 
         def there() -> bool:
@@ -95,7 +95,7 @@ class Shipping:
             found = dict(self.store.query("SELECT file, position FROM audit.logfile WHERE server = 'main'"))
             return all(found.get(name, -1) >= size for name, size in sizes.items())
 
-        wait_for("the store has all lines", there, patience=120, tell=self.shipper.text)
+        wait_for("the store has all lines", there, patience=patience, tell=self.shipper.text)
 
 
 @contextlib.contextmanager
