@@ -28,11 +28,19 @@ class Disk:
         found = os.statvfs(self.path)
         # Most of it at once; what the filesystem needs for itself is not told.
         size = max(1, found.f_bavail * found.f_frsize - 4 * 1024 * 1024)
-        with self._ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, size)
-            file.seek(size)
-            while True:
-                file.write(bytes(4096))
+        with self._ballast.open("wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.seek(0, os.SEEK_END)
+            refused = 0
+            while refused < 3:
+                try:
+                    file.write(bytes(4096))
+                    refused = 0
+                except OSError:
+                    refused += 1
+                    # What is set aside for writes that wait is free again once they are done.
+                    os.sync()
 
     def free(self) -> None:
         """Give it back."""
