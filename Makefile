@@ -89,7 +89,7 @@ bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
 
-bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and questions to 10 million records: about half an hour
+bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and questions to 10 million records: about 40 minutes
 	hack/cluster/install-prerequisites dbconfig-no-thanks rsyslog rsyslog-pgsql
 	$(RUN)/pytest -s -q tests/bench/test_audit*.py
 

@@ -4,6 +4,7 @@
 machine. VAULTBRIX_BENCH=short tries it out.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -37,8 +38,10 @@ OFF = "-c pgaudit.log=none -c log_duration=off"
 ON = "-c pgaudit.log=all -c log_duration=on"
 LOADS = {"select-only": "--builtin=select-only", "tpcb": "--builtin=tpcb-like"}
 # With a shipper as it is, and with one that has a tenth of the weight of the others where the processor is short.
-SHIPPED = {"shipper": 0, "shipper, nice 10": 10}
+SHIPPED = {"shipper": 1.0, "shipper, a tenth": 0.1}
 SIDES = ("off", "on", *SHIPPED)
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+GROUP = Path("/sys/fs/cgroup") / ("" if UNIFIED else "cpu") / "vaultbrix-bench"
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -70,6 +73,8 @@ class Bench:
         """End both."""
         self.store.stop()
         self.postgres.stop()
+        with contextlib.suppress(FileNotFoundError):
+            GROUP.rmdir()
 
     def pgbench(self, *arguments: str, options: str) -> str:
         """Run it; returns what it says."""
@@ -205,11 +210,21 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))] if values else float("nan")
 
 
-def with_shipper(bench: Bench, load: str, nice: int) -> dict[str, float]:
+def weighing(part: float, command: list[str]) -> list[str]:
+    """A command in a control group of its own, with that part of the usual weight."""
+    if UNIFIED:
+        (GROUP.parent / "cgroup.subtree_control").write_text("+cpu")
+    GROUP.mkdir(exist_ok=True)
+    weight = GROUP / ("cpu.weight" if UNIFIED else "cpu.shares")
+    weight.write_text(str(round(part * (100 if UNIFIED else 1024))))
+    return ["sh", "-c", f'echo $$ > {GROUP}/cgroup.procs && exec "$@"', "sh", *command]
+
+
+def with_shipper(bench: Bench, load: str, weight: float) -> dict[str, float]:
     """One load while the shipper works."""
     bench.clear()
     shipper = bench.shipper()
-    shipper.process.command = ["nice", f"-n{nice}", *shipper.process.command]
+    shipper.process.command = weighing(weight, shipper.process.command)
     shipper.process.start()
     try:
         shipper.settle()

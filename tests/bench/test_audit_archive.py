@@ -30,7 +30,7 @@ from vaultbrix.audit.shipping import sealing
 from vaultbrix.audit.shipping import store as audit_store
 
 pytestmark = pytest.mark.timeout(3600)
-COUNT = int(os.environ.get("VAULTBRIX_BENCH_RECORDS", "1000000"))
+COUNT = int(os.environ.get("VAULTBRIX_BENCH_RECORDS", "10000000"))
 BATCH = 8192
 START = records.midnight(datetime.now(UTC)) - timedelta(days=2)
 
