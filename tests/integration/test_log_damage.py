@@ -184,6 +184,26 @@ def test_a_line_that_the_store_refuses_is_kept_aside_and_stops_nothing(log: Log)
     assert log.gaps() == []
 
 
+def test_an_unexpected_error_is_told_and_loses_nothing(store: Store) -> None:
+    function = "audit.last_lines(text, text[], bigint[])"
+    ((right,),) = store.query("SELECT pg_get_functiondef(%s::regprocedure)", [function])
+    # An answer that nothing in the shipper expects.
+    wrong, cut, _ = right.partition("AS $function$")
+    store.query(f"{wrong}{cut} SELECT unnest(p_sessions), NULL::bigint $function$")
+    with directory() as path:
+        log = Log(path / "log", store, "unexpected")
+        log.shipper.start()
+        try:
+            log.write("1", line("a", 5))
+            wait_for("it is told", lambda: "unexpected error" in log.shipper.text())
+            assert log.shipper.running and log.messages() == []
+            store.query(right)
+            log.await_messages("a")
+        finally:
+            store.query(right)
+            log.shipper.stop()
+
+
 def test_a_log_directory_that_is_not_there_is_told_and_read_once_it_is(log: Log) -> None:
     log.write("1", line("a"))
     log.await_messages("a")
@@ -348,6 +368,8 @@ def test_what_is_in_quarantine_is_not_put_there_again(log: Log, erased: bool) ->
     was = [(file, at, b"" if erased else text) for file, at, text in before]
     assert log.quarantine() == [*was, ("1.json", place, garbage[:-1])]
     assert [gap for gap in log.gaps() if gap == told] == [told]
+    silent = [at for _, at, _ in before] if erased else []
+    assert [at for _, at, reason in log.gaps() if "where one was erased" in reason] == silent
 
 
 def test_a_file_that_is_cut_goes_on_without_repeating_what_it_kept(log: Log) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
-from vaultbrix.audit.shipping.followed import Batch, cut_short
+from vaultbrix.audit.shipping.followed import Batch, Gap, cut_short
 from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.shipping.numbers import Seen
@@ -123,15 +123,17 @@ def anew(
 
 
 def not_yet_aside(content: Content, stored: Collection[tuple[int, bytes | None]]) -> Content:
-    """The same, but without what is in quarantine already, given places there with their hashes (None: erased)."""
+    """The same, but without what is in quarantine already, given places there with their hashes (None: erased).
+
+    What was erased must not come back, and cannot be told from another line in its place: a gap tells.
+    """
     known = set(stored)
-    again = {
-        bad.position
-        for bad in content.quarantined
-        if (bad.position, None) in known or (bad.position, sha256(bad.line).digest()) in known
-    }
-    gaps = [gap for gap in content.gaps if not (gap.cut_short and gap.position in again)]
-    aside = [bad for bad in content.quarantined if bad.position not in again]
+    again = {bad.position for bad in content.quarantined if (bad.position, sha256(bad.line).digest()) in known}
+    erased = [bad for bad in content.quarantined if (bad.position, None) in known and bad.position not in again]
+    left = again.union(bad.position for bad in erased)
+    gaps = [gap for gap in content.gaps if not (gap.cut_short and gap.position in left)]
+    gaps += [Gap(bad.file, bad.position, "a line that is no record stands where one was erased") for bad in erased]
+    aside = [bad for bad in content.quarantined if bad.position not in left]
     return Content(content.records, gaps, aside, content.events)
 
 
