@@ -2,13 +2,13 @@
 
 import threading
 
-from tests.attacks.arena import Duel
 from tests.attacks.protocols import RUN, TRUNCATE
-from tests.attacks.registry import ATTACKS, attack
 from tests.attacks.texts import DROP
+from tests.harness.arena import Duel
+from tests.harness.registry import ATTACKS, attack
 from tests.harness.shell import wait_for
 
-from vaultbrix.adapters import gate
+from vaultbrix.ddl.gate.policy import set_policy
 
 
 def policy(case: str, *messages: str) -> None:
@@ -150,5 +150,5 @@ def inheriting(d: Duel) -> None:
 
 @attack("additive policy", "another tenant's policy")
 def others_policy(d: Duel) -> None:
-    d.database.admin(gate.set_policy, d.neighbour(), additive=True)
+    d.database.admin(set_policy, d.neighbour(), additive=True)
     d.sql("ALTER TABLE victim ADD COLUMN w int, ALTER COLUMN v TYPE varchar")

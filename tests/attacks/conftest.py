@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.integration.database import Database
-from tests.integration.database import running as database_running
+from tests.harness.database import Database
+from tests.harness.database import running as database_running
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import threading
 from datetime import timedelta
 
-from tests.attacks.arena import Duel
-from tests.attacks.registry import attack, short
 from tests.attacks.texts import DROP
+from tests.harness.arena import Duel
+from tests.harness.database import send
+from tests.harness.registry import attack, short
 from tests.harness.shell import wait_for
-from tests.integration.database import send
 
 TRUNCATE = "TRUNCATE victim CASCADE"
 CALLS = "SELECT run('DROP TABLE victim CASCADE')"

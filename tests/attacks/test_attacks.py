@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 from tests.attacks import additions, protocols
-from tests.attacks.arena import Attack, Duel, harm
-from tests.attacks.registry import ATTACKS
 from tests.attacks.texts import MESSAGES, OUTSIDE
-from tests.integration.database import Database
+from tests.harness.arena import Attack, Duel, harm
+from tests.harness.database import Database
+from tests.harness.registry import ATTACKS
 
 # Both register their attacks as they are imported.
 REGISTERING = (protocols, additions)

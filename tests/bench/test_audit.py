@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench import rsyslog
-from tests.bench.rsyslog import Rsyslog
 from tests.harness import oracle
+from tests.harness.bench import rsyslog
+from tests.harness.bench.rsyslog import Rsyslog
+from tests.harness.database import Database, directory
 from tests.harness.oracle import Version
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import TOP, run, wait_for
-from tests.integration.database import Database, directory
-from tests.integration.shipping import Shipping
+from tests.harness.shipping import Shipping
 
 SHORT = os.environ.get("VAULTBRIX_BENCH") == "short"
 ROUNDS, SECONDS = (1, 3) if SHORT else (3, 8)

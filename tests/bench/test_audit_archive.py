@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.bench import records
+from tests.harness.bench import records
 from tests.harness.processes import VAULTBRIX
+from tests.harness.recorded import Recorded, recorded
 from tests.harness.store import DATABASE
-from tests.integration.recorded import Recorded, recorded
 
 from vaultbrix.audit import query, rows, seal
 from vaultbrix.audit.archive import cold

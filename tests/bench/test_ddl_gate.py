@@ -14,11 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.database import Database, send
+from tests.harness.database import running as database_running
 from tests.harness.shell import TOP
-from tests.integration.database import Database, send
-from tests.integration.database import running as database_running
 
-from vaultbrix.adapters import gate
+from vaultbrix.ddl.gate import policy
 
 SIZES = (10, 1_000, 3_000)
 TRIES = 100
@@ -55,7 +55,7 @@ class Side:
         for first in range(0, tables, 100):
             many = range(first, min(first + 100, tables))
             send(self.session, ";".join(f"CREATE TABLE t{n}(id int PRIMARY KEY, v text)" for n in many))
-        database.admin(gate.set_policy, role, additive=True)
+        database.admin(policy.set_policy, role, additive=True)
         database.postgres.query("VACUUM ANALYZE")
 
     def time(self, kind: str, number: int) -> float:

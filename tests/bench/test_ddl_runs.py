@@ -20,13 +20,13 @@ import psycopg
 import pytest
 from tests.harness.apiserver import PORT as API_PORT
 from tests.harness.network import MACHINE
+from tests.harness.place import Place
 from tests.harness.shell import TOP
 from tests.harness.world import SYSTEM, World, approval
-from tests.integration.place import Place
 
-from vaultbrix.adapters import gate
-from vaultbrix.domain import scram
-from vaultbrix.domain.ddlplan import plan
+from vaultbrix.ddl.gate import logins, passes
+from vaultbrix.ddl.plan import plan
+from vaultbrix.postgres import scram
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -135,18 +135,18 @@ def floor(bench: Bench, count: int, *, login: bool) -> list[float]:
                 name = f"vaultbrix_d_{uid.replace('-', '')}"
                 planned = plan(text)
                 begun = time.perf_counter()
-                await gate.issue_pass(
+                await passes.issue_pass(
                     connection, pass_id=uid, role=bench.place.role, login=name if login else None,
                     approved_by="boss", expires_at=until_, plan=planned,
                 )  # fmt: skip
                 if login:
                     verifier = scram.verifier(str(n), secrets.token_bytes(scram.SALT_BYTES))
-                    await gate.create_login(
+                    await logins.create_login(
                         connection, login=name, role=bench.place.role, verifier=verifier, valid_until=until_
                     )
                 taken.append(time.perf_counter() - begun)
                 if login:
-                    await gate.drop_login(connection, name, bench.place.role)
+                    await logins.drop_login(connection, name, bench.place.role)
         return taken
 
     return asyncio.run(issue())

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vaultbrix.adapters import gate
-from vaultbrix.adapters.firewall import Chosen
-from vaultbrix.adapters.grantsfile import GrantsFile
-from vaultbrix.adapters.hba import HbaFile
-from vaultbrix.adapters.kube import Kube
-from vaultbrix.adapters.sessions import SessionControl
+from vaultbrix.agent.host.firewall import Chosen
+from vaultbrix.agent.host.hba import HbaFile
+from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.cli.main import app
+from vaultbrix.ddl.gate import logins, passes
+from vaultbrix.grants.file import GrantsFile
+from vaultbrix.kube.client import Kube
 
 STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "remembered": (GrantsFile, "append"),
@@ -31,13 +31,13 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "load confirmed": (SessionControl, "asks_for_password"),
     "reported": (Kube, "apply"),
     "finalizer written": (Kube, "merge"),
-    "pass issued": (gate, "issue_pass"),
-    "login made": (gate, "create_login"),
+    "pass issued": (passes, "issue_pass"),
+    "login made": (logins, "create_login"),
     "Secret written": (Kube, "apply"),
     "Job made": (Kube, "create"),
     "Secret deleted": (Kube, "delete"),
-    "login dropped": (gate, "drop_login"),
-    "pass revoked": (gate, "revoke_pass"),
+    "login dropped": (logins, "drop_login"),
+    "pass revoked": (passes, "revoke_pass"),
 }
 # Only on this kind of object, where the side effect is had on several.
 KINDS = {"Secret written": "Secret", "Job made": "Job", "Secret deleted": "Secret"}

@@ -166,6 +166,6 @@ class Machine:
             ]  # fmt: skip
 
         # Where the tests' own interpreter lies in a folder of root's, reading is let through; writing never is.
-        imports = [*privileges(kept), sys.executable, "-c", "import vaultbrix.cli.agent, vaultbrix.cli.main"]
+        imports = [*privileges(kept), sys.executable, "-c", "import vaultbrix.agent.main, vaultbrix.cli.main"]
         reads = run(*imports, check=False, env={"PYTHONPATH": str(TOP / "operator")}).returncode == 0
         return privileges(kept if reads else [*kept, "dac_read_search"])

@@ -12,7 +12,7 @@ from tests.harness.postgres import Postgres
 from tests.harness.slot import SLOT
 
 from vaultbrix.audit import schema, seal
-from vaultbrix.domain import scram
+from vaultbrix.postgres import scram
 
 PORT = 15432 + SLOT
 DATABASE = "audit"

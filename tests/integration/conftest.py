@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from tests.harness.database import Database
+from tests.harness.database import running as database_running
+from tests.harness.guarded import Guarded
 from tests.harness.namespaces import Pair
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.slot import SLOT
 from tests.harness.world import SYSTEM, World
-from tests.integration.database import Database
-from tests.integration.database import running as database_running
-from tests.integration.guarded import Guarded
 
-from vaultbrix.adapters.firewall.iptables import Iptables
-from vaultbrix.adapters.firewall.nftables import Nftables
+from vaultbrix.agent.host.firewall.iptables import Iptables
+from vaultbrix.agent.host.firewall.nftables import Nftables
 
 # Runners of tests tell commands how wide the terminal is, and there is none.
 os.environ.pop("COLUMNS", None)

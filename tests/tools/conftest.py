@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.harness.database import PASSWORD, Database, running
 from tests.harness.postgres import Postgres
+from tests.harness.tools import TOOLS, Login, Tool
 from tests.harness.world import World
-from tests.integration.database import PASSWORD, Database, running
-from tests.tools.tools import TOOLS, Login, Tool
 
-from vaultbrix.adapters import gate
-from vaultbrix.domain.ddlplan import plan
+from vaultbrix.ddl.gate import passes, policy
+from vaultbrix.ddl.plan import plan
 
 T = TypeVar("T", bound=Tool)
 
@@ -75,14 +75,14 @@ class Project(Generic[T]):
         pass_id = str(uuid4())
         expires = datetime.now(UTC) + HOUR
         self._admin(
-            gate.issue_pass, pass_id=pass_id, role=self.role, login=None, approved_by="pat", expires_at=expires,
+            passes.issue_pass, pass_id=pass_id, role=self.role, login=None, approved_by="pat", expires_at=expires,
             plan=plan(text),
         )  # fmt: skip
         return pass_id
 
     def allow_additive(self) -> None:
         """What the Tenant's ddlPolicy.autoApprove does."""
-        self._admin(gate.set_policy, self.role, additive=True)
+        self._admin(policy.set_policy, self.role, additive=True)
 
     def migrate(self) -> None:
         """Run the tool, which succeeds."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from tests.integration.database import Database
+from tests.harness.database import Database
+from tests.harness.tools import GolangMigrate, Tool
 from tests.tools.conftest import Project, made
-from tests.tools.tools import GolangMigrate, Tool
 
-from vaultbrix.domain.ddlplan import digest
+from vaultbrix.ddl.plan import digest
 
 ADDED = {"note", "referrer_id"}
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import structlog
 
-from vaultbrix.adapters.grantsfile import GrantsFile, load
-from vaultbrix.adapters.kube import Kube
-from vaultbrix.agent.auditguard import AuditGuard
+from vaultbrix.agent.audit_guard import AuditGuard
+from vaultbrix.agent.decisions import due, of_approval, of_audit, of_gone, of_server, of_tenant, what_it_takes_away
 from vaultbrix.agent.heartbeat import Heartbeat
-from vaultbrix.agent.layers import Layers
+from vaultbrix.agent.layers.sessions import FOLLOW_UPS
+from vaultbrix.agent.layers.stack import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
-from vaultbrix.agent.sessions import FOLLOW_UPS
 from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
-from vaultbrix.domain.access import parse_address, within
-from vaultbrix.domain.enforcement import due, of_approval, of_audit, of_gone, of_server, of_tenant, what_it_takes_away
-from vaultbrix.domain.grants import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.grants.file import GrantsFile, load
+from vaultbrix.grants.state import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.kube.client import Kube
+from vaultbrix.runtime.addresses import parse_address, within
 from vaultbrix.runtime.deadlines import Deadlines
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after

@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from vaultbrix.adapters.kube import EVENTS, Conflict, Kube, NotFound, resource_type
-from vaultbrix.adapters.lease import LEASES
 from vaultbrix.api.postgresserver import AgentAudit, PostgresServer, ServerAgent
-from vaultbrix.domain.clock import clock_skew_seconds
+from vaultbrix.kube.client import EVENTS, Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.lease import LEASES
+from vaultbrix.runtime.clock import clock_skew_seconds
 from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)

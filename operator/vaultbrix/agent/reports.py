@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from vaultbrix.adapters.kube import Conflict, Kube, NotFound, resource_type
 from vaultbrix.api.accessrule import AccessRule, AgentReport
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
-from vaultbrix.domain.access import Grant
+from vaultbrix.grants.grant import Grant
+from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import WorkQueue
 

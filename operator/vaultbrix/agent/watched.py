@@ -5,15 +5,15 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultbrix.adapters.informer import Informer
-from vaultbrix.adapters.kube import Kube, Object
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.runtime.store import Store
+from vaultbrix.kube.client import Kube, Object
+from vaultbrix.kube.informer import Informer
+from vaultbrix.kube.store import Store
 
 TenantKey = tuple[str, str]
 

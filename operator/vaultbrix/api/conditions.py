@@ -173,3 +173,6 @@ def condition(
 def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
     return any(c.type == type_ and c.status == "True" for c in conditions)
+
+
+Verdict = tuple[bool | None, Reason, str]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from vaultbrix.api.accessrule import Cidr
-from vaultbrix.api.auditretention import ServerAuditRetention
+from vaultbrix.api.audit_retention import ServerAuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, list_map
 from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource, Timestamp

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vaultbrix.api.auditretention import AuditRetention
+from vaultbrix.api.audit_retention import AuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
 from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource

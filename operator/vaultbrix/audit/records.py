@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import msgspec
 
-from vaultbrix.domain.access import Address, parse_address
-from vaultbrix.domain.grants import AgentState, Identity
+from vaultbrix.grants.state import AgentState, Identity
+from vaultbrix.runtime.addresses import Address, parse_address
 
 # Names that only PostgreSQL's own code puts into func_name. A tenant can RAISE any text, but not from these.
 _AUDIT = "log_audit_event"

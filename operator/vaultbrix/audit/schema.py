@@ -74,5 +74,5 @@ async def _version(connection: psycopg.AsyncConnection) -> int:
 
 
 def _scripts() -> list[tuple[int, str, str]]:
-    found = sorted(files("vaultbrix.sql").joinpath("audit").iterdir(), key=lambda item: item.name)
+    found = sorted(files("vaultbrix.audit").joinpath("sql").iterdir(), key=lambda item: item.name)
     return [(int(item.name.split("_", 1)[0]), item.name, item.read_text()) for item in found]

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from vaultbrix.domain.header import Header as Header  # noqa: PLC0414 - part of what this module offers
+from vaultbrix.audit.header import Header as Header  # noqa: PLC0414 - part of what this module offers
 
 SALT_BYTES = 16
 NO_PREVIOUS = bytes(32)

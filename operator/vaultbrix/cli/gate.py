@@ -26,7 +26,7 @@ def check() -> None:
 
     Exit code 0 when all is well, 1 when something was found, 2 when the database cannot be asked.
     """
-    from vaultbrix.adapters.gate import audit_gate  # noqa: PLC0415 - the parser is needed there
+    from vaultbrix.ddl.gate.drift import audit_gate  # noqa: PLC0415 - the parser is needed there
 
     findings = _ask(audit_gate)
     for finding in findings:
@@ -44,7 +44,7 @@ def uninstall(
 
     Tenants keep roles, data and rights. Delete the PostgresServer first: its operator would install the gate again.
     """
-    from vaultbrix.adapters.gate import uninstall as take_away  # noqa: PLC0415
+    from vaultbrix.ddl.gate.schema import uninstall as take_away  # noqa: PLC0415
 
     if not yes:
         typer.confirm("From then on tenants drop, alter and truncate without approval. Go on?", abort=True)

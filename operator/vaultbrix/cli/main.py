@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaultbrix.cli import access, audit, ddl, gate
+from vaultbrix.cli import gate
+from vaultbrix.cli.access import commands as access
+from vaultbrix.cli.audit import commands as audit
+from vaultbrix.cli.ddl import commands as ddl
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
@@ -31,9 +34,9 @@ def operator(
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules and DDLApprovals."""
-    from vaultbrix.cli.operator import Options, main  # noqa: PLC0415 - kopf is needed here only
-    from vaultbrix.cli.process import run  # noqa: PLC0415
-    from vaultbrix.controllers.context import Settings  # noqa: PLC0415
+    from vaultbrix.kube.cache import Settings  # noqa: PLC0415
+    from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
+    from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     settings = Settings(namespace=namespace, image=image, pull_policy=pull_policy)
     run(main(Options(settings, identity or socket.gethostname(), probe_port, resync_minutes)))
@@ -58,8 +61,8 @@ def agent(
     flow_file: Annotated[Path | None, typer.Option(help="The shipper's flow.json: how the audit record flows.")] = None,
 ) -> None:
     """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
-    from vaultbrix.cli.agent import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
-    from vaultbrix.cli.process import run  # noqa: PLC0415
+    from vaultbrix.agent.main import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
+    from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     options = Options(
         server=server,
@@ -86,10 +89,10 @@ def bootstrap(
     store_name: Annotated[list[str], typer.Option(help="DNS name of the audit store; repeat it for more.")],
 ) -> None:
     """Create the chart's passwords and certificates where they are missing, and the audit store's schema."""
-    from vaultbrix.adapters.kube import Kube  # noqa: PLC0415
-    from vaultbrix.cli.process import run  # noqa: PLC0415
     from vaultbrix.install.bootstrap import Release  # noqa: PLC0415
     from vaultbrix.install.bootstrap import bootstrap as make  # noqa: PLC0415
+    from vaultbrix.kube.client import Kube  # noqa: PLC0415
+    from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     async def main() -> None:
         kube = await Kube.connect("vaultbrix-bootstrap")

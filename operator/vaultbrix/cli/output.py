@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vaultbrix.domain.visible import visible
+from vaultbrix.runtime.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,1 +1,1 @@
-"""The Job of an approval: run the approved text once, as the tenant, through the gate."""
+"""Destructive DDL that an admin approves: parsed, rehearsed, decided, run once."""

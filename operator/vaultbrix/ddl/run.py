@@ -1,176 +1,247 @@
-"""Run an approved text exactly once, by a ledger in the database.
+"""What one run of an approval needs outside: pass and one-time login in the database, Secret and Job in Kubernetes."""
 
-Where all of it can run in one transaction, it does, together with its ledger row: both commit, or neither. Otherwise
-the statements run one by one, each with a row of its own: a statement that can run in a transaction has it in the
-same one; of any other the row says that it was begun, and once it ended, that it did. One that was begun and has no
-end is never run again.
-
-Exit codes, which the Job's podFailurePolicy knows: 0 the text ran (now or before), 3 it was refused or interrupted,
-1 anything that another try may cure.
-"""
-
+import base64
 import json
-from collections.abc import Sequence
+import secrets
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime, timedelta
 
-import psycopg
-import structlog
-from psycopg import sql
+from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.ddlapproval import DDLApproval, Execution, ExecutionError, Progress
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.ddl import activity
+from vaultbrix.ddl.decisions import RunState, login_name, rehearsal_login
+from vaultbrix.ddl.gate import logins, passes
+from vaultbrix.ddl.job.manifest import ddl_job
+from vaultbrix.ddl.plan import Plan
+from vaultbrix.ddl.progress import executed, finished, unfinished, used, used_up
+from vaultbrix.ddl.rehearsal import decisions as rehearsal
+from vaultbrix.ddl.rehearsal import runner
+from vaultbrix.kube.cache import Context
+from vaultbrix.kube.client import JOBS, PODS, SECRETS, Conflict, NotFound, Object
+from vaultbrix.postgres import scram
+from vaultbrix.postgres.admin import admin_connection, certificate_authority
+from vaultbrix.postgres.scram import PASSWORD_BYTES
 
-from vaultbrix.api.ddlapproval import ExecutionError
-from vaultbrix.ddl.message import send
-from vaultbrix.domain.ddlplan import Plan, plan
+# Beyond the statements' own time: pulling the image, connecting, retries after a lost connection.
+_JOB_SLACK = timedelta(minutes=10)
 
-log = structlog.get_logger(__name__)
 
-RAN = 0
-TRY_AGAIN = 1
-REFUSED = 3
+def run_name(uid: str) -> str:
+    """Name of an approval's Job and Secret."""
+    return f"ddl-{uid}"
 
-# Of PostgreSQL's error classes (Appendix A) those that say nothing about the text.
-_PASSING = ("08", "53", "57", "58")
-_PASSING_STATES = ("40001", "40P01")
+
+async def locate(context: Context, approval: DDLApproval) -> "Run | None":
+    """The approval with the server that its run is on; of a Tenant that is gone, the one that has the pass."""
+    tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+    if tenant is not None:
+        server = context.server_of(tenant)
+        return Run(context, approval, tenant, server) if server else None
+    for server in context.servers:
+        if is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+            async with admin_connection(context.kube, server) as connection:
+                if await passes.use_of(connection, approval.metadata.uid) is not None:
+                    return Run(context, approval, None, server)
+    return None
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to run, as whom, where: the content of the Job's Secret."""
+class Run:
+    """One approval with what it refers to. Pass, login, Secret and Job are found by the approval's uid."""
 
-    host: str
-    port: int
-    database: str
-    ssl_mode: str
-    user: str
-    role: str
-    pass_id: str
-    lock_timeout_ms: int
-    statement_timeout_ms: int
-    sql: str
-    directory: Path
+    context: Context
+    approval: DDLApproval
+    tenant: Tenant | None
+    server: PostgresServer
 
-    @classmethod
-    def read(cls, directory: Path) -> "Order":
-        """Read the Secret's mounted files. Raises OSError or ValueError."""
-        parameters = json.loads((directory / "parameters.json").read_text())
-        return cls(**parameters, sql=(directory / "statements.sql").read_text(), directory=directory)
+    @property
+    def pass_id(self) -> str:
+        """The approval's uid: one pass for each approval, whatever is retried."""
+        return self.approval.metadata.uid
+
+    @property
+    def login(self) -> str:
+        """The one-time login of the Job."""
+        return login_name(self.approval.metadata.uid)
+
+    @property
+    def name(self) -> str:
+        """Name of Job and Secret."""
+        return run_name(self.approval.metadata.uid)
+
+    @property
+    def _session(self) -> bool:
+        return self.approval.spec.execution is Execution.SESSION
+
+    async def gather(self, plan: Plan, progress: Progress | None) -> RunState:
+        """How the run stands. The Job is read before the ledger, so that no commit slips between the two."""
+        job = None if self._session else await self._read_job()
+        async with admin_connection(self.context.kube, self.server) as connection:
+            seen = (await activity.see(connection, {self.pass_id: self.login}))[self.pass_id]
+        state = self._state(plan, seen)
+        if self._session or job is None:
+            return state
+        steps = dict(seen.steps)
+        ended = job_ended(job)
+        failed = ended and not state.ledger
+        return RunState(
+            ledger=state.ledger,
+            job_exists=True,
+            job_failed=failed,
+            pass_exists=state.pass_exists,
+            executed=state.executed,
+            unfinished=unfinished(steps) if failed else None,
+            error=await self._error(job) if failed else None,
+            progress=None if ended else progress,
+        )
+
+    async def _read_job(self) -> Object | None:
+        try:
+            return await self.context.kube.get(JOBS, self.context.settings.namespace, self.name)
+        except NotFound:
+            return None
+
+    def _state(self, plan: Plan, seen: activity.Seen) -> RunState:
+        decision = self.approval.spec.decision
+        nested = decision is not None and decision.allow_nested
+        if self._session:
+            return RunState(
+                ledger=seen.next_stmt > 0 and used_up(plan, seen.next_stmt, allow_nested=nested),
+                pass_exists=seen.next_stmt > 0,
+                executed=used(plan, seen.next_stmt),
+            )
+        steps = dict(seen.steps)
+        return RunState(
+            ledger=finished(plan, whole=seen.whole, steps=steps),
+            pass_exists=seen.next_stmt > 0,
+            executed=executed(plan, whole=seen.whole, steps=steps),
+        )
+
+    async def start(self, plan: Plan, expires_at: datetime) -> None:
+        """Pass, login, Secret, Job, in this order: each step finds what a crash left of it and goes on."""
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        decision, tenant = self.approval.spec.decision, self.tenant
+        assert decision is not None
+        assert tenant is not None
+        async with admin_connection(self.context.kube, self.server) as connection:
+            # Its own rehearsal must not stand in its way.
+            await runner.end(connection, rehearsal_login(self.approval.metadata.uid))
+            await passes.issue_pass(
+                connection,
+                pass_id=self.pass_id,
+                role=tenant.role,
+                login=None if self._session else self.login,
+                approved_by=decision.by,
+                expires_at=expires_at,
+                plan=plan,
+                expect_drops=rehearsal.expected_drops(self.approval.status.rehearsal),
+                allow_nested=decision.allow_nested,
+            )
+            if self._session:
+                return
+            await logins.create_login(
+                connection,
+                login=self.login,
+                role=tenant.role,
+                verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
+                valid_until=expires_at + self._deadline(plan),
+            )
+        await self.context.kube.apply(SECRETS, await self._secret(password, tenant))
+        try:
+            await self.context.kube.create(JOBS, self.context.settings.namespace, self._job(plan))
+        except Conflict:
+            return
+
+    async def close(self, plan: Plan) -> RunState:
+        """End pass, login and Secret; how the run stands then. The Job stays as a record for a while."""
+        if not self._session:
+            await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
+        async with admin_connection(self.context.kube, self.server) as connection:
+            # The login first: a transaction of its session holds the pass.
+            await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
+            await passes.revoke_pass(connection, self.pass_id)
+            seen = await activity.see(connection, {self.pass_id: self.login})
+        return self._state(plan, seen[self.pass_id])
+
+    async def withdraw(self) -> None:
+        """Close, and take the Job away too."""
+        namespace = self.context.settings.namespace
+        await self.context.kube.delete(JOBS, namespace, self.name)
+        await self.context.kube.delete(SECRETS, namespace, self.name)
+        async with admin_connection(self.context.kube, self.server) as connection:
+            await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
+            await passes.revoke_pass(connection, self.pass_id)
+
+    def _deadline(self, plan: Plan) -> timedelta:
+        return len(plan.statements) * self.approval.spec.statement_timeout + _JOB_SLACK
+
+    def _job(self, plan: Plan) -> Object:
+        settings = self.context.settings
+        return ddl_job(
+            name=self.name,
+            namespace=settings.namespace,
+            uid=self.approval.metadata.uid,
+            approval=self.approval.display,
+            deadline_seconds=int(self._deadline(plan).total_seconds()),
+            image=settings.image,
+            pull_policy=settings.pull_policy,
+            secret=self.name,
+        )
+
+    async def _secret(self, password: str, tenant: Tenant) -> Object:
+        spec = self.approval.spec
+        parameters = {
+            "host": self.server.spec.host,
+            "port": self.server.spec.port,
+            "database": self.server.spec.database,
+            "ssl_mode": self.server.spec.tls.mode,
+            "user": self.login,
+            "role": tenant.role,
+            "pass_id": self.pass_id,
+            "lock_timeout_ms": int(spec.lock_timeout.total_seconds() * 1000),
+            "statement_timeout_ms": int(spec.statement_timeout.total_seconds() * 1000),
+        }
+        content = {
+            "parameters.json": json.dumps(parameters),
+            "statements.sql": spec.sql,
+            "password": password,
+            "ca.crt": await certificate_authority(self.context.kube, self.server),
+        }
+        return {
+            "metadata": {
+                "name": self.name,
+                "namespace": self.context.settings.namespace,
+                "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
+            },
+            "type": "Opaque",
+            "data": {key: base64.b64encode(value.encode()).decode() for key, value in content.items()},
+        }
+
+    async def _error(self, job: Object) -> ExecutionError:
+        """What the Pods said last, or the Job, or that they said nothing."""
+        labels = f"batch.kubernetes.io/job-name={self.name}"
+        pods = await self.context.kube.list(PODS, self.context.settings.namespace, labels=labels)
+        ended = [
+            (terminated.get("finishedAt") or "", terminated.get("message") or "")
+            for pod in pods.get("items", [])
+            for container in pod.get("status", {}).get("containerStatuses") or []
+            if (terminated := container.get("state", {}).get("terminated"))
+        ]
+        for _, message in sorted(ended, reverse=True):
+            if message:
+                try:
+                    return ExecutionError.model_validate_json(message)
+                except ValueError:
+                    return ExecutionError(message=message[:1024])
+        for condition in job.get("status", {}).get("conditions") or []:
+            if condition["type"] == "Failed" and condition.get("message"):
+                return ExecutionError(message=f"{condition.get('reason', 'Failed')}: {condition['message']}"[:1024])
+        return ExecutionError(message="the Job ended without saying why; see its Pods' logs")
 
 
-class _Interrupted(Exception):
-    """A statement was begun before, and nobody knows how it ended."""
-
-
-class _Run:
-    """One attempt. ``position`` is the statement that is being run, 0 between them."""
-
-    def __init__(self, connection: psycopg.Connection, order: Order) -> None:
-        self._connection = connection
-        self._order = order
-        self.position = 0
-        self.begun = False
-
-    def whole(self, texts: Sequence[str]) -> bool:
-        """All in one transaction; returns whether it was this one."""
-        with self._connection.transaction():
-            if not self._ask("SELECT vaultbrix.begin_run(%s)", self._order.pass_id):
-                return False
-            self._become("LOCAL")
-            for position, text in enumerate(texts, 1):
-                self.position = position
-                self._send(text, len(texts))
-            self.position = 0
-        return True
-
-    def one_by_one(self, wanted: Plan) -> None:
-        """Each statement with a step of its own. Raises _Interrupted."""
-        total = len(wanted.texts)
-        for statement, text in zip(wanted.statements, wanted.texts, strict=True):
-            self.position, self.begun = statement.position, False
-            if statement.transactional:
-                with self._connection.transaction():
-                    if self._begin():
-                        self._become("LOCAL")
-                        self._send(text, total)
-                        self._end()
-            elif self._begin():
-                self.begun = True
-                self._become("SESSION")
-                self._send(text, total)
-                self._end()
-        self.position = 0
-
-    def _begin(self) -> bool:
-        answer = self._ask("SELECT vaultbrix.begin_step(%s, %s)", self._order.pass_id, self.position)
-        if answer == "unknown":
-            raise _Interrupted
-        return answer == "run"
-
-    def _end(self) -> None:
-        self._ask("SELECT vaultbrix.end_step(%s, %s)", self._order.pass_id, self.position)
-
-    def _become(self, scope: str) -> None:
-        # Before every statement: what ran last may have changed it.
-        self._connection.execute(sql.SQL("SET {} ROLE {}").format(sql.SQL(scope), sql.Identifier(self._order.role)))
-
-    def _send(self, text: str, total: int) -> None:
-        send(self._connection, text)
-        log.info("statement ran", position=self.position, of=total)
-
-    def _ask(self, query: str, *parameters: object) -> object:
-        row = self._connection.execute(query.encode(), parameters).fetchone()
-        return row[0] if row else None
-
-
-def run(order: Order) -> tuple[int, ExecutionError | None]:
-    """Run the order; returns the exit code and, where PostgreSQL refused, why."""
-    wanted = plan(order.sql)
-    attempt: _Run | None = None
-    try:
-        with _connect(order) as connection:
-            attempt = _Run(connection, order)
-            if not wanted.transactional:
-                attempt.one_by_one(wanted)
-            elif not attempt.whole(wanted.texts):
-                log.info("the text ran before; nothing to do", pass_id=order.pass_id)
-                return RAN, None
-    except psycopg.Error as error:
-        return _failed(error, attempt)
-    except _Interrupted:
-        assert attempt is not None
-        text = "it was begun by an earlier attempt that did not see it end"
-        log.error("interrupted", statement=attempt.position, message=text)
-        return REFUSED, ExecutionError(message=text, statement=attempt.position)
-    log.info("committed", statements=len(wanted.texts))
-    return RAN, None
-
-
-def _failed(error: psycopg.Error, attempt: _Run | None) -> tuple[int, ExecutionError]:
-    position = attempt.position if attempt else 0
-    state = error.sqlstate or ""
-    message = (error.diag.message_primary or type(error).__name__)[:1024]
-    log.error("PostgreSQL", sqlstate=state, message=message, statement=position)
-    lost = not state or state[:2] in _PASSING
-    # One that PostgreSQL says has failed outside a transaction is not run again, whatever the cause.
-    again = lost or (state in _PASSING_STATES and not (attempt and attempt.begun))
-    return TRY_AGAIN if again else REFUSED, ExecutionError(sqlstate=state, message=message, statement=position)
-
-
-def _connect(order: Order) -> psycopg.Connection:
-    authority = order.directory / "ca.crt"
-    return psycopg.connect(
-        psycopg.conninfo.make_conninfo(
-            host=order.host,
-            port=order.port,
-            dbname=order.database,
-            user=order.user,
-            password=(order.directory / "password").read_text(),
-            sslmode=order.ssl_mode,
-            connect_timeout=10,
-            application_name="vaultbrix-ddl",
-            options=f"-c lock_timeout={order.lock_timeout_ms} -c statement_timeout={order.statement_timeout_ms}",
-            **({"sslrootcert": str(authority)} if authority.stat().st_size else {}),
-        ),
-        autocommit=True,
-        # A text that says the same thing often would be sent by the extended protocol in the end.
-        prepare_threshold=None,
-    )
+def job_ended(job: Object) -> bool:
+    """Whether a Job is over, well or not."""
+    conditions = job.get("status", {}).get("conditions") or []
+    return any(c["type"] in ("Failed", "Complete") and c["status"] == "True" for c in conditions)

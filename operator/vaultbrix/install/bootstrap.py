@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 import structlog
 
-from vaultbrix.adapters.kube import SECRETS, Conflict, Kube, NotFound
-from vaultbrix.adapters.postgres import Target, connect
 from vaultbrix.audit.schema import ensure_login, migrate
 from vaultbrix.audit.seal import new_key
-from vaultbrix.domain import scram
-from vaultbrix.domain.credentials import PASSWORD_BYTES
 from vaultbrix.install.certificates import Issued, authority, server, usable
+from vaultbrix.kube.client import SECRETS, Conflict, Kube, NotFound
+from vaultbrix.postgres import scram
+from vaultbrix.postgres.connect import Target, connect
+from vaultbrix.postgres.scram import PASSWORD_BYTES
 from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vaultbrix.domain.flow import Head
+from vaultbrix.audit.flow.report import Head
 
 # A line is at most this long, far from it in fact.
 _TAIL = 4096

@@ -15,7 +15,7 @@ from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.shipping.numbers import Seen
 from vaultbrix.audit.shipping.sealing import Content, Quarantined
 from vaultbrix.audit.shipping.symptoms import Symptoms
-from vaultbrix.domain.grants import AgentState, Identity
+from vaultbrix.grants.state import AgentState, Identity
 
 # Of what is longer, no more is held than needed at a time.
 _LONG_BYTES = 256 * 1024

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import structlog
 
-from vaultbrix.adapters import flowfile
 from vaultbrix.api.conditions import Reason
+from vaultbrix.audit.flow.flow_file import read_flow, write_flow
+from vaultbrix.audit.flow.lateness import Lateness
+from vaultbrix.audit.flow.report import LONGEST_MESSAGE, MOST_PROBLEMS, Flow, Head, Problem
 from vaultbrix.audit.shipping.anchor import AnchorFile
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.room import Room
 from vaultbrix.audit.shipping.sealing import Sealed
-from vaultbrix.domain.flow import LONGEST_MESSAGE, MOST_PROBLEMS, Flow, Head, Problem
-from vaultbrix.domain.lateness import Lateness
 
 log = structlog.get_logger(__name__)
 
@@ -165,7 +165,7 @@ class Monitor:
     def _write(self) -> None:
         self._look_at_disk()
         if self._flow_file is not None:
-            flowfile.write(self._flow_file, self.flow())
+            write_flow(self._flow_file, self.flow())
         self._write_anchor()
 
     def _look_at_disk(self) -> None:
@@ -190,7 +190,7 @@ def _late_before(flow_file: Path | None, server: str) -> float:
     if flow_file is None:
         return 0.0
     try:
-        before = flowfile.read(flow_file)
+        before = read_flow(flow_file)
     except (OSError, ValueError):
         return 0.0
     if before.server != server:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.audit.flow.report import Problem
 from vaultbrix.audit.shipping.followed import CUT, Batch, File, Position
 from vaultbrix.audit.shipping.logfile import Listing, Signature, fingerprint, listing, signature
-from vaultbrix.domain.flow import Problem
 
 # A file that did not change for so long while another did is one that PostgreSQL has left.
 QUIET_SECONDS = 3.0

@@ -3,7 +3,7 @@
 from collections import deque
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.domain.flow import Problem
+from vaultbrix.audit.flow.report import Problem
 
 # Told below this part of the disk, and no more once there is somewhat more again.
 LEAST_FREE = 0.20

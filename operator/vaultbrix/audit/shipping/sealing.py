@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.header import Header
 from vaultbrix.audit.records import Record
 from vaultbrix.audit.seal import SALT_BYTES, Part, Signer, batch_root, leaf, record_part, root
 from vaultbrix.audit.shipping.followed import Batch, Gap
-from vaultbrix.domain.header import Header
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from pathlib import Path
 import psycopg
 import structlog
 
-from vaultbrix.adapters.grantsfile import GrantsReader
-from vaultbrix.adapters.postgres import Target, classify, open_connection
 from vaultbrix.audit import rows
+from vaultbrix.audit.flow.report import Head, Problem
 from vaultbrix.audit.schema import version
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.shipping import store
@@ -28,7 +27,8 @@ from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.shipping.store import Fenced, Known, NewerStore
-from vaultbrix.domain.flow import Head, Problem
+from vaultbrix.grants.file import GrantsReader
+from vaultbrix.postgres.connect import Target, classify, open_connection
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)

@@ -9,11 +9,11 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.header import Header
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.shipping.followed import Batch, Position
 from vaultbrix.audit.shipping.numbers import Hole
 from vaultbrix.audit.shipping.sealing import Event, Sealed
-from vaultbrix.domain.header import Header
 
 # More wait for the next batch, so that a batch stays small.
 _MOST_EVENTS = 1000

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.audit.flow.report import Problem
 from vaultbrix.audit.records import LogLine, Record
 from vaultbrix.audit.shipping.followed import OVERWRITTEN, Gap
-from vaultbrix.domain.flow import Problem
 
 # So many sessions one after another that lack lines they must have.
 _SESSIONS = 5

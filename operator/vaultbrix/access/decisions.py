@@ -1,0 +1,205 @@
+"""AccessRule decisions, shared by operator and agent so that both reach the same answer on their own.
+
+A rule *opens* a grant: some addresses may log in as one role until a deadline. The union of open grants
+is what every layer enforces, so closing one rule never takes away what another open rule still gives.
+"""
+
+import hashlib
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_network
+
+from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
+from vaultbrix.api.conditions import ConditionType, Reason, is_true
+from vaultbrix.api.meta import format_duration, rfc3339
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.grants.grant import Grant
+
+
+@dataclass(frozen=True)
+class AccessVerdict:
+    """The answer for one rule now. ``grant`` is there exactly when the phase is Open, ``opens_at`` before startsAt."""
+
+    phase: AccessPhase
+    reason: Reason
+    message: str
+    deadline: datetime
+    grant: Grant | None = None
+    opens_at: datetime | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the rule has ended for good."""
+        return self.phase in (AccessPhase.EXPIRED, AccessPhase.REVOKED)
+
+
+def start_of(rule: AccessRule) -> datetime:
+    """When the rule begins: ``startsAt``, or its creation."""
+    return rule.spec.starts_at or rule.metadata.creation_timestamp
+
+
+def deadline_of(rule: AccessRule) -> datetime:
+    """When the rule ends: ``expiresAt``, or its start plus ``ttl``."""
+    if rule.spec.expires_at is not None:
+        return rule.spec.expires_at
+    return start_of(rule) + rule.spec.ttl if rule.spec.ttl is not None else start_of(rule)
+
+
+def decide_all(
+    rules: Iterable[AccessRule],
+    tenant: Tenant | None,
+    server: PostgresServer | None,
+    now: datetime,
+    *,
+    closed: Container[str] = frozenset(),
+) -> dict[str, AccessVerdict]:
+    """uid → verdict for all rules of one Tenant, which share the server's limit on their number.
+
+    Those that have opened count first, then the oldest, so that no rule takes the place of one that is open; creation
+    times are whole seconds.
+    """
+    verdicts: dict[str, AccessVerdict] = {}
+    used = 0
+    for rule in sorted(rules, key=_precedence):
+        verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in closed)
+        if server is not None and (verdict.grant is not None or verdict.opens_at is not None):
+            used += 1
+            if used > server.spec.limits.max_rules_per_tenant:
+                verdict = _too_many(verdict, server)
+        verdicts[rule.metadata.uid] = verdict
+    return verdicts
+
+
+def _precedence(rule: AccessRule) -> tuple[bool, datetime, str]:
+    # By what the operator wrote, so that operator and agents agree.
+    return (rule.status.opened_at is None, rule.metadata.creation_timestamp, rule.metadata.uid)
+
+
+def _too_many(verdict: AccessVerdict, server: PostgresServer) -> AccessVerdict:
+    most = server.spec.limits.max_rules_per_tenant
+    return AccessVerdict(
+        AccessPhase.REJECTED,
+        Reason.TOO_MANY_RULES,
+        f"the tenant has {most} rules already, the limit of PostgresServer {server.metadata.name} "
+        "(spec.limits.maxRulesPerTenant); revoke one, or wait for one to end",
+        verdict.deadline,
+    )
+
+
+def decide(
+    rule: AccessRule,
+    tenant: Tenant | None,
+    server: PostgresServer | None,
+    now: datetime,
+    *,
+    closed: bool = False,
+) -> AccessVerdict:
+    """What the rule gives at ``now``.
+
+    ``closed`` says that the caller already ended it: a clock that jumps back, or an edit that moves the
+    deadline, never opens it again. ``tenant`` and ``server`` are None while they do not exist.
+    """
+    deadline, start = deadline_of(rule), rule.spec.starts_at
+
+    def verdict(phase: AccessPhase, reason: Reason, message: str) -> AccessVerdict:
+        return AccessVerdict(phase, reason, message, deadline)
+
+    if rule.spec.revoked or rule.deleting or rule.status.phase is AccessPhase.REVOKED:
+        return verdict(AccessPhase.REVOKED, Reason.REVOKED, "the rule was revoked")
+    if deadline <= rule.metadata.creation_timestamp:
+        return verdict(
+            AccessPhase.EXPIRED,
+            Reason.DEADLINE_PASSED,
+            f"spec.expiresAt {rfc3339(deadline)} had passed when the rule was created; "
+            "create another AccessRule with a later one",
+        )
+    if closed or rule.status.closed_at is not None or now >= deadline:
+        return verdict(
+            AccessPhase.EXPIRED,
+            Reason.EXPIRED,
+            f"the rule ended at {rfc3339(min(deadline, rule.status.closed_at or now))}; "
+            "create another AccessRule for more time",
+        )
+    if tenant is None:
+        return verdict(
+            AccessPhase.PENDING,
+            Reason.TENANT_NOT_FOUND,
+            f"Tenant {rule.spec.tenant_ref.name} does not exist in namespace {rule.metadata.namespace}; "
+            "correct spec.tenantRef in another rule, or create the Tenant",
+        )
+    if server is None:
+        return verdict(
+            AccessPhase.PENDING,
+            Reason.SERVER_NOT_FOUND,
+            f"PostgresServer {tenant.spec.server_ref.name} of Tenant {tenant.display} does not exist",
+        )
+    rejected = _rejection(rule, server, deadline)
+    if rejected is not None:
+        return verdict(AccessPhase.REJECTED, *rejected)
+    if tenant.spec.suspended:
+        return verdict(
+            AccessPhase.PENDING,
+            Reason.TENANT_SUSPENDED,
+            f"Tenant {tenant.display} is suspended (spec.suspended)",
+        )
+    # Provisioned is written by the operator alone and only for the owner of the slug, so a second Tenant
+    # of the same slug cannot open the first one's role.
+    if tenant.deleting or not is_true(tenant.status.conditions, ConditionType.PROVISIONED):
+        return verdict(
+            AccessPhase.PENDING,
+            Reason.TENANT_NOT_READY,
+            f"Tenant {tenant.display} is not provisioned; see its conditions",
+        )
+    # One that has opened stays open when the clock is set back, and a creation in the future is a clock's doing too.
+    if start is not None and now < start and rule.status.opened_at is None:
+        return AccessVerdict(
+            AccessPhase.PENDING, Reason.NOT_YET, f"opens at {rfc3339(start)} (spec.startsAt)", deadline, opens_at=start
+        )
+    grant = Grant(
+        rule=rule.display,
+        uid=rule.metadata.uid,
+        generation=rule.metadata.generation,
+        tenant=tenant.display,
+        role=tenant.role if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid),
+        cidrs=tuple(rule.spec.cidrs),
+        deadline=deadline,
+        requested_by=rule.spec.requested_by,
+        reason=rule.spec.reason,
+    )
+    return AccessVerdict(AccessPhase.OPEN, Reason.ACCEPTED, f"open until {rfc3339(deadline)}", deadline, grant)
+
+
+def _rejection(rule: AccessRule, server: PostgresServer, deadline: datetime) -> tuple[Reason, str] | None:
+    limits = server.spec.limits
+    name = server.metadata.name
+    if deadline - start_of(rule) > limits.max_ttl:
+        return (
+            Reason.TTL_TOO_LONG,
+            f"the rule would last longer than {format_duration(limits.max_ttl)}, the limit of PostgresServer "
+            f"{name} (spec.limits.maxTTL); shorten spec.ttl or spec.expiresAt",
+        )
+    for index, text in enumerate(rule.spec.cidrs):
+        try:
+            network = ip_network(text)
+        except ValueError as error:
+            return Reason.PREFIX_TOO_WIDE, f"spec.cidrs[{index}]: {error}"
+        least = limits.min_prefix_v4 if network.version == 4 else limits.min_prefix_v6
+        if network.prefixlen < least:
+            return (
+                Reason.PREFIX_TOO_WIDE,
+                f"spec.cidrs[{index}] {text} is wider than /{least}, the limit of PostgresServer {name} "
+                f"(spec.limits.minPrefixV{network.version})",
+            )
+    return None
+
+
+# PostgreSQL cuts names at 63 bytes (4.1.1); a slug must not look like a rule's login (see Tenant's rules).
+_LONGEST_NAME = 63
+
+
+def rule_login(role: str, uid: str) -> str:
+    """Name of the login of a rule with ``login: PerRule``: ``tenant_<slug>_r_<id>``, a long slug cut short."""
+    tail = f"_r_{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+    return f"{role[: _LONGEST_NAME - len(tail)]}{tail}"

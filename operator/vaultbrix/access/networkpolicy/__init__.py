@@ -1,0 +1,1 @@
+"""NetworkPolicies that follow from the open rules."""

@@ -1,0 +1,65 @@
+"""How far a change of a rule has got, from what operator and agents report."""
+
+from datetime import datetime
+from enum import Enum
+
+from vaultbrix.access.decisions import start_of
+from vaultbrix.api.accessrule import AccessPhase, AccessRule
+from vaultbrix.api.conditions import Condition, ConditionType, Reason
+
+
+class Progress(Enum):
+    """``LATER``: settled until startsAt. ``NEVER``: nothing but a change by somebody will open it."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    LATER = "later"
+    NEVER = "never"
+
+
+_FINAL = frozenset({AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOKED})
+
+
+def opening(rule: AccessRule, now: datetime) -> Progress:
+    """Whether the rule as it is now (its generation) is in force."""
+    ready = next((c for c in rule.status.conditions if c.type == ConditionType.READY), None)
+    if ready is None or ready.observed_generation < rule.metadata.generation:
+        return Progress.WAITING
+    if ready.status == "True":
+        return Progress.READY
+    if rule.status.phase in _FINAL or ready.reason == Reason.TENANT_SUSPENDED:
+        return Progress.NEVER
+    if ready.reason == Reason.NOT_YET and start_of(rule) > now:
+        return Progress.LATER
+    return Progress.WAITING
+
+
+def closed(rule: AccessRule) -> bool:
+    """Whether the rule has ended, and every agent that once opened it says that nothing of it is left.
+
+    One that was open and that no agent has reported on may be in force somewhere, for all that is known.
+    """
+    if rule.status.phase not in (AccessPhase.EXPIRED, AccessPhase.REVOKED):
+        return False
+    if rule.status.opened_at is not None and not rule.status.agents:
+        return False
+    return all(
+        a.generation >= rule.metadata.generation and a.sessions and not (a.hba or a.kernel or a.error)
+        for a in rule.status.agents
+    )
+
+
+def sessions_ended(rule: AccessRule) -> int:
+    """Sessions that were ended with the rule, over all agents."""
+    return max(rule.status.sessions.terminated, sum(a.terminated_sessions for a in rule.status.agents))
+
+
+def sessions_open(rule: AccessRule) -> int:
+    """Sessions that are open under the rule, over all agents."""
+    return max(rule.status.sessions.open, sum(a.open_sessions for a in rule.status.agents))
+
+
+def lacking(rule: AccessRule) -> list[Condition]:
+    """What keeps the rule from being Ready: the conditions that are not True; Ready itself only if it is alone."""
+    found = [c for c in rule.status.conditions if c.status != "True"]
+    return [c for c in found if c.type != ConditionType.READY] or found

@@ -1,0 +1,1 @@
+"""What an ended rule was used for, counted in the audit store."""

@@ -1,0 +1,102 @@
+"""The receipt of an ended rule: which records are its, whether the audit store has them all, when to ask again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vaultbrix.access.decisions import rule_login, start_of
+from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
+from vaultbrix.api.meta import rfc3339
+
+# Clocks of API server and PostgreSQL differ a little, and a creation's time is cut to the second.
+_BEFORE = timedelta(seconds=1)
+# A session's last lines are written a moment after the rule has ended.
+_AFTER = timedelta(seconds=5)
+
+FIRST_PAUSE = timedelta(seconds=6)
+LONGEST_PAUSE = timedelta(minutes=10)
+GIVE_UP_AFTER = timedelta(hours=1)
+
+MOST_OBJECTS = 64
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which records of a server are a rule's. ``role`` where the rule had a login of its own, which names it alone."""
+
+    server: str
+    rule: str
+    role: str | None
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the store holds of a window. ``damaged``: some of it is known to be missing."""
+
+    sessions: int
+    statements: int
+    objects: tuple[str, ...]
+    damaged: bool
+
+
+def window(rule: AccessRule, *, server: str, tenant_role: str) -> Window:
+    """From the rule's start, so that an earlier one of its name does not count, until all agents have closed it.
+
+    The operator may have been away while it opened, so openedAt would come too late.
+    """
+    closed = [at for at in (rule.status.closed_at, *(agent.at for agent in rule.status.agents)) if at]
+    own = rule.spec.login is RuleLogin.PER_RULE
+    return Window(
+        server=server,
+        rule=rule.display,
+        role=rule_login(tenant_role, rule.metadata.uid) if own else None,
+        since=start_of(rule) - _BEFORE,
+        until=max(closed) + _AFTER,
+    )
+
+
+def blank(rule: AccessRule, closed_at: datetime, message: str) -> Receipt:
+    """A receipt without counts, and why there are none."""
+    return Receipt(
+        opened_at=rule.status.opened_at,
+        closed_at=closed_at,
+        reason=rule.status.closed_reason or "",
+        complete=False,
+        message=message[:1024],
+    )
+
+
+def still_open(rule: AccessRule) -> str | None:
+    """The agent that has not said yet that it closed the rule, None when all have."""
+    return next((a.name for a in rule.status.agents if a.hba or a.kernel or a.open_sessions), None)
+
+
+def receipt(rule: AccessRule, closed_at: datetime, asked: Window, usage: Usage | None) -> Receipt:
+    """The receipt from what the store holds; None says that it may not hold all yet."""
+    if usage is None:
+        return blank(
+            rule,
+            closed_at,
+            f"the audit store does not hold yet all that server {asked.server} logged up to {rfc3339(asked.until)}",
+        )
+    if usage.damaged:
+        return blank(rule, closed_at, "lines of the log are known to be missing; see audit.gap and audit.quarantine")
+    shown = usage.objects[:MOST_OBJECTS]
+    more = f"the first {MOST_OBJECTS} objects are listed" if len(usage.objects) > MOST_OBJECTS else ""
+    return blank(rule, closed_at, more).model_copy(
+        update={
+            "sessions": usage.sessions,
+            "statements": usage.statements,
+            "objects": [name[:255] for name in shown],
+            "complete": True,
+        }
+    )
+
+
+def next_attempt(closed_at: datetime, now: datetime) -> datetime | None:
+    """When to ask the store (again): pauses as long as the time since the end, for an hour; None after that."""
+    last = closed_at + GIVE_UP_AFTER
+    if now >= last:
+        return None
+    return min(last, now + min(LONGEST_PAUSE, max(FIRST_PAUSE, now - closed_at)))

@@ -1,0 +1,192 @@
+"""What a person asks for on the command line, checked before anything is written. Messages name option and remedy."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv6Network, ip_address, ip_network
+from typing import Any
+
+from vaultbrix.access.decisions import deadline_of, decide_all, start_of
+from vaultbrix.api.accessrule import AccessRule, RuleLogin
+from vaultbrix.api.conditions import Reason
+from vaultbrix.api.meta import API_VERSION, format_duration, rfc3339
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.runtime.addresses import Address
+from vaultbrix.runtime.usage import Misused, Refused, parse_span, parse_time
+
+MOST_CIDRS = 32
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def parse_cidr(text: str) -> str:
+    """One ``--cidr`` in canonical form; an address alone stands for itself. Raises Misused."""
+    option = f"--cidr {text}"
+    address, slash, prefix = text.partition("/")
+    if slash and not re.fullmatch(r"[0-9]{1,3}", prefix):
+        raise Misused(f"{option}: the part after / must be a prefix length, such as 203.0.113.0/24")
+    try:
+        # Of a zone (%eth0) only the caller's own machine knows what it means.
+        host = ip_address(address) if "%" not in address else None
+        network = ip_network(text, strict=False) if host is not None else None
+    except ValueError:
+        network = host = None
+    if host is None or network is None:
+        raise Misused(f"{option}: not an address or CIDR; write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/64")
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        plain = ip_address(int(host) & 0xFFFFFFFF)
+        raise Misused(f"{option}: an IPv4 address written as IPv6; write {plain}/{network.prefixlen - 96}")
+    if network.prefixlen == 0:
+        raise Misused(f"{option}: would let every address in; name the addresses that need access")
+    if host != network.network_address:
+        raise Misused(
+            f"{option}: has bits set beyond its prefix; write {network} for the whole network, "
+            f"or {host}/{host.max_prefixlen} for the address alone"
+        )
+    return str(network)
+
+
+def parse_cidrs(texts: Sequence[str]) -> list[str]:
+    """All ``--cidr`` in the order given. Raises Misused, also for none, for too many and for one given twice."""
+    if not 1 <= len(texts) <= MOST_CIDRS:
+        raise Misused(f"--cidr: give 1 to {MOST_CIDRS} of them, not {len(texts)}; make another rule for more")
+    found: dict[str, str] = {}
+    for text in texts:
+        cidr = parse_cidr(text)
+        if cidr in found:
+            raise Misused(f"--cidr {text}: given twice, {found[cidr]} is the same; leave one out")
+        found[cidr] = text
+    return list(found)
+
+
+def parse_ip(text: str) -> Address:
+    """``--ip``: one address. Raises Misused."""
+    try:
+        if "%" in text:
+            raise ValueError
+        address = ip_address(text)
+    except ValueError:
+        raise Misused(f"--ip {text}: not an address; write one such as 203.0.113.7 or 2001:db8::7, or me") from None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+@dataclass(frozen=True)
+class Life:
+    """When a rule is to open and to end: exactly one of ``ttl`` and ``expires_at``; ``starts_at`` None is at once."""
+
+    ttl: timedelta | None
+    expires_at: datetime | None
+    starts_at: datetime | None = None
+
+
+def parse_life(lasting: str | None, until: str | None, since: str | None, now: datetime) -> Life:
+    """``--for``, ``--until`` and ``--from``. Raises Misused."""
+    if (lasting is None) == (until is None):
+        raise Misused("give exactly one of --for (such as 2h) and --until (such as 2026-12-01T18:00:00Z)")
+    start = parse_time("--from", since) if since is not None else None
+    if start is not None and start <= now:
+        raise Misused(f"--from {since}: has passed; leave it out to open at once")
+    if lasting is not None:
+        return Life(parse_span("--for", lasting), None, start)
+    end = parse_time("--until", until or "")
+    if end <= now:
+        raise Misused(f"--until {until}: has passed; give a later time, or --for")
+    if start is not None and end <= start:
+        raise Misused(f"--until {until}: is not after --from {since}")
+    return Life(None, end, start)
+
+
+def access_rule(
+    namespace: str,
+    name: str,
+    tenant: str,
+    *,
+    cidrs: Sequence[str],
+    life: Life,
+    reason: str,
+    requested_by: str,
+    login: RuleLogin,
+) -> dict[str, Any]:
+    """The AccessRule to create; without ``name`` the API server makes one that begins with the tenant's."""
+    spec: dict[str, Any] = {
+        "tenantRef": {"name": tenant},
+        "cidrs": list(cidrs),
+        "reason": reason,
+        "requestedBy": requested_by,
+        "login": str(login),
+    }
+    if life.ttl is not None:
+        spec["ttl"] = format_duration(life.ttl)
+    if life.expires_at is not None:
+        spec["expiresAt"] = rfc3339(life.expires_at)
+    if life.starts_at is not None:
+        spec["startsAt"] = rfc3339(life.starts_at)
+    named = {"name": name} if name else {"generateName": f"{tenant}-"}
+    metadata = {"namespace": namespace, **named}
+    return {"apiVersion": API_VERSION, "kind": AccessRule.crd.kind, "metadata": metadata, "spec": spec}
+
+
+def check_limits(
+    wanted: dict[str, Any], rules: Iterable[AccessRule], tenant: Tenant, server: PostgresServer, now: datetime
+) -> None:
+    """Raises Refused when the server's limits would have the rule rejected; ``rules`` are all of the tenant."""
+    metadata = {**wanted["metadata"], "name": wanted["metadata"].get("name", "new")}
+    rules = list(rules)
+    # As the API server will write it down: the latest of all, in whole seconds.
+    latest = max([now, *(r.metadata.creation_timestamp for r in rules)])
+    metadata |= {"uid": "~", "creationTimestamp": rfc3339(latest)}
+    rule = AccessRule.parse({"metadata": metadata, "spec": wanted["spec"]})
+    limits, name = server.spec.limits, server.metadata.name
+    for text in rule.spec.cidrs:
+        network = ip_network(text)
+        least = limits.min_prefix_v4 if network.version == 4 else limits.min_prefix_v6
+        if network.prefixlen < least:
+            raise Refused(
+                f"--cidr {text}: wider than /{least}, the limit of PostgresServer {name} "
+                f"(minPrefixV{network.version}); name narrower networks"
+            )
+    start, most = start_of(rule), limits.max_ttl
+    if deadline_of(rule) - start > most:
+        raise Refused(
+            f"{'--until' if rule.spec.ttl is None else '--for'}: a rule may last {format_duration(most)} at most on "
+            f"PostgresServer {name} (maxTTL), here until {rfc3339(start + most)}; ask for less"
+        )
+    verdict = decide_all([*rules, rule], tenant, server, now)[rule.metadata.uid]
+    if verdict.reason is Reason.TOO_MANY_RULES:
+        raise Refused(f"Tenant {tenant.metadata.name}: {verdict.message}")
+
+
+def extension(
+    rule: AccessRule, *, more: timedelta | None, until: datetime | None, server: PostgresServer | None, now: datetime
+) -> dict[str, Any]:
+    """The part of ``spec`` to change so that the rule ends ``more`` after its present deadline, or at ``until``.
+
+    A rule with ``ttl`` keeps a ttl, one with ``expiresAt`` an expiresAt. ``server`` None: its limit is not known.
+    Raises Misused, and Refused for a rule that has ended or a life beyond the server's limit.
+    """
+    start, deadline = start_of(rule), deadline_of(rule)
+    again = "an ended rule never opens again; make a new one with: vaultbrix allow"
+    if rule.spec.revoked or rule.deleting:
+        raise Refused(f"{rule.metadata.name} was revoked; {again}")
+    if rule.status.closed_at is not None or deadline <= now:
+        ended = min(deadline, rule.status.closed_at or deadline)
+        raise Refused(f"{rule.metadata.name} ended at {rfc3339(ended)}; {again}")
+    end = until if until is not None else deadline + (more or timedelta())
+    if end <= now:
+        raise Misused(f"--until {rfc3339(end)}: has passed; to end the rule now: vaultbrix revoke {rule.metadata.name}")
+    if end <= start:
+        raise Misused(f"--until {rfc3339(end)}: is not after the rule's start, {rfc3339(start)}")
+    if server is not None and end > deadline:
+        most = server.spec.limits.max_ttl
+        if end - start > most:
+            raise Refused(
+                f"{'--until' if until else '--for'}: {rule.metadata.name} would last longer than "
+                f"{format_duration(most)}, the limit of PostgresServer {server.metadata.name} (maxTTL); it may end at "
+                f"{rfc3339(start + most)} at the latest (--until), for more make a new rule: vaultbrix allow"
+            )
+    if rule.spec.expires_at is not None:
+        return {"expiresAt": rfc3339(end)}
+    return {"ttl": format_duration(end - start)}

@@ -1,0 +1,110 @@
+"""What the layers should hold: the union of open grants, kept up to date grant by grant."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from vaultbrix.grants.grant import Grant
+from vaultbrix.runtime.addresses import Address
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A client backend as pg_stat_activity shows it; ``address`` is None on a Unix socket."""
+
+    pid: int
+    role: str
+    address: Address | None
+    port: int | None = None
+
+
+def sessions_to_end(sessions: Iterable[Session], grants: Mapping[str, Iterable[Grant]]) -> list[Session]:
+    """Tenant sessions that no open grant of their role covers.
+
+    ``grants`` maps a role to its open grants; ``sessions`` are those of tenants' own logins only. A trusted
+    (cluster-internal) address is no excuse: tenants do not log in from there.
+    """
+    return [s for s in sessions if s.address is None or not any(g.covers(s.address) for g in grants.get(s.role, ()))]
+
+
+class Desired:
+    """Open grants with an index for each layer. A change costs what the grant itself holds."""
+
+    def __init__(self, grants: Iterable[Grant] = ()) -> None:
+        self._grants: dict[str, Grant] = {}
+        self._deadlines: dict[str, dict[str, datetime]] = {}
+        self._holders: dict[Pair, int] = {}
+        self._of_role: dict[str, dict[str, Grant]] = {}
+        self.pairs: list[Pair] = []
+        """Sorted (role, CIDR): one pg_hba line each."""
+        for grant in grants:
+            self.open(grant)
+
+    def get(self, uid: str) -> Grant | None:
+        """The open grant of a rule."""
+        return self._grants.get(uid)
+
+    def __iter__(self) -> Iterator[Grant]:
+        return iter(self._grants.values())
+
+    def open(self, grant: Grant) -> Grant | None:
+        """Add a grant, or put it in the place of its earlier terms, which are returned."""
+        earlier = self.close(grant.uid)
+        self._grants[grant.uid] = grant
+        self._of_role.setdefault(grant.role, {})[grant.uid] = grant
+        for cidr in grant.cidrs:
+            self._deadlines.setdefault(cidr, {})[grant.uid] = grant.deadline
+            pair = (grant.role, cidr)
+            self._holders[pair] = self._holders.get(pair, 0) + 1
+            if self._holders[pair] == 1:
+                insort(self.pairs, pair)
+        return earlier
+
+    def close(self, uid: str) -> Grant | None:
+        """Take a grant out and return it."""
+        grant = self._grants.pop(uid, None)
+        if grant is None:
+            return None
+        _discard(self._of_role, grant.role, uid)
+        for cidr in grant.cidrs:
+            _discard(self._deadlines, cidr, uid)
+            pair = (grant.role, cidr)
+            self._holders[pair] -= 1
+            if not self._holders[pair]:
+                del self._holders[pair]
+                del self.pairs[bisect_left(self.pairs, pair)]
+        return grant
+
+    def deadline(self, cidr: str) -> datetime | None:
+        """Until when the kernel lets a CIDR through: the latest deadline of those that name it; None: not at all.
+
+        Nested prefixes stay entries of their own; the kernel lets a packet through if any entry covers it.
+        """
+        return max(self._deadlines.get(cidr, {}).values(), default=None)
+
+    def cidrs(self) -> Iterable[str]:
+        """All CIDRs that the kernel lets through."""
+        return self._deadlines.keys()
+
+    def uncovered(self, sessions: Iterable[Session]) -> list[Session]:
+        """Tenant sessions that no open grant of their role covers."""
+        found = list(sessions)
+        return sessions_to_end(found, {s.role: self._of_role.get(s.role, {}).values() for s in found})
+
+    def count(self, sessions: Iterable[Session]) -> dict[str, int]:
+        """uid → sessions under it; one that several grants cover counts for each of them."""
+        counts: dict[str, int] = {}
+        for session in sessions:
+            for grant in self._of_role.get(session.role, {}).values():
+                if session.address is not None and grant.covers(session.address):
+                    counts[grant.uid] = counts.get(grant.uid, 0) + 1
+        return counts
+
+
+def _discard(index: dict[str, dict[str, datetime]] | dict[str, dict[str, Grant]], key: str, uid: str) -> None:
+    del index[key][uid]
+    if not index[key]:
+        del index[key]

@@ -1,0 +1,82 @@
+"""pg_hba.conf as text (PostgreSQL 21.1): our block, and what of the file is not ours. Pure."""
+
+import functools
+import io
+import re
+from collections.abc import Sequence
+
+from vaultbrix.runtime.templates import render
+
+HBA_BEGIN = "# BEGIN VAULTBRIX"
+HBA_END = "# END VAULTBRIX"
+
+
+def hba_quote(name: str) -> str:
+    """A name as pg_hba.conf takes it literally (PostgreSQL 21.1): quoted, so that it is no keyword or ``+group``.
+
+    Raises ValueError for a character that the file cannot hold inside quotes.
+    """
+    if any(c in name for c in '"\n\r\0'):
+        raise ValueError("a name in pg_hba.conf cannot hold quotes or line ends")
+    return f'"{name}"'
+
+
+@functools.lru_cache(maxsize=131_072)
+def _hba_grant(database: str, role: str, cidr: str) -> str:
+    # By itself, since a block of ten thousand lines differs from the one before in one of them.
+    return f"hostssl {hba_quote(database)} {hba_quote(role)} {cidr} scram-sha-256\n"
+
+
+def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Sequence[str], probe: str = "") -> str:
+    """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, then reject for all tenants.
+
+    ``probe`` is the name of a database that does not exist. Whoever asks for it as vaultbrix_agent, which has no
+    password, is asked for one if and only if PostgreSQL has loaded this block.
+    """
+    return render(
+        "agent/host/pg_hba.conf.j2",
+        quote=hba_quote,
+        begin=HBA_BEGIN,
+        end=HBA_END,
+        database=database,
+        grants="".join(_hba_grant(database, role, cidr) for role, cidr in pairs),
+        trusted=trusted,
+        probe=probe,
+    )
+
+
+# Lines of a block whose end mark somebody took away.
+_OURS = re.compile(
+    r"# Written by vaultbrix agent;.*"
+    r'|local "vaultbrix_probe_\w*" vaultbrix_agent password'
+    r'|hostssl "[^"]*" ("tenant_\w*"|\+vaultbrix_jobs) \S+ scram-sha-256'
+    r"|(local all|host all) \+vaultbrix_tenants( all)? reject"
+)
+
+
+def foreign_hba(content: str) -> str:
+    """What of a pg_hba.conf is not ours, as it is. Without our end mark, only lines that we write count as ours."""
+    kept: list[str] = []
+    block: list[str] | None = None
+    # Lines as PostgreSQL reads them; splitlines() knows many more ends.
+    for line in io.StringIO(content, newline=""):
+        mark = line.strip()
+        if mark == HBA_BEGIN:
+            kept += _not_ours(block)
+            block = []
+        elif mark == HBA_END and block is not None:
+            block = None
+        elif block is not None:
+            block.append(line)
+        else:
+            kept.append(line)
+    return "".join([*kept, *_not_ours(block)])
+
+
+def _not_ours(block: list[str] | None) -> list[str]:
+    return [line for line in block or () if not _OURS.fullmatch(line.strip())]
+
+
+def splice_hba(content: str, block: str) -> str:
+    """The file with our block first and everything else as it was."""
+    return block + foreign_hba(content)

@@ -1,0 +1,1 @@
+"""The layers that enforce what is open, each closing by itself."""

@@ -1,0 +1,90 @@
+"""PostgreSQL's layer: our block in pg_hba.conf, loaded."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable
+
+from vaultbrix.agent.desired import Desired
+from vaultbrix.agent.host.hba import HbaFile
+from vaultbrix.agent.host.hba_text import hba_block
+from vaultbrix.agent.host.sessions import SessionControl
+from vaultbrix.api.conditions import Reason
+from vaultbrix.runtime.errors import Expected, Transient
+
+# How long PostgreSQL may take to load the file; 50,000 lines take it less than half of that.
+_LOADING_SECONDS = 1.0
+
+
+class HbaLayer:
+    """Writes the block when it changed, and asks PostgreSQL itself whether it has loaded it."""
+
+    def __init__(self, file: HbaFile, control: SessionControl, desired: Desired) -> None:
+        self._file = file
+        self._control = control
+        self._desired = desired
+        self._name = f"vaultbrix_probe_{secrets.token_hex(4)}"
+        self._numbers = itertools.count()
+        self._probe = ""
+        self._rest: tuple[str, tuple[str, ...]] = ("", ())
+        self._dirty = True
+        self._reload_due = False
+        self._broken = False
+        self.loaded = False
+        """Whether PostgreSQL is known to have loaded what is desired."""
+
+    def touch(self) -> None:
+        """Have the block written with the next call."""
+        self._dirty = True
+
+    def changed(self) -> bool:
+        """Whether somebody else wrote the file; it is written again with the next call."""
+        try:
+            self._dirty = self._dirty or self._file.touched()
+        except Expected:
+            return True
+        return self._dirty
+
+    async def write(self, database: str, trusted: tuple[str, ...]) -> None:
+        """Write the block where it changed and have PostgreSQL reload. Raises Transient or Blocked."""
+        if self._dirty or self._rest != (database, trusted):
+            self.loaded = False
+            self._probe = f"{self._name}_{next(self._numbers)}"
+            block = hba_block(database=database, pairs=self._desired.pairs, trusted=trusted, probe=self._probe)
+            await asyncio.to_thread(self._file.write, block)
+            self._dirty, self._rest, self._reload_due = False, (database, trusted), True
+        if self._reload_due or not self.loaded:
+            await self._control.reload()
+            self._reload_due = False
+
+    async def confirm(self, hurried: Callable[[], bool]) -> None:
+        """See that PostgreSQL has loaded the block. Raises Transient, naming the line that it cannot read.
+
+        Returns without an answer once it is ``hurried``: whoever uses up PostgreSQL's connections, without which it
+        cannot be asked, must not hold up a closing.
+        """
+        if self.loaded:
+            return
+        if self._broken:
+            await self._raise_if_broken()
+        pause, left = 0.001, _LOADING_SECONDS
+        while not await self._control.asks_for_password(self._probe):
+            if left <= 0:
+                await self._raise_if_broken()
+                raise Transient(Reason.HBA_FAILED, "PostgreSQL has not loaded pg_hba.conf yet")
+            if hurried():
+                return
+            await asyncio.sleep(pause)
+            left -= pause
+            pause = min(2 * pause, 0.05)
+        self.loaded, self._broken = True, False
+
+    async def _raise_if_broken(self) -> None:
+        broken = await self._control.hba_errors()
+        self._broken = bool(broken)
+        if broken:
+            line, error = broken[0]
+            raise Transient(
+                Reason.HBA_FAILED,
+                f"pg_hba.conf line {line}: {error}; PostgreSQL loads no file with an error, so correct that line",
+            )

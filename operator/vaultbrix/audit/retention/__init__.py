@@ -1,0 +1,1 @@
+"""How long records are kept, and what is dropped when its days have passed."""

@@ -1,0 +1,180 @@
+"""How long records are kept: which policies follow from the manifests, and which partitions are due. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from vaultbrix.api.audit_retention import AuditRetention
+from vaultbrix.api.conditions import Reason, Verdict
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+
+# Tenant (namespace/name) and class of statement (pgAudit); "" is any.
+Scope = tuple[str, str]
+
+
+# Of what no policy speaks of.
+DEFAULT_DAYS = 400
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Days to keep; whether partitions, of any policy, wait for the archive; and whether the operator wrote it."""
+
+    days: int
+    archive: bool = False
+    managed: bool = False
+
+
+def wanted(servers: Sequence[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, Policy]:
+    """The policies of one store, for its servers and the tenants on them.
+
+    What a server says holds for records of its tenants that do not say, and of no tenant. Where servers differ, the
+    longest holds for records of no tenant, and each tenant gets a policy of its own.
+    """
+    own = {server.metadata.name: _said(server.spec.audit_retention) for server in servers}
+    classes = {class_ for said in own.values() for class_ in said if class_}
+    common = {
+        class_: max(said.get(class_, said.get("", DEFAULT_DAYS)) for said in own.values())
+        for class_ in ("", *sorted(classes))
+        if any(own.values())
+    }
+    found = {("", class_): days for class_, days in common.items()}
+    for tenant in tenants:
+        server = own[tenant.spec.server_ref.name]
+        said = _said(tenant.spec.audit_retention)
+        if server != common and any(own.values()):
+            # All of it: otherwise what the servers have in common would count.
+            said = {"": DEFAULT_DAYS, **server, **said} if "" not in said else said
+        found.update(
+            {(f"{tenant.metadata.namespace}/{tenant.metadata.name}", name): days for name, days in said.items()}
+        )
+    archive = any(s.spec.audit_retention and s.spec.audit_retention.archive_first for s in servers)
+    if archive:
+        found.setdefault(("", ""), DEFAULT_DAYS)
+    return {scope: Policy(days, archive=archive and scope == ("", ""), managed=True) for scope, days in found.items()}
+
+
+def _said(retention: AuditRetention | None) -> dict[str, int]:
+    return retention.by_class if retention else {}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What to do to the store's policies."""
+
+    put: dict[Scope, Policy]
+    remove: frozenset[Scope]
+
+
+def changes(wanted: Mapping[Scope, Policy], stored: Mapping[Scope, Policy]) -> Changes:
+    """From what is stored to what manifests ask for. What was set by hand stays, unless a manifest says otherwise."""
+    return Changes(
+        {scope: policy for scope, policy in wanted.items() if stored.get(scope) != policy},
+        frozenset(scope for scope, policy in stored.items() if policy.managed and scope not in wanted),
+    )
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Records of one day (UTC) that are kept so many days. ``divided`` False: all of the day's, the longest counts.
+
+    ``archive_allows`` False: it has to be exported first.
+    """
+
+    name: str
+    day: date
+    keep: int
+    divided: bool
+    bytes: int
+    archive_allows: bool = True
+
+    @property
+    def due(self) -> date:
+        """From this day on (UTC), every record in it is old enough."""
+        return self.day + timedelta(days=1 + self.keep)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Who says what time it is. ``newest`` is the youngest day with a record, None for an empty store."""
+
+    here: datetime
+    store: datetime
+    newest: date | None
+
+    @property
+    def agreed(self) -> date | None:
+        """The day that all of them have reached: a clock that stepped forward alone must not make anything old."""
+        if self.newest is None:
+            return None
+        return min(self.here.astimezone(UTC).date(), self.store.astimezone(UTC).date(), self.newest)
+
+
+def due(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
+    """What may be dropped, oldest first."""
+    today = clocks.agreed
+    if today is None:
+        return []
+    return sorted((p for p in partitions if p.due <= today and p.archive_allows), key=lambda p: (p.day, p.keep))
+
+
+def unexported(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
+    """What would be due, but is not in the archive."""
+    today = clocks.agreed
+    return [] if today is None else [p for p in partitions if p.due <= today and not p.archive_allows]
+
+
+def disagreement(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
+    """What would be due by this process's clock, but not by the others."""
+    today, here = clocks.agreed, clocks.here.astimezone(UTC).date()
+    return [p for p in partitions if p.due <= here and (today is None or p.due > today)]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A partition that is gone, and how many rows it had."""
+
+    partition: Partition
+    rows: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did. Of what is due, ``held`` stay because queries held them, ``unexported`` for the archive's sake.
+
+    ``waiting`` are due by this process's clock alone. ``quarantine`` counts lines that were erased.
+    """
+
+    dropped: Sequence[Dropped] = ()
+    held: Sequence[Partition] = ()
+    unexported: Sequence[Partition] = ()
+    waiting: Sequence[Partition] = ()
+    quarantine: int = 0
+
+
+def verdict(outcome: Outcome, at: datetime) -> Verdict:
+    """What to tell of a run that ended at that time."""
+    if outcome.held:
+        message = (
+            f"due, but held by a query: {_names(outcome.held)}; they go with the next run,"
+            " or end the query and run: vaultbrix audit retention apply"
+        )
+        return False, Reason.HELD_BY_QUERY, message
+    if outcome.unexported:
+        message = f"due, but not in the archive: {_names(outcome.unexported)}; run: vaultbrix audit export"
+        return False, Reason.NOT_ARCHIVED, message
+    if outcome.waiting:
+        message = (
+            f"due by the operator's clock, but not by the store's or by its newest record: {_names(outcome.waiting)};"
+            " set the clocks right, see whether the record flows"
+        )
+        return False, Reason.CLOCKS_DISAGREE, message
+    rows = sum(gone.rows for gone in outcome.dropped)
+    day = at.astimezone(UTC).date()
+    return True, Reason.APPLIED, f"on {day}, {len(outcome.dropped)} partitions with {rows} rows were dropped"
+
+
+def _names(partitions: Sequence[Partition]) -> str:
+    names = [partition.name for partition in partitions]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

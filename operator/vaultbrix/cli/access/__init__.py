@@ -1,0 +1,1 @@
+"""Commands for rules: allow, rules, explain, extend, revoke, status."""

@@ -1,0 +1,352 @@
+"""``vaultbrix audit query``, ``tail`` and ``stats``. That somebody reads is on record before anything is shown."""
+
+import contextlib
+import difflib
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vaultbrix.cli.audit import statements as auditprint
+from vaultbrix.cli.audit.archive import archived, opened
+from vaultbrix.cli.audit.statements import Form
+from vaultbrix.cli.audit.store import fail, reading
+from vaultbrix.cli.output import plain
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from vaultbrix.audit.archive.everywhere import Everywhere
+    from vaultbrix.audit.query import Filter
+
+_PAUSE_SECONDS = 1.0
+_OUTCOMES = ("ok", "error", "refused", "cancelled", "unknown")
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
+Tenant = Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")]
+Person = Annotated[str | None, typer.Option(help="Who, as in requestedBy.")]
+Rule = Annotated[str | None, typer.Option(help="The AccessRule or DDLApproval that let them in: namespace/name.")]
+Address = Annotated[str | None, typer.Option(help="Address or CIDR.")]
+Role = Annotated[str | None, typer.Option(help="Login role.")]
+Object = Annotated[str | None, typer.Option("--object", help="Table or other object: schema.name, or the name alone.")]
+Class = Annotated[str | None, typer.Option("--class", help="READ, WRITE, DDL, ROLE, FUNCTION or MISC.")]
+Command = Annotated[str | None, typer.Option(help='Such as SELECT or "DROP TABLE".')]
+Outcome = Annotated[str | None, typer.Option(help="ok, error, refused, cancelled or unknown.")]
+Text = Annotated[str | None, typer.Option(help="Part of the statement's text, in any case of letters.")]
+Since = Annotated[
+    str | None, typer.Option(help="From then on (UTC): a time, a day, or how long ago, such as 2h or 7d.")
+]
+Until = Annotated[str | None, typer.Option(help="Before then (UTC).")]
+Everybody = Annotated[bool, typer.Option("--all", help="Admins and the operator too.")]
+Output = Annotated[Form, typer.Option(help="table, csv or json (one object a line).")]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options, as they were given."""
+
+    tenant: str | None = None
+    person: str | None = None
+    rule: str | None = None
+    address: str | None = None
+    role: str | None = None
+    object: str | None = None
+    class_: str | None = None
+    command: str | None = None
+    outcome: str | None = None
+    text: str | None = None
+    since: str | None = None
+    until: str | None = None
+    everybody: bool = False
+
+    def filter(self, now: datetime) -> "Filter":
+        """Checked; but for the tenant, which only the store knows. Exits with 2 for what is none."""
+        from vaultbrix.audit.query import DEFAULT_SPAN, Filter  # noqa: PLC0415
+
+        until = moment("--until", self.until, now) if self.until else None
+        since = moment("--since", self.since, now) if self.since else (until or now) - DEFAULT_SPAN
+        if until is not None and until <= since:
+            fail(
+                f"--until: {until:%Y-%m-%d %H:%M:%S} is not after --since {since:%Y-%m-%d %H:%M:%S}",
+                "give the earlier time as --since",
+                code=2,
+            )
+        if self.outcome is not None and self.outcome not in _OUTCOMES:
+            fail(f"--outcome: {self.outcome!r} is none", f"give one of {', '.join(_OUTCOMES)}", code=2)
+        return Filter(
+            since=since,
+            # Clocks differ: what is newest counts as now.
+            until=until or max(now, since) + timedelta(days=1),
+            person=self.person,
+            ground=self.rule,
+            address=network(self.address) if self.address else None,
+            role=self.role,
+            object=self.object,
+            class_=self.class_.upper() if self.class_ else None,
+            command=self.command.upper() if self.command else None,
+            outcome=self.outcome,
+            text=self.text,
+            everybody=self.everybody,
+        )
+
+    def note(self, command: str) -> dict[str, Any]:
+        """What goes on record of it."""
+        given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, False)}
+        return {"asked": command, **given}
+
+
+def moment(option: str, text: str, now: datetime) -> datetime:
+    """A time, a day, or how long before now; without an offset it is UTC. Exits with 2 for something else."""
+    from vaultbrix.runtime.usage import Misused, parse_span  # noqa: PLC0415
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        days = re.fullmatch("([1-9][0-9]{0,4})d", text)
+        try:
+            return now - (timedelta(days=int(days[1])) if days else parse_span(option, text))
+        except (Misused, OverflowError):
+            return fail(
+                f"{option}: {text!r} is no time",
+                "write 2026-12-01, 2026-12-01T18:00:00Z, or how long ago: 90m, 7d",
+                code=2,
+            )
+    if not _EARLIEST.year <= found.year < 9000:
+        fail(f"{option}: the year {found.year} is out of range", "the record begins after 2000", code=2)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def network(text: str) -> str:
+    """An address or a CIDR. Exits with 2 for something else."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return fail(f"--address: {text!r} is no address", "write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32", code=2)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (query, tail, stats):
+        app.command()(command)
+
+
+def query(
+    tenant: Tenant = None,
+    person: Person = None,
+    rule: Rule = None,
+    address: Address = None,
+    role: Role = None,
+    object_: Object = None,
+    class_: Class = None,
+    command: Command = None,
+    outcome: Outcome = None,
+    text: Text = None,
+    since: Since = None,
+    until: Until = None,
+    everybody: Everybody = False,
+    limit: Annotated[int, typer.Option(min=0, help="The latest so many; 0 is all, oldest first.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is stored from now on.")] = False,
+    output: Output = Form.TABLE,
+    archive: Annotated[
+        str | None, typer.Option(help="URL of `audit export`: also days that the store has dropped.")
+    ] = None,
+    archive_keys: Annotated[Path | None, typer.Option(help="Public keys (PEM) of the archive's manifests.")] = None,
+) -> None:
+    """Print statements from the audit store: the latest 200 of the last 24 hours unless told otherwise.
+
+    Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ...
+    """
+    wanted = Wanted(
+        tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
+    )  # fmt: skip
+    if follow and (until or limit == 0):
+        fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
+    source = opened(archive, archive_keys) if archive else None
+    _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
+
+
+def tail(
+    tenant: Tenant = None,
+    person: Person = None,
+    rule: Rule = None,
+    address: Address = None,
+    role: Role = None,
+    object_: Object = None,
+    class_: Class = None,
+    command: Command = None,
+    outcome: Outcome = None,
+    text: Text = None,
+    everybody: Everybody = False,
+    limit: Annotated[int, typer.Option("--lines", "-n", min=1, help="So many to begin with.")] = 10,
+    output: Output = Form.TABLE,
+) -> None:
+    """Print the newest statements, and each new one when its end is stored; ends with Ctrl-C."""
+    wanted = Wanted(
+        tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody
+    )  # fmt: skip
+    _ask(wanted, "tail", limit=limit, follow=True, output=output)
+
+
+def stats(
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[Literal["table", "json"], typer.Option(help="table or json (one object).")] = "table",
+) -> None:
+    """Count statements by tenant, class, outcome and day (UTC), and say what is missing: of the last 24 hours."""
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+    from vaultbrix.audit.stats import gather  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    wanted = Wanted(since=since, until=until)
+    asked = wanted.filter(now)
+    with ended(), reading() as connection:
+        check_schema(connection)
+        store.note(connection, wanted.note("stats"))
+        with progress() as report:
+            found = gather(connection, asked.since, asked.until, report, now=now)
+        if output == "json":
+            typer.echo(auditprint.json_line(found.document()))
+        else:
+            auditprint.numbers(found)
+
+
+def _ask(
+    wanted: Wanted,
+    command: str,
+    *,
+    limit: int,
+    follow: bool,
+    output: Form,
+    source: "Everywhere | None" = None,
+) -> None:
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+
+    asked = wanted.filter(datetime.now(UTC))
+    with ended(), reading() as connection, archived() if source else contextlib.nullcontext():
+        check_schema(connection)
+        if source and not store.sees_all(connection):
+            fail("--archive: holds every tenant's record", "connect as a login of group audit_read, or leave it out")
+        store.note(connection, wanted.note(command))
+        answers = source or store
+        if wanted.tenant:
+            asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
+        if follow:
+            _follow(connection, asked, limit, answers.latest, auditprint.printer(output))
+            return
+        with progress() as report:
+            if limit == 0:
+                show = auditprint.printer(output)
+                for row in answers.everything(connection, asked, report):
+                    show([row])
+            else:
+                rows = answers.latest(connection, asked, limit, report)
+        if limit and output is Form.TABLE:
+            auditprint.table(rows)
+        elif limit:
+            auditprint.printer(output)(rows)
+
+
+def _follow(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    limit: int,
+    latest: "Callable[[psycopg.Connection, Filter, int, Callable[[float], None]], list[dict[str, Any]]]",
+    show: Callable[[Iterable[auditprint.Row]], None],
+) -> None:
+    from vaultbrix.audit import query as store  # noqa: PLC0415
+
+    # What is stored meanwhile is not among the first, and so it is shown after them.
+    with store.snapshot(connection), progress() as report:
+        heads = store.batches(connection)
+        rows = latest(connection, asked, limit, report)
+    running = [row for row in rows if row["outcome"] == "unknown"]
+    show([row for row in rows if row["outcome"] != "unknown"])
+    for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
+        show(rows)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def with_tenant(
+    connection: "psycopg.Connection",
+    asked: "Filter",
+    tenant: str,
+    tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
+) -> "Filter":
+    """The filter with the stored values that the tenant's name is in. Exits with 1 for a tenant that nobody knows."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from vaultbrix.audit.query import named  # noqa: PLC0415
+
+    found = named(tenants(connection, asked.since, asked.until), tenant)
+    if not found:
+        known = tenants(connection, _EARLIEST, datetime.now(UTC) + timedelta(days=1))
+        if not named(known, tenant):
+            names = sorted({name for value in known for name in value.split(", ") if name})
+            near = difflib.get_close_matches(tenant, [*names, *(n.partition("/")[2] for n in names)], 3)
+            fail(
+                f"--tenant: {plain(tenant)} is in no record that you may see",
+                f"did you mean {', '.join(map(plain, near))}?" if near else "give namespace/name of a Tenant",
+            )
+        typer.echo(f"no record of {plain(tenant)} in that time; give an earlier --since", err=True)
+        # Later it may have some, and then under this name.
+        found = named(known, tenant)
+    return replace(asked, tenants=tuple(found))
+
+
+def check_schema(connection: "psycopg.Connection") -> None:
+    """Whether store and release know the same schema; exits with 1 otherwise."""
+    import psycopg  # noqa: PLC0415
+
+    from vaultbrix.audit.schema import release_version  # noqa: PLC0415
+
+    try:
+        row = connection.execute("SELECT coalesce(max(version), 0) FROM public.audit_migration").fetchone()
+    except psycopg.errors.UndefinedTable:
+        fail(f"database {connection.info.dbname} is no audit store", "set PGDATABASE to the store's, or leave it out")
+    found, ours = row[0] if row else 0, release_version()
+    if found > ours:
+        fail(f"the store's schema is {found}, this release knows {ours}", "use the release that the store is of")
+    if found < ours:
+        fail(f"the store's schema is {found}, this release needs {ours}", "upgrade the store: the bootstrap Job does")
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[None]:
+    """Ends without a word at Ctrl-C, SIGTERM, and when whoever reads the output is gone."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except BrokenPipeError:
+        # Python would say so once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[float], None]]:
+    """A bar on standard error that tells how much is looked through, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,1 +1,0 @@
-"""The operator's reconcilers: one module per kind, each gather → decide → act → report."""

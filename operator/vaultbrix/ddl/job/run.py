@@ -1,0 +1,176 @@
+"""Run an approved text exactly once, by a ledger in the database.
+
+Where all of it can run in one transaction, it does, together with its ledger row: both commit, or neither. Otherwise
+the statements run one by one, each with a row of its own: a statement that can run in a transaction has it in the
+same one; of any other the row says that it was begun, and once it ended, that it did. One that was begun and has no
+end is never run again.
+
+Exit codes, which the Job's podFailurePolicy knows: 0 the text ran (now or before), 3 it was refused or interrupted,
+1 anything that another try may cure.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from vaultbrix.api.ddlapproval import ExecutionError
+from vaultbrix.ddl.job.message import send
+from vaultbrix.ddl.plan import Plan, plan
+
+log = structlog.get_logger(__name__)
+
+RAN = 0
+TRY_AGAIN = 1
+REFUSED = 3
+
+# Of PostgreSQL's error classes (Appendix A) those that say nothing about the text.
+_PASSING = ("08", "53", "57", "58")
+_PASSING_STATES = ("40001", "40P01")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run, as whom, where: the content of the Job's Secret."""
+
+    host: str
+    port: int
+    database: str
+    ssl_mode: str
+    user: str
+    role: str
+    pass_id: str
+    lock_timeout_ms: int
+    statement_timeout_ms: int
+    sql: str
+    directory: Path
+
+    @classmethod
+    def read(cls, directory: Path) -> "Order":
+        """Read the Secret's mounted files. Raises OSError or ValueError."""
+        parameters = json.loads((directory / "parameters.json").read_text())
+        return cls(**parameters, sql=(directory / "statements.sql").read_text(), directory=directory)
+
+
+class _Interrupted(Exception):
+    """A statement was begun before, and nobody knows how it ended."""
+
+
+class _Run:
+    """One attempt. ``position`` is the statement that is being run, 0 between them."""
+
+    def __init__(self, connection: psycopg.Connection, order: Order) -> None:
+        self._connection = connection
+        self._order = order
+        self.position = 0
+        self.begun = False
+
+    def whole(self, texts: Sequence[str]) -> bool:
+        """All in one transaction; returns whether it was this one."""
+        with self._connection.transaction():
+            if not self._ask("SELECT vaultbrix.begin_run(%s)", self._order.pass_id):
+                return False
+            self._become("LOCAL")
+            for position, text in enumerate(texts, 1):
+                self.position = position
+                self._send(text, len(texts))
+            self.position = 0
+        return True
+
+    def one_by_one(self, wanted: Plan) -> None:
+        """Each statement with a step of its own. Raises _Interrupted."""
+        total = len(wanted.texts)
+        for statement, text in zip(wanted.statements, wanted.texts, strict=True):
+            self.position, self.begun = statement.position, False
+            if statement.transactional:
+                with self._connection.transaction():
+                    if self._begin():
+                        self._become("LOCAL")
+                        self._send(text, total)
+                        self._end()
+            elif self._begin():
+                self.begun = True
+                self._become("SESSION")
+                self._send(text, total)
+                self._end()
+        self.position = 0
+
+    def _begin(self) -> bool:
+        answer = self._ask("SELECT vaultbrix.begin_step(%s, %s)", self._order.pass_id, self.position)
+        if answer == "unknown":
+            raise _Interrupted
+        return answer == "run"
+
+    def _end(self) -> None:
+        self._ask("SELECT vaultbrix.end_step(%s, %s)", self._order.pass_id, self.position)
+
+    def _become(self, scope: str) -> None:
+        # Before every statement: what ran last may have changed it.
+        self._connection.execute(sql.SQL("SET {} ROLE {}").format(sql.SQL(scope), sql.Identifier(self._order.role)))
+
+    def _send(self, text: str, total: int) -> None:
+        send(self._connection, text)
+        log.info("statement ran", position=self.position, of=total)
+
+    def _ask(self, query: str, *parameters: object) -> object:
+        row = self._connection.execute(query.encode(), parameters).fetchone()
+        return row[0] if row else None
+
+
+def run(order: Order) -> tuple[int, ExecutionError | None]:
+    """Run the order; returns the exit code and, where PostgreSQL refused, why."""
+    wanted = plan(order.sql)
+    attempt: _Run | None = None
+    try:
+        with _connect(order) as connection:
+            attempt = _Run(connection, order)
+            if not wanted.transactional:
+                attempt.one_by_one(wanted)
+            elif not attempt.whole(wanted.texts):
+                log.info("the text ran before; nothing to do", pass_id=order.pass_id)
+                return RAN, None
+    except psycopg.Error as error:
+        return _failed(error, attempt)
+    except _Interrupted:
+        assert attempt is not None
+        text = "it was begun by an earlier attempt that did not see it end"
+        log.error("interrupted", statement=attempt.position, message=text)
+        return REFUSED, ExecutionError(message=text, statement=attempt.position)
+    log.info("committed", statements=len(wanted.texts))
+    return RAN, None
+
+
+def _failed(error: psycopg.Error, attempt: _Run | None) -> tuple[int, ExecutionError]:
+    position = attempt.position if attempt else 0
+    state = error.sqlstate or ""
+    message = (error.diag.message_primary or type(error).__name__)[:1024]
+    log.error("PostgreSQL", sqlstate=state, message=message, statement=position)
+    lost = not state or state[:2] in _PASSING
+    # One that PostgreSQL says has failed outside a transaction is not run again, whatever the cause.
+    again = lost or (state in _PASSING_STATES and not (attempt and attempt.begun))
+    return TRY_AGAIN if again else REFUSED, ExecutionError(sqlstate=state, message=message, statement=position)
+
+
+def _connect(order: Order) -> psycopg.Connection:
+    authority = order.directory / "ca.crt"
+    return psycopg.connect(
+        psycopg.conninfo.make_conninfo(
+            host=order.host,
+            port=order.port,
+            dbname=order.database,
+            user=order.user,
+            password=(order.directory / "password").read_text(),
+            sslmode=order.ssl_mode,
+            connect_timeout=10,
+            application_name="vaultbrix-ddl",
+            options=f"-c lock_timeout={order.lock_timeout_ms} -c statement_timeout={order.statement_timeout_ms}",
+            **({"sslrootcert": str(authority)} if authority.stat().st_size else {}),
+        ),
+        autocommit=True,
+        # A text that says the same thing often would be sent by the extended protocol in the end.
+        prepare_threshold=None,
+    )

@@ -1,0 +1,351 @@
+"""What an approver needs to know of a DDLApproval, whether a decision on it can be written, and what comes next."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from shlex import quote
+
+from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.api.ddlapproval import (
+    FINAL_PHASES,
+    ApprovalPhase,
+    Danger,
+    DDLApproval,
+    Execution,
+    ExecutionError,
+    Rehearsal,
+    StatementSummary,
+    Verdict,
+)
+from vaultbrix.api.meta import rfc3339
+from vaultbrix.ddl.decisions import asked_for_by
+from vaultbrix.ddl.plan import RejectedText, digest, plan
+from vaultbrix.runtime.durations import span
+from vaultbrix.runtime.usage import Misused, Refused
+from vaultbrix.runtime.visible import foreign, visible
+
+# What a person types, or a script names, so that it decides on no other text than the one it means.
+PREFIX = 8
+
+MOST_FOREIGN = 5
+
+_SEVERITY = list(Danger)
+_UNDECIDED = (None, ApprovalPhase.PENDING)
+
+
+def worst(statements: Iterable[StatementSummary]) -> Danger | None:
+    """The worst danger among statements; None without any."""
+    return max((s.danger for s in statements), key=_SEVERITY.index, default=None)
+
+
+def waiting(approval: DDLApproval) -> bool:
+    """Whether it waits for a person's decision."""
+    return approval.spec.decision is None and approval.status.phase in _UNDECIDED and not approval.deleting
+
+
+def by_urgency(approvals: Iterable[DDLApproval]) -> list[DDLApproval]:
+    """Those that wait for a decision first, the oldest before all; then what runs or will; the ended, latest first."""
+
+    def key(approval: DDLApproval) -> tuple[int, float, tuple[str, str]]:
+        phase, created = approval.status.phase, approval.metadata.creation_timestamp.timestamp()
+        if waiting(approval):
+            return 0, created, approval.key
+        if phase not in FINAL_PHASES:
+            return (1 if phase is ApprovalPhase.RUNNING else 2), created, approval.key
+        ended = approval.status.finished_at or approval.status.decided_at or approval.metadata.creation_timestamp
+        return 3, -ended.timestamp(), approval.key
+
+    return sorted(approvals, key=key)
+
+
+class Rehearsed(Enum):
+    """How far the rehearsal is. ``NONE``: there is none, and none is announced."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    IMPOSSIBLE = "impossible"
+    FAILED = "failed"
+    DONE = "done"
+
+
+def rehearsed(approval: DDLApproval) -> Rehearsed:
+    """Of what the operator has written down."""
+    found = approval.status.rehearsal
+    if found is not None:
+        if found.error is not None:
+            return Rehearsed.FAILED
+        return Rehearsed.DONE if found.possible else Rehearsed.IMPOSSIBLE
+    condition = _condition(approval, ConditionType.REHEARSED)
+    if condition is None or condition.reason == Reason.NOT_SUPPORTED:
+        return Rehearsed.NONE
+    if condition.reason == Reason.NOT_POSSIBLE:
+        return Rehearsed.IMPOSSIBLE
+    return Rehearsed.FAILED if condition.reason == Reason.REHEARSAL_FAILED else Rehearsed.WAITING
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Something that would be dropped, emptied, altered or rewritten; None and -1 rows where nothing is known."""
+
+    name: str
+    rows: int | None = None
+    bytes: int | None = None
+    rewritten: bool = False
+
+
+def victims(rehearsal: Rehearsal) -> tuple[list[Victim], list[Victim]]:
+    """What would go, and what would stay but is altered or rewritten."""
+    unclaimed = {a.object: a for a in rehearsal.affected}
+    gone = []
+    for name in rehearsal.drops:
+        # Drops may begin with their kind, as in "table acme.orders".
+        sized = unclaimed.pop(name, None) or unclaimed.pop(name.partition(" ")[2], None)
+        gone.append(Victim(name, sized.rows, sized.bytes, sized.rewritten) if sized else Victim(name))
+    return gone, [Victim(a.object, a.rows, a.bytes, a.rewritten) for a in unclaimed.values()]
+
+
+def warnings(statement: StatementSummary) -> list[str]:
+    """What an approver should know of a statement besides its row in the table."""
+    found = list(statement.notes)
+    if not statement.transactional:
+        found.append("runs outside a transaction: what it did stays when a later statement fails")
+    if cut(statement):
+        found.append("longer than is shown here")
+    strange = foreign(statement.sql)
+    if strange and not any(strange[0].split()[0] in note for note in statement.notes):
+        more = f" and {len(strange) - MOST_FOREIGN} more" if len(strange) > MOST_FOREIGN else ""
+        found.append(f"characters that are not Latin: {', '.join(strange[:MOST_FOREIGN])}{more}")
+    return found
+
+
+def cut(statement: StatementSummary) -> bool:
+    """Whether the statement is longer than what the status holds of it."""
+    return len(statement.sql) >= 1024
+
+
+def genuine(approval: DDLApproval) -> bool:
+    """Whether status.sha256, where there is one, is that of the text."""
+    return approval.status.sha256 in (None, digest(approval.spec.sql).hex())
+
+
+def contradictions(approval: DDLApproval) -> list[str]:
+    """What the same parser reads here of a text that waits for a decision, where the status says something else."""
+    if not waiting(approval) or approval.status.sha256 is None:
+        return []
+    try:
+        here = {s.position: s.sql for s in plan(approval.spec.sql).statements}
+    except RejectedText as error:
+        return [f"here, it would be rejected: {error}"]
+    there = {s.position: s.sql for s in approval.status.statements}
+    differing = sorted(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
+    return [f"read here, statement {n} is: {here.get(n, 'not there')}" for n in differing]
+
+
+def not_true(approval: DDLApproval) -> list[Condition]:
+    """Conditions that are not True, Ready first, each cause once.
+
+    None for one that has run, and none that say only that nobody has decided yet.
+    """
+    if approval.status.phase is ApprovalPhase.SUCCEEDED:
+        return []
+    found: dict[tuple[str, str], Condition] = {}
+    for condition in sorted(approval.status.conditions, key=lambda c: c.type != ConditionType.READY):
+        expected = condition.reason == Reason.UNDECIDED or condition.type == ConditionType.PASS_ISSUED
+        if condition.status != "True" and not (expected and waiting(approval)):
+            found.setdefault((condition.reason, condition.message), condition)
+    return list(found.values())
+
+
+def state(approval: DDLApproval, now: datetime) -> str:
+    """Where it stands, as a sentence without a subject."""
+    status, decision = approval.status, approval.spec.decision
+    by = decision.by if decision else "nobody"
+    match status.phase:
+        case None | ApprovalPhase.PENDING if decision is not None:
+            return f"{decision.verdict} by {by}; the operator has yet to take that over"
+        case None:
+            return "not looked at by the operator yet"
+        case ApprovalPhase.PENDING:
+            return f"has waited {span(now - approval.metadata.creation_timestamp)} for a decision"
+        case ApprovalPhase.APPROVED:
+            left = f", for {span(status.expires_at - now)} more" if status.expires_at else ""
+            return f"approved by {by}{left}"
+        case ApprovalPhase.RUNNING:
+            return f"has run for {span(now - status.started_at)}" if status.started_at else "runs"
+        case ApprovalPhase.SUCCEEDED | ApprovalPhase.FAILED as phase:
+            done = "ran" if phase is ApprovalPhase.SUCCEEDED else "failed"
+            return f"{done} {span(now - status.finished_at)} ago" if status.finished_at else done
+        case ApprovalPhase.DENIED:
+            return f"denied by {by}"
+        case ApprovalPhase.EXPIRED:
+            return "expired before it ran"
+        case ApprovalPhase.INVALID:
+            return "cannot be approved"
+
+
+def why(approval: DDLApproval) -> str:
+    """What the operator says last, in one line; empty when it has said nothing."""
+    ready = _condition(approval, ConditionType.READY)
+    return f"{ready.reason}: {ready.message}" if ready else ""
+
+
+def shortfall(approval: DDLApproval, now: datetime) -> str:
+    """Why it did not come to what is waited for, or has not yet, in one line."""
+    status = approval.status
+    if status.phase is None:
+        return "nothing has looked at it yet; is the operator running?"
+    said = why(approval)
+    if status.phase in FINAL_PHASES:
+        return said or f"{status.phase}: {state(approval, now)}"
+    return f"{state(approval, now)}{f' ({said})' if said and not waiting(approval) else ''}"
+
+
+def progress(approval: DDLApproval, now: datetime) -> str:
+    """One line of a run, or of the waiting for it."""
+    found, status = approval.status.progress, approval.status
+    if status.phase is not ApprovalPhase.RUNNING or found is None:
+        return f"{status.phase or 'New'}: {state(approval, now)}"
+    phase = f", {found.phase}" if found.phase else ""
+    percent = f", {found.percent} %" if found.percent is not None else ""
+    return f"{status.phase}: statement {found.statement} of {found.of}{phase}{percent}"
+
+
+def milestone(approval: DDLApproval) -> tuple[object, ...]:
+    """What a log gets a line for when it changes: not every second, nor every percent."""
+    found, status = approval.status.progress, approval.status
+    tens = None if found is None or found.percent is None else found.percent // 10
+    return status.phase, approval.spec.decision is None, found and (found.statement, found.phase, tens)
+
+
+def settled(approval: DDLApproval, *, decided: bool) -> ApprovalPhase | None:
+    """How what is waited for came out, None while it has not.
+
+    With ``decided`` only the decision counts, so that an approval is one however its run ends.
+    """
+    phase, decision = approval.status.phase, approval.spec.decision
+    if not decided:
+        return phase if phase in FINAL_PHASES else None
+    if phase in (ApprovalPhase.DENIED, ApprovalPhase.INVALID) or phase in _UNDECIDED:
+        return None if phase in _UNDECIDED else phase
+    return ApprovalPhase.APPROVED if decision is not None else phase
+
+
+def check_decision(approval: DDLApproval, verdict: Verdict, by: str, *, despite_rehearsal: bool = False) -> str:
+    """The sha256 to decide on. Raises Refused when the decision would not count, or not mean what was shown."""
+    objection = _objection(approval, by)
+    if objection is None and verdict is Verdict.APPROVED and not despite_rehearsal:
+        objection = _doubt(approval)
+    if objection is not None:
+        raise Refused(visible(f"{approval.metadata.name} {objection}"))
+    assert approval.status.sha256 is not None
+    return approval.status.sha256
+
+
+def _objection(approval: DDLApproval, by: str) -> str | None:
+    phase, decision, sha256 = approval.status.phase, approval.spec.decision, approval.status.sha256
+    if approval.deleting:
+        return "is withdrawn: it was deleted; nothing to decide"
+    if decision is not None:
+        return (
+            f"was decided: {decision.verdict} by {decision.by}; a decision is written once, another one needs another "
+            "DDLApproval: vaultbrix ddl submit"
+        )
+    if phase not in _UNDECIDED:
+        return f"is {phase}, so nothing is left to decide ({why(approval) or 'see its conditions'})"
+    if asked_for_by(approval, by):
+        return f"was asked for by {by}, who cannot decide on it; ask another admin, or withdraw it with kubectl delete"
+    if sha256 is None:
+        return "has not been read by the operator yet, so there is no sha256 to decide on; is the operator running?"
+    if not genuine(approval):
+        return (
+            "has a status.sha256 that is not that of spec.sql, so what the status says is of another text; somebody "
+            "else than the operator wrote it: find out who"
+        )
+    return None
+
+
+def _doubt(approval: DDLApproval) -> str | None:
+    anyway = "approve it all the same with --despite-rehearsal"
+    match rehearsed(approval):
+        case Rehearsed.FAILED:
+            found = approval.status.rehearsal
+            error = told(found.error if found else None)
+            return f"failed when it was rehearsed ({error}) and would fail again; {anyway}"
+        case Rehearsed.WAITING:
+            return f"is not rehearsed yet, so its effect is not known; try again soon, or {anyway}"
+        case _:
+            return None
+
+
+def told(error: ExecutionError | None) -> str:
+    """An error of PostgreSQL in one line."""
+    if error is None:
+        return "see its conditions"
+    at = f"statement {error.statement}: " if error.statement else ""
+    return f"{at}{error.sqlstate} {error.message}".strip()
+
+
+def check_prefix(prefix: str) -> str:
+    """``--sha256`` or what was typed, in lower case. Raises Misused."""
+    text = prefix.strip().lower()
+    if not PREFIX <= len(text) <= 64 or set(text) - set("0123456789abcdef"):
+        raise Misused(f"--sha256 {prefix}: give its first {PREFIX} or more characters, as vaultbrix ddl show prints it")
+    return text
+
+
+def seen(approval: DDLApproval) -> tuple[object, ...]:
+    """All of it that a decision rests on: the same before and after means that what was shown is what is decided."""
+    status = approval.status
+    return (
+        approval.metadata.uid, approval.deleting, approval.spec, status.phase, status.sha256, status.statements,
+        status.rehearsal,
+    )  # fmt: skip
+
+
+_HINTS = {
+    "55P03": "it waited too long for a lock: submit it again when less is going on, or with a longer --lock-timeout",
+    "57014": "it took longer than allowed: submit it again with a longer --statement-timeout",
+}
+_REASON_HINTS = {
+    str(Reason.EFFECT_GREW): "more would go than was approved: submit it again, so that it is shown and decided anew",
+    str(Reason.INTERRUPTED): "look what it did before it broke off, and submit only what is left to do",
+}
+
+
+def next_steps(approval: DDLApproval) -> list[str]:
+    """What a person can do now, most useful first: commands or sentences."""
+    name, namespace, tenant = approval.metadata.name, approval.metadata.namespace, approval.spec.tenant_ref.name
+    where = f"{name} -n {namespace}"
+    again = f"vaultbrix ddl submit {tenant} -n {namespace} -f FILE --reason ..."
+    match approval.status.phase:
+        case None | ApprovalPhase.PENDING if approval.spec.decision is None:
+            return [
+                f"to decide, as somebody else than {approval.spec.requested_by}: vaultbrix ddl approve {where}",
+                f"                or: vaultbrix ddl deny {where} --message ...",
+                f"to withdraw it: kubectl delete ddl {where}",
+            ]
+        case ApprovalPhase.APPROVED if approval.spec.execution is Execution.SESSION:
+            end = approval.status.expires_at
+            return [
+                f"send it now as the tenant, once{f', before {rfc3339(end)}' if end else ''}: with the migration tool, "
+                "or, with an AccessRule open:",
+                f"  kubectl -n {quote(namespace)} get ddl {quote(name)} -o jsonpath='{{.spec.sql}}' | "
+                'psql -v ON_ERROR_STOP=1 "$DATABASE_URL"',
+            ]
+        case None | ApprovalPhase.PENDING | ApprovalPhase.APPROVED | ApprovalPhase.RUNNING:
+            return [f"to see how it ends: vaultbrix ddl wait {where}"]
+        case ApprovalPhase.FAILED:
+            error, ready = approval.status.error, _condition(approval, ConditionType.READY)
+            hint = _HINTS.get(error.sqlstate if error else "") or _REASON_HINTS.get(ready.reason if ready else "")
+            return [hint or f"correct it, and submit it again: {again}"]
+        case ApprovalPhase.EXPIRED:
+            return [f"submit it again: {again}"]
+        case ApprovalPhase.DENIED | ApprovalPhase.INVALID:
+            return [f"correct it, and submit it again: {again}"]
+        case ApprovalPhase.SUCCEEDED:
+            return []
+
+
+def _condition(approval: DDLApproval, type_: ConditionType) -> Condition | None:
+    return next((c for c in approval.status.conditions if c.type == type_), None)

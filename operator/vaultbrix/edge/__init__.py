@@ -1,1 +1,0 @@
-"""Where the outside comes in: kopf's watches, and HTTP probes."""

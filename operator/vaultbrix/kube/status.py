@@ -1,0 +1,133 @@
+"""Status and finalizers: written only when they differ, so that a controller at rest writes nothing."""
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
+from vaultbrix.api.meta import ApiModel, Resource
+from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.store import Store
+from vaultbrix.runtime.errors import Transient
+
+R = TypeVar("R", bound=Resource)
+
+_SHARED = ("conditions", "agents")
+
+# How often a write is tried that collides with others'.
+_ATTEMPTS = 5
+
+
+class Conditions:
+    """Builds the conditions of one object, each with the transition time that it deserves."""
+
+    def __init__(self, resource: Resource, previous: list[Condition], now: datetime) -> None:
+        self._generation = resource.metadata.generation
+        self._previous = previous
+        self._now = now
+        self._built: dict[ConditionType, Condition] = {}
+
+    def set(self, type_: ConditionType, status: bool | None, reason: Reason, message: str) -> None:
+        """Set a condition; None stands for Unknown."""
+        self._built[type_] = condition(
+            type_, status, reason, message, generation=self._generation, now=self._now, previous=self._previous
+        )
+
+    def keep(self, type_: ConditionType) -> None:
+        """Leave a condition as it was; Unknown where there was none."""
+        for old in self._previous:
+            if old.type == type_:
+                self._built[type_] = old
+                return
+        self.set(type_, None, Reason.WAITING, "not known yet")
+
+    def is_true(self, type_: ConditionType) -> bool:
+        """Whether the condition was set, and to True."""
+        return type_ in self._built and self._built[type_].status == "True"
+
+    def failed(self, type_: ConditionType) -> Condition | None:
+        """The condition where it was set, and not to True."""
+        found = self._built.get(type_)
+        return found if found is not None and found.status != "True" else None
+
+    def all(self) -> list[Condition]:
+        """In the order in which they were set."""
+        return list(self._built.values())
+
+
+def differs(current: ApiModel, wanted: ApiModel) -> bool:
+    """Whether applying ``wanted`` would change the status; entries of other owners in shared lists do not count."""
+    old, new = current.dump(), wanted.dump()
+    for name in _SHARED:
+        present, mine = old.pop(name, []), new.pop(name, [])
+        if any(item not in present for item in mine):
+            return True
+    return bool(old != new)
+
+
+async def write_status(kube: Kube, store: Store[R], resource: R, wanted: ApiModel) -> R:
+    """Apply the whole status that the operator owns; returns the object as it is now, or as it was if it is gone."""
+    current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
+    if not differs(current, wanted):
+        return resource
+    status: dict[str, Any] = wanted.dump()
+    status.pop("agents", None)
+    meta = resource.metadata
+    # The uid keeps a status from landing on another object of the same name.
+    body = {"metadata": {**_where(resource), "uid": meta.uid}, "status": status}
+    try:
+        answer = await kube.apply(resource_type(type(resource)), body, subresource="status")
+    except (NotFound, Conflict):
+        return resource
+    fresh = type(resource).parse(answer)
+    if changed_by_us_alone(resource, fresh, wanted):
+        store.refresh(fresh)
+    return fresh
+
+
+def changed_by_us_alone(before: Resource, after: Resource, wanted: ApiModel) -> bool:
+    """Whether an object that was just written holds nothing of others that was not there when it was decided on.
+
+    If it does, the events of the watch must find it new, since they are what brings the object back to work.
+    """
+    ours = {c.type for c in getattr(wanted, "conditions", [])}
+
+    def foreign(resource: Resource) -> tuple[Any, ...]:
+        status: Any = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
+        meta = resource.metadata
+        kept = [c for c in status.conditions if c.type not in ours]
+        return (meta.uid, meta.generation, meta.deletion_timestamp, getattr(status, "agents", []), kept)
+
+    return foreign(before) == foreign(after)
+
+
+async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: bool) -> R:
+    """Add or remove one finalizer, with the others as they are; returns the object as it is now.
+
+    Raises Transient when others keep changing the object.
+    """
+    kind = resource_type(type(resource))
+    for _ in range(_ATTEMPTS):
+        kept = [name for name in resource.metadata.finalizers if name != finalizer]
+        wanted = [*kept, finalizer] if present else kept
+        if wanted == resource.metadata.finalizers:
+            return resource
+        body = {"metadata": {"finalizers": wanted, "resourceVersion": resource.metadata.resource_version}}
+        try:
+            return type(resource).parse(await kube.merge(kind, *resource.key, body))
+        except NotFound:
+            return resource
+        except Conflict:
+            # Somebody else, such as an agent with its report, was faster.
+            try:
+                fresh = type(resource).parse(await kube.get(kind, *resource.key))
+            except NotFound:
+                return resource
+            if fresh.metadata.uid != resource.metadata.uid:
+                return resource
+            resource = fresh
+    raise Transient(Reason.WAITING, f"{resource.display} is changed by others all the time")
+
+
+def _where(resource: Resource) -> dict[str, str]:
+    namespace, name = resource.key
+    return {"namespace": namespace, "name": name} if namespace else {"name": name}

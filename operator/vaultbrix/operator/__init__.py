@@ -1,0 +1,1 @@
+"""The operator: kopf's watch, the queues of all subjects, metrics."""

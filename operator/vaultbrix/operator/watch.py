@@ -1,0 +1,63 @@
+"""kopf watches, the manager works: handlers hand an event on and nothing else.
+
+No handler here changes state for kopf, so kopf adds no finalizer, no annotation and no event of its own.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+import kopf
+
+from vaultbrix.api.meta import GROUP, VERSION, Resource
+from vaultbrix.kube.informer import Informer
+from vaultbrix.operator.manager import Manager
+from vaultbrix.runtime.errors import Stopped
+
+
+async def watch(manager: Manager) -> None:
+    """Feed the manager until cancelled."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
+    for model, informer in manager.informers.items():
+        _register(registry, model, informer)
+    stop = asyncio.Event()
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            clusterwide=True,
+            stop_flag=stop,
+        )
+    finally:
+        stop.set()
+    # It takes the signals for itself, and returns once there was one.
+    raise Stopped
+
+
+def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: Informer[Any]) -> None:
+    plural: str = model.crd.plural  # type: ignore[attr-defined]  # every concrete kind has one
+
+    @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"observe-{plural}")
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        informer.observe(event["type"], dict(event["object"]))
+
+
+def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
+    if os.environ.get("KUBECONFIG"):
+        return kopf.login_with_kubeconfig(**arguments)
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.queueing.worker_limit = None
+    settings.queueing.idle_timeout = 0.5
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 360
+    settings.networking.request_timeout = 60
+    return settings

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL, its roles and verifiers, migrations."""

@@ -1,0 +1,1 @@
+"""PostgresServers: reach them, install the gate, see how their agents do."""

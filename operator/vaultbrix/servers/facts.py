@@ -1,0 +1,49 @@
+"""What a PostgreSQL server says of itself."""
+
+from dataclasses import dataclass
+
+import psycopg
+
+from vaultbrix.api.conditions import Reason
+from vaultbrix.runtime.errors import Blocked
+
+OLDEST_VERSION = 15
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server says of itself."""
+
+    version: str
+    system_identifier: str
+
+
+async def facts(connection: psycopg.AsyncConnection) -> ServerFacts:
+    """Version and system identifier. Raises Blocked for a server that cannot be used."""
+    cursor = await connection.execute(
+        "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"
+        " (SELECT system_identifier::text FROM pg_control_system()),"
+        " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), pg_is_in_recovery(),"
+        " current_setting('shared_preload_libraries')"
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    version, major, identifier, superuser, recovery, preloaded = row
+    if major < OLDEST_VERSION:
+        raise Blocked(
+            Reason.UNSUPPORTED_VERSION,
+            f"PostgreSQL {version} is too old; {OLDEST_VERSION} or later is needed",
+        )
+    if not superuser:
+        raise Blocked(
+            Reason.INSUFFICIENT_PRIVILEGE,
+            "the user of spec.adminSecretRef is no superuser; event triggers need one",
+        )
+    if recovery:
+        raise Blocked(Reason.UNREACHABLE, "the server is in recovery; spec.host must lead to the primary")
+    if "pgaudit" not in [name.strip() for name in preloaded.split(",")]:
+        raise Blocked(
+            Reason.UNSUPPORTED_VERSION,
+            "pgaudit is not loaded; add it to shared_preload_libraries and restart PostgreSQL",
+        )
+    return ServerFacts(version, identifier)

@@ -1,0 +1,54 @@
+"""Whether PostgreSQL sees its clients' own addresses, without which no rule could let in the right ones. Pure."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from vaultbrix.api.conditions import Reason, Verdict
+from vaultbrix.runtime.addresses import Address, parse_address
+
+
+def source_addresses(sources: Iterable[str], cluster: Iterable[str], trusted: Iterable[str]) -> Verdict:
+    """Status, reason and message of SourceAddressPreserved.
+
+    ``sources`` is a sample of addresses that connections of tenants came from; ``cluster`` are addresses of nodes and
+    prefixes of Pods, ``trusted`` the server's trustedCIDRs. What is no address is passed over.
+    """
+    seen = sorted(_addresses(sources), key=str)
+    if not seen:
+        return None, Reason.NO_CONNECTIONS, "no connection of a tenant has been seen yet"
+    inside = _networks([*cluster, *trusted])
+    outside = [address for address in seen if not any(address in network for network in inside)]
+    if outside:
+        return True, Reason.PRESERVED, f"PostgreSQL sees clients' own addresses, such as {outside[0]}"
+    return (
+        False,
+        Reason.NODE_ADDRESSES_ONLY,
+        f"connections come from addresses of the cluster only, such as {seen[0]}, so no rule fits them: set "
+        "externalTrafficPolicy: Local on the Service (chart value postgresql.service.externalTrafficPolicy)",
+    )
+
+
+def unknown_to(sources: Iterable[str], networks: Iterable[str]) -> bool:
+    """Whether a source is in none of the networks."""
+    known = _networks(networks)
+    return any(not any(address in network for network in known) for address in _addresses(sources))
+
+
+def _addresses(texts: Iterable[str]) -> set[Address]:
+    found = set()
+    for text in texts:
+        try:
+            found.add(parse_address(text))
+        except ValueError:
+            continue
+    return found
+
+
+def _networks(texts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
+    found = []
+    for text in texts:
+        try:
+            found.append(ip_network(text, strict=False))
+        except ValueError:
+            continue
+    return found

@@ -1,1 +1,0 @@
-"""SQL of the gate and of the audit store."""

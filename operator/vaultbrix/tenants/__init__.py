@@ -1,0 +1,1 @@
+"""Tenants: role and schema, credentials, and the logins of their rules."""

@@ -1,0 +1,136 @@
+"""A database with the gate as the operator installs it, and tenants that log in with a password over TLS."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import psycopg
+from tests.harness.postgres import Postgres
+from tests.harness.slot import folder
+
+from vaultbrix.ddl.gate import schema
+from vaultbrix.tenants import role as tenants
+from vaultbrix.tenants.role import TenantRole
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PASSWORD = "correct-horse-battery"
+SALT = b"0123456789abcdef"
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """A directory that user postgres may enter; gone afterwards."""
+    path = folder()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wanted(role: str, **changes: Any) -> TenantRole:
+    """What a plain Tenant asks for."""
+    values = {"owner": ("team", role), "login": True, "connection_limit": 20, "settings": {"lock_timeout": "5s"}}
+    return TenantRole(role=role, **{**values, **changes})
+
+
+class Database:
+    """One PostgreSQL with what the operator does to it."""
+
+    # Set where the gate is off for good.
+    disarmed = False
+
+    def __init__(self, path: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.postgres = Postgres(
+            path / "postgres",
+            hba="hostssl all all 127.0.0.0/8 scram-sha-256\n",
+            settings={"listen_addresses": "127.0.0.1", **(settings or {})},
+            port=free_port(),
+        )
+
+    @property
+    def authority(self) -> Path:
+        """CA of its certificate, which is for ``localhost``."""
+        return self.postgres.authority
+
+    def admin(
+        self,
+        function: Callable[Concatenate[psycopg.AsyncConnection, P], Awaitable[T]],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """Run one of the operator's functions with a superuser's connection."""
+
+        async def call() -> T:
+            async with await psycopg.AsyncConnection.connect(
+                host=str(self.postgres.socket),
+                port=self.postgres.port,
+                user="postgres",
+                dbname="postgres",
+                autocommit=True,
+            ) as connection:
+                return await function(connection, *arguments, **named)
+
+        return asyncio.run(call())
+
+    def tenant(self, slug: str, **changes: Any) -> str:
+        """Provision a tenant with PASSWORD; returns its role."""
+        role = f"tenant_{slug}"
+        self.admin(tenants.provision, wanted(role, **changes), PASSWORD, SALT)
+        return role
+
+    def login(self, role: str, password: str = PASSWORD, **options: Any) -> psycopg.Connection:
+        """A session as a client opens it: TCP, TLS, password."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.postgres.port,
+            user=role,
+            password=password,
+            dbname="postgres",
+            sslmode="require",
+            **{"autocommit": True, **options},
+        )
+
+    def set_gate(self, *, enabled: bool) -> None:
+        """Switch event triggers and guards off as only a superuser can, or have them repaired."""
+        if enabled:
+            self.postgres.query("SELECT vaultbrix.repair()")
+            return
+        for name in ("vaultbrix_start", "vaultbrix_drop", "vaultbrix_end"):
+            self.postgres.query(f"ALTER EVENT TRIGGER {name} DISABLE")
+        self.postgres.query(
+            "DO $$ DECLARE t regclass; BEGIN"
+            " FOR t IN SELECT tgrelid FROM pg_trigger WHERE tgname = 'vaultbrix_truncate_guard' LOOP"
+            "  EXECUTE format('ALTER TABLE %s DISABLE TRIGGER vaultbrix_truncate_guard', t); END LOOP; END $$"
+        )
+
+
+@contextlib.contextmanager
+def running(settings: Mapping[str, str] | None = None) -> Iterator[Database]:
+    """A database with the gate installed; stopped afterwards."""
+    with directory() as path:
+        database = Database(path, settings)
+        try:
+            database.postgres.start()
+            database.admin(schema.install)
+            yield database
+        finally:
+            database.postgres.stop()
+
+
+def send(connection: psycopg.Connection, message: str) -> psycopg.pq.abc.PGresult:
+    """One simple-protocol message, byte for byte; the result of its last statement, be it an error."""
+    return connection.pgconn.exec_(message.encode())

@@ -1,0 +1,23 @@
+"""What tests of tenants share."""
+
+from tests.harness.world import World
+
+KEYS = {
+    "host", "port", "dbname", "username", "password", "schema", "uri", "jdbc-uri", "pgpass", "type", "provider",
+    "DATABASE_URL",
+}  # fmt: skip
+
+
+def restart_operator(world: World) -> None:
+    world.operator.kill()
+    world.operator.start()
+
+
+CATALOG = (
+    "SELECT 'role', rolname::text, xmin::text FROM pg_authid"
+    " UNION ALL SELECT 'member', roleid::regrole::text || member::regrole::text, xmin::text FROM pg_auth_members"
+    " UNION ALL SELECT 'setting', setrole::regrole::text, xmin::text FROM pg_db_role_setting"
+    " UNION ALL SELECT 'schema', nspname::text, xmin::text FROM pg_namespace"
+    " UNION ALL SELECT 'default', defaclrole::regrole::text, xmin::text FROM pg_default_acl"
+    " UNION ALL SELECT 'tenant', role_name::text, xmin::text FROM vaultbrix.tenant ORDER BY 1, 2"
+)

@@ -1,0 +1,113 @@
+"""The archive answers as the store does, and where a day is in either of them, it is answered once."""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+import pytest
+from tests.harness.database import send
+from tests.harness.messages import CASES, HIDING, SETUP
+from tests.harness.shipping import JANE, Shipping, shipping
+
+from vaultbrix.audit import query, rows, seal
+from vaultbrix.audit.archive import cold
+from vaultbrix.audit.archive.export import Exporter, Options
+from vaultbrix.audit.archive.place import Place
+from vaultbrix.audit.query import Filter
+
+ROLE = "tenant_sent"
+ALL = Filter(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC), everybody=True)
+MOST = 1_000_000
+
+
+@dataclass
+class Both:
+    """A day's record in the store, and the same in an archive."""
+
+    parts: Shipping
+    archive: cold.Archive
+
+    def hot(self, wanted: Filter, limit: int = MOST) -> list[dict[str, Any]]:
+        with self.parts.store.open(options=rows.SETTINGS) as connection:
+            return [
+                {**row, "address": row["address"] and str(row["address"])}
+                for row in query.latest(connection, wanted, limit)
+            ]
+
+    def cold(self, wanted: Filter, limit: int = MOST) -> list[dict[str, Any]]:
+        return cold.latest(self.archive, wanted, self.archive.days, limit)
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Both]:
+    with shipping() as parts:
+        role = parts.database.tenant("sent")
+        parts.open_grants(ROLE)
+        parts.database.tenant("other")
+        with parts.database.login(role) as connection:
+            for statement in SETUP:
+                connection.execute(statement)
+        for work, _ in (CASES | HIDING).values():
+            with parts.database.login(role) as connection:
+                try:
+                    work(connection)
+                except psycopg.Error:
+                    pass
+        with parts.database.login("tenant_other", application_name="x") as connection:
+            send(connection, "SELECT 'other''s'")
+        parts.settle()
+        key, public = seal.new_key()
+        place = Place(str(parts.path / "archive"))
+        with parts.store.open(options=rows.SETTINGS) as connection:
+            exporter = Exporter(connection, place, seal.Signer(key.encode()), lambda *_: None)
+            for day in query.days(connection):
+                later = dt.datetime.now(dt.UTC) + dt.timedelta(days=3)
+                assert not exporter.export(day, Options(unawaited=frozenset({"main"})), now=later).why
+        yield Both(parts, cold.open_archive(place, seal.public_keys(public.encode())))
+
+
+def test_a_day_of_every_kind_of_message_is_told_the_same(both: Both) -> None:
+    hot = both.hot(ALL)
+    assert len(hot) > 100
+    assert both.cold(ALL) == hot
+
+
+def test_each_filter_finds_the_same(both: Both) -> None:
+    middle = both.hot(ALL)[60]["at"]
+    for change in (
+        {"tenants": ("team/tenant_sent",)},
+        {"tenants": ()},
+        {"person": JANE},
+        {"person": "nobody"},
+        {"ground": "team/jane"},
+        {"address": "127.0.0.0/8"},
+        {"address": "10.0.0.0/8"},
+        {"role": "tenant_other"},
+        {"object": "t"},
+        {"object": "tenant_sent.trail"},
+        {"class_": "MISC"},
+        {"class_": "WRITE"},
+        {"command": "COMMIT"},
+        {"command": "DROP TABLE"},
+        {"outcome": "ok"},
+        {"outcome": "error"},
+        {"outcome": "refused"},
+        {"outcome": "cancelled"},
+        {"text": "TRAIL"},
+        {"text": "other's"},
+        {"text": "100%_"},
+        {"everybody": False},
+        {"since": middle},
+        {"until": middle},
+        {"class_": "READ", "text": "peek", "everybody": False},
+    ):
+        wanted = replace(ALL, **change)  # type: ignore[arg-type]
+        assert (change, both.cold(wanted)) == (change, both.hot(wanted))
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50])
+def test_the_latest_are_the_same(both: Both, limit: int) -> None:
+    for wanted in (ALL, replace(ALL, outcome="error"), replace(ALL, person=JANE)):
+        assert both.cold(wanted, limit) == both.hot(wanted, limit)

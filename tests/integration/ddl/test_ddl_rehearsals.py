@@ -1,0 +1,168 @@
+"""Rehearsals by the operator: what a text would do, shown before anybody decides, and nothing of it done."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.harness.place import Place
+from tests.harness.shell import wait_for
+from tests.harness.world import World, tenant
+
+ASLEEP = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_' AND wait_event = 'PgSleep'"
+
+
+@pytest.fixture
+def place(world: World) -> Iterator[Place]:
+    yield Place(world)
+
+
+def clean(place: Place) -> bool:
+    """Whether nothing of any rehearsal is left."""
+    logins = place.world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname ~ '^vaultbrix_r_'")
+    return not logins and not place.world.postgres.query("SELECT 1 FROM vaultbrix.rehearsal")
+
+
+def test_what_cascade_takes_along_is_named_and_nothing_is_gone(place: Place) -> None:
+    made = place.submit("DROP TABLE a CASCADE; TRUNCATE b; ALTER TABLE b ALTER id TYPE bigint")
+    found = made.rehearsed()
+    assert (found["possible"], found.get("error")) == (True, None)
+    assert {"table t.a", "view t.look", "truncate t.b"} <= place.plain(found["drops"])
+    assert {(place.plain([lock["object"]]).pop(), lock["mode"]) for lock in found["locks"]} >= {
+        ("t.a", "AccessExclusiveLock"), ("t.b", "AccessExclusiveLock"),
+    }  # fmt: skip
+    sizes = {place.plain([t["object"]]).pop(): t for t in found["affected"]}
+    assert sizes["t.a"]["rows"] == 1000
+    assert sizes["t.a"]["bytes"] > 8192
+    assert made.condition("Rehearsed")["status"] == "True"
+    assert made.status["phase"] == "Pending"
+    assert place.there("a")
+    assert place.there("look")
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.b") == [(1,)]
+    wait_for("nothing is left of it", lambda: clean(place))
+
+
+def test_a_table_that_is_rewritten_is_called_so(place: Place) -> None:
+    found = place.submit("ALTER TABLE a ALTER id TYPE bigint").rehearsed()
+    assert [(t["object"], t["rewritten"]) for t in found["affected"]] == [(f"{place.role}.a", True)]
+    assert found["drops"] == []
+
+
+def test_a_text_that_fails_says_where_and_may_be_decided_all_the_same(place: Place) -> None:
+    made = place.submit("ALTER TABLE b ADD x int; DROP TABLE missing")
+    found = made.rehearsed()
+    assert (found["error"]["sqlstate"], found["error"]["statement"]) == ("42P01", 2)
+    told = made.condition("Rehearsed")
+    assert (told["status"], told["reason"]) == ("False", "RehearsalFailed")
+    assert "statement 2: 42P01" in told["message"]
+    made.decide()
+    made.await_job()
+
+
+def test_a_text_that_nothing_gates_is_rehearsed_too(place: Place) -> None:
+    found = place.submit("CREATE TABLE c(id int); INSERT INTO b VALUES (2)").rehearsed()
+    assert found["drops"] == []
+    assert not place.there("c")
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.b") == [(1,)]
+
+
+def test_what_cannot_be_rolled_back_says_so_and_what_stands_before_it_is_rehearsed(place: Place) -> None:
+    made = place.submit("DROP VIEW look; CREATE INDEX CONCURRENTLY i ON a(v)")
+    found = made.rehearsed()
+    assert found["possible"] is False
+    assert place.plain(found["drops"]) >= {"view t.look"}
+    assert made.condition("Rehearsed")["reason"] == "NotPossible"
+    alone = place.submit("VACUUM a").rehearsed()
+    assert (alone["possible"], alone["drops"]) == (False, [])
+    assert place.there("look")
+
+
+def test_what_a_function_would_drop_is_shown_with_what_it_needs(place: Place) -> None:
+    place.sql("CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP VIEW look; END $$")
+    made = place.submit("SELECT tidy()")
+    found = made.rehearsed()
+    assert "view t.look" in place.plain(found["drops"])
+    assert "allowNested" in found["message"]
+    assert place.there("look")
+
+
+def test_a_text_that_waits_for_a_lock_gives_way_and_is_not_given_up(place: Place) -> None:
+    with place.world.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"SELECT 1 FROM {place.role}.b".encode())
+        made = place.submit("DROP TABLE b", lockTimeout="1s")
+        assert made.rehearsed()["error"]["sqlstate"] == "55P03"
+    wait_for(
+        "it is rehearsed again", lambda: "error" not in made.status["rehearsal"], patience=90, pause=0.5, tell=made.tell
+    )
+
+
+def test_more_than_the_operator_has_room_for_harms_nobody(place: Place) -> None:
+    greedy = [
+        place.submit("SELECT repeat('x', 500000000)"),
+        place.submit("DO $do$ BEGIN RAISE NOTICE '%', repeat('x', 400000000); END $do$"),
+    ]
+    pid = place.world.operator.pid
+    for made in greedy:
+        assert made.rehearsed()["error"]["message"]
+    assert place.submit("DROP TABLE b").rehearsed()["drops"]
+    assert (place.world.operator.running, place.world.operator.pid) == (True, pid)
+
+
+def test_a_rehearsal_whose_session_is_ended_is_repeated(place: Place) -> None:
+    made = place.submit("DROP TABLE b; SELECT pg_sleep(3)")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    place.world.postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_'")
+    error = made.rehearsed()["error"]
+    assert (error["sqlstate"], error["statement"]) == ("57P01", 2)
+    wait_for(
+        "it is rehearsed again", lambda: "error" not in made.status["rehearsal"], patience=90, pause=0.5, tell=made.tell
+    )
+
+
+def test_what_the_text_makes_in_the_tenants_schema_does_not_change_what_is_seen(place: Place) -> None:
+    made = place.submit(
+        'SET search_path = pg_temp, "$user", pg_catalog; CREATE TEMP VIEW pg_locks AS SELECT 1 AS relation;'
+        f"CREATE TEMP VIEW pg_class AS SELECT 1 AS oid; DROP TABLE {place.role}.b"
+    )
+    found = made.rehearsed()
+    assert "error" not in found, found
+    assert place.plain([lock["object"] for lock in found["locks"]]) == {"t.b"}
+    assert "table t.b" in place.plain(found["drops"])
+
+
+def test_a_tenant_that_is_suspended_has_nothing_rehearsed_until_it_is_not(place: Place) -> None:
+    place.world.api.apply(tenant(place.team, place.tenant, suspended=True))
+    place.world.api.await_condition("tenant", place.tenant, place.team, status="False", reason="TenantSuspended")
+    made = place.submit("DROP TABLE b")
+    wait_for("it says so", lambda: made.condition("Rehearsed").get("reason") == "TenantSuspended", tell=made.tell)
+    assert "rehearsal" not in made.status
+    place.world.api.apply(tenant(place.team, place.tenant))
+    assert made.rehearsed()["drops"]
+
+
+def test_what_an_operator_that_was_killed_left_is_swept_and_the_text_rehearsed(place: Place) -> None:
+    made = place.submit("SELECT pg_sleep(5); DROP TABLE b")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    place.world.operator.kill()
+    place.world.operator.start()
+    assert "table t.b" in place.plain(made.rehearsed()["drops"])
+    wait_for("nothing is left of it", lambda: clean(place), patience=120)
+
+
+def test_a_decision_ends_the_rehearsal_that_is_in_its_way(place: Place) -> None:
+    made = place.submit("DROP TABLE b; SELECT pg_sleep(25)")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    made.decide()
+    made.await_job()
+    assert not place.world.postgres.query(ASLEEP)
+    assert made.condition("Rehearsed")["status"] == "False"
+
+
+def test_a_text_cannot_commit_its_rehearsal_whatever_encoding_it_sets(place: Place) -> None:
+    place.sql(
+        "CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('client_' || 'encoding', 'SJIS', false); END $$"
+    )
+    # Under SJIS the second byte of the first character takes the backslash along, and the constant ends there.
+    made = place.submit(f"SELECT sets(); SELECT E'\u00c1\\'; COMMIT; DELETE FROM {place.role}.a; COMMIT; --'")
+    found = made.rehearsed()
+    assert "error" not in found, found
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.a") == [(1000,)]

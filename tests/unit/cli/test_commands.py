@@ -1,0 +1,89 @@
+"""The command line before it reaches any cluster."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[3]
+COMMANDS = ["allow", "rules", "explain", "extend", "revoke", "status"]
+
+
+def types(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(TOP / "operator"), "KUBECONFIG": "/nonexistent"}
+    command = [sys.executable, "-m", "vaultbrix", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_nothing_heavy_is_loaded_before_it_is_known_what_to_do() -> None:
+    heavy = "{'kubernetes', 'psycopg', 'kopf', 'pglast', 'pyroute2', 'iptc', 'cryptography', 'pydantic', 'aiohttp'}"
+    code = f"import sys, vaultbrix.cli.main; print(sorted({heavy} & sys.modules.keys()))"
+    environment = {"PYTHONPATH": str(TOP / "operator")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["submit", "list", "show", "approve", "deny", "wait"])
+def test_every_command_for_ddl_explains_itself(command: str) -> None:
+    done = types("ddl", command, "--help")
+    assert done.returncode == 0
+    assert f"ddl {command} [OPTIONS]" in done.stdout
+    assert command in types("ddl", "--help").stdout
+
+
+def test_the_entry_point_of_jobs_is_no_command_for_people() -> None:
+    assert not any(line.split()[:1] == ["run"] for line in types("ddl", "--help").stdout.splitlines())
+    assert types("ddl", "run", "--help").returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = types(command, "--help")
+    assert done.returncode == 0
+    assert f"{command} [OPTIONS]" in done.stdout
+    assert command in types("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "--ip", "[bold]x", "--tenant", "acme"], "error: --ip [bold]x: not an address"),
+        (["allow", "acme", "--cidr", "\x1b[31m", "--for", "1h", "--reason", "x"], "error: --cidr \ufffd[31m"),
+        (["extend", "jane"], "error: give exactly one of --for"),
+        (["extend", "jane", "--for", "-1h"], "error: --for -1h: expected a duration"),
+        (["revoke", "jane", "--timeout", "0s"], "error: --timeout 0s: must be at least 1s"),
+        (["rules", "--watch", "-o", "yaml"], "error: --watch"),
+        (["rules", "-o", "xml"], "'xml'"),
+        (["ddl", "submit", "acme", "--reason", "x"], "error: give exactly one of -f"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "a", "-f", "b"], "error: give exactly one of -f"),
+        (["ddl", "submit", "acme", "--reason", " ", "--sql", "DROP TABLE a"], "error: --reason: say why"),
+        (["ddl", "submit", "acme", "--reason", "x", "-f", "/no/such"], "error: -f /no/such: cannot be read: No such"),
+        (["ddl", "submit", "acme", "--reason", "x", "-f", "/"], "error: -f /: cannot be read: Is a directory"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", ""], "error: --sql: is empty"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABEL a"], "error: --sql: line 1, column 6: syntax"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "DROP TABLE a\x1b[2J"], "U+001B is a control character"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--valid-for", "0s"], "error: --valid-for 0s"),
+        (["ddl", "submit", "acme", "--reason", "x", "--sql", "SELECT 1", "--name", "No Name"], "error: --name No Name"),
+        (["ddl", "approve", "drop", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),
+        (["ddl", "deny", "drop", "--message", " "], "error: --message: say why"),
+        (["ddl", "deny", "drop"], "--message"),
+        (["ddl", "wait", "drop", "--timeout", "soon"], "error: --timeout soon"),
+        (["ddl", "wait", "drop", "--for", "ever"], "'ever'"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_told_without_any_cluster(arguments: list[str], says: str) -> None:
+    done = types(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_both_names_are_the_same_command() -> None:
+    for name in ("vaultbrix", "kubectl-vaultbrix"):
+        done = subprocess.run(
+            [Path(sys.executable).with_name(name), "rules", "--help"], capture_output=True, check=True
+        )
+        assert b"rules" in done.stdout
