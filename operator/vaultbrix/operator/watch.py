@@ -1,25 +1,25 @@
-"""kopf watches, the manager works: handlers hand an event on and nothing else.
+"""kopf watches, the manager works: handlers hand an event on to an informer and do nothing else.
 
 No handler here changes state for kopf, so kopf adds no finalizer, no annotation and no event of its own.
 """
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
 
 from vaultbrix.api.meta import GROUP, VERSION, Resource
 from vaultbrix.kube.informer import Informer
-from vaultbrix.operator.manager import Manager
 from vaultbrix.runtime.errors import Stopped
 
 
-async def watch(manager: Manager) -> None:
-    """Feed the manager until cancelled."""
+async def watch(informers: Mapping[type[Resource], Informer[Any]]) -> None:
+    """Feed the informers until cancelled."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
-    for model, informer in manager.informers.items():
+    for model, informer in informers.items():
         _register(registry, model, informer)
     stop = asyncio.Event()
     try:
