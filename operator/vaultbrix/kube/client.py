@@ -314,7 +314,9 @@ async def _configuration(context: str) -> client.Configuration:
         else:
             return configuration
     try:
-        await config.load_kube_config(context=context or None, client_configuration=configuration)
+        # Given by name: the library reads the environment only once, when it is imported.
+        file = os.environ.get("KUBECONFIG") or None
+        await config.load_kube_config(file, context=context or None, client_configuration=configuration)
     except _BAD_CONFIGURATION as error:
         raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
     return configuration

@@ -43,6 +43,20 @@ def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: 
         informer.observe(event["type"], dict(event["object"]))
 
 
+class _NothingCompared(kopf.DiffBaseStorage):
+    """Spares a deep copy of each object at each event: no handler of ours asks kopf what has changed."""
+
+    def build(self, **_: Any) -> Any:
+        """An essence in which nothing ever differs."""
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        """No state was handled before."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept on an object."""
+
+
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
     # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
     if os.environ.get("KUBECONFIG"):
@@ -54,6 +68,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NothingCompared()
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 0.5

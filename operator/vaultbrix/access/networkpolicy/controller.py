@@ -29,13 +29,18 @@ class _Applied:
 
 
 class Policies:
-    """Applies what differs from what was applied last. Empty after a start, so everything is applied again."""
+    """Applies what differs from what was applied last. Empty after a start, so everything is applied again.
+
+    A Tenant without an open rule gets no policy, which would let nobody in; one that is there already is emptied.
+    """
 
     def __init__(self, kube: Kube, cache: Cache, verdicts: Verdicts) -> None:
         self._kube = kube
         self._cache = cache
         self._verdicts = verdicts
         self._applied: dict[_Owner, _Applied] = {}
+        self._present: set[_Place] | None = None
+        """What the last check saw, None before the first one."""
 
     def covers(self, tenant: TenantKey, cidrs: tuple[str, ...]) -> bool | None:
         """Whether the tenant's policy lets all of these in; None while that is not known."""
@@ -53,6 +58,9 @@ class Policies:
         verdicts = self._verdicts.of_tenant(tenant, now).values()
         cidrs = frozenset(cidr for verdict in verdicts if verdict.grant for cidr in verdict.grant.cidrs)
         place = (server.spec.namespace, policy_name(server.metadata.name, owner.role))
+        absent = self._present is not None and place not in self._present and tenant not in self._applied
+        if absent and not cidrs:
+            return False
         return await self._apply(
             tenant, place, (*_terms(server), cidrs), cidrs, lambda: _of_tenant(owner, server, cidrs)
         )
@@ -87,6 +95,7 @@ class Policies:
             if place not in wanted:
                 await self._kube.delete(NETWORK_POLICIES, *place)
         self._applied = {o: a for o, a in self._applied.items() if present.get(a.place) == a.version}
+        self._present = present.keys() & wanted
 
     async def _apply(
         self,
