@@ -76,6 +76,9 @@ class Informer(Generic[R]):
     def _take(self, raw: Object) -> tuple[str, str]:
         meta = raw["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
+        if self._cache.stores[self.model].holds(*key, uid=meta["uid"], version=int(meta["resourceVersion"])):
+            # Most often the echo of a write of our own, whose answer was kept.
+            return key
         try:
             if self._trim is not None:
                 self._trim(raw)

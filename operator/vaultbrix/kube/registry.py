@@ -27,8 +27,8 @@ class Registry:
 
     queues: list[WorkQueue[Any]] = field(default_factory=list)
     periodic: list[Periodic] = field(default_factory=list)
+    resyncs: list[Work] = field(default_factory=list)
     _listeners: dict[type[Resource], list[Callable[[Change[Any]], None]]] = field(default_factory=dict)
-    _resyncs: list[Work] = field(default_factory=list)
 
     def queue(self, name: str, process: Callable[[Key], Awaitable[datetime | None]], *, workers: int) -> WorkQueue[Key]:
         """A queue of its own, whose keys are worked on by so many at a time."""
@@ -42,7 +42,7 @@ class Registry:
 
     def on_resync(self, work: Work) -> None:
         """Have this done when the operator starts to lead and whenever everything is compared again."""
-        self._resyncs.append(work)
+        self.resyncs.append(work)
 
     def every(self, interval: timedelta, work: Work) -> None:
         """Have this done after each interval."""
@@ -52,11 +52,6 @@ class Registry:
         """Pass a change on to whoever listens to its kind."""
         for listener in self._listeners.get(type(change.resource), ()):
             listener(change)
-
-    async def resync(self) -> None:
-        """Have everything compared again."""
-        for work in self._resyncs:
-            await done(work)
 
 
 async def done(work: Work) -> None:

@@ -62,6 +62,11 @@ class Store(Generic[R]):
         """The object, or None."""
         return self._objects.get((namespace, name))
 
+    def holds(self, namespace: str, name: str, *, uid: str, version: int) -> bool:
+        """Whether this version of the object, or a newer one, is held already."""
+        old = self._objects.get((namespace, name))
+        return old is not None and old.metadata.uid == uid and version <= _version(old)
+
     def of(self, group: Hashable) -> list[R]:
         """The objects of one group."""
         return list(self._groups.get(group, {}).values())
@@ -77,9 +82,9 @@ class Store(Generic[R]):
 
     def put(self, resource: R, *, own: bool = False) -> Change[R] | None:
         """Keep the object; None when it is no newer than the version held."""
-        old = self._objects.get(resource.key)
-        if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
+        if self.holds(*resource.key, uid=resource.metadata.uid, version=_version(resource)):
             return None
+        old = self._objects.get(resource.key)
         decisive = old is None or self._basis is None or self._basis(old) != self._basis(resource)
         if old is not None:
             self._uids.pop(old.metadata.uid, None)

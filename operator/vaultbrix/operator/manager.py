@@ -40,12 +40,12 @@ class Manager:
                 await asyncio.sleep(pause_after(failures, 0.0))
             else:
                 break
-        await _logged(self._registry.resync)
+        await self._compare()
 
     async def resync(self) -> None:
         """Compare everything again: objects that vanished unseen, and drift outside of Kubernetes."""
         await _logged(self._relist)
-        await _logged(self._registry.resync)
+        await self._compare()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -61,6 +61,11 @@ class Manager:
                     group.create_task(queue.run())
         finally:
             scheduler.shutdown(wait=False)
+
+    async def _compare(self) -> None:
+        """Each subject for itself: one that cannot now keeps no other from it."""
+        for work in self._registry.resyncs:
+            await _logged(work)
 
     async def _relist(self) -> None:
         for informer in self.informers.values():

@@ -193,20 +193,20 @@ _QUIET: Sequence[tuple[str, str]] = (
 def _attributes(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
     name = sql.Identifier(wanted.name)
     until = wanted.valid_until.timestamp() if wanted.valid_until else None
-    if seen is None:
-        yield sql.SQL("CREATE ROLE {}").format(name)
-    elif (seen.login, seen.connection_limit, seen.inherits, seen.privileged, seen.valid_until) == (
-        wanted.login,
-        wanted.connection_limit,
-        False,
-        False,
-        until,
+    attributes = (wanted.login, wanted.connection_limit, False, False, until)
+    if seen is not None and attributes == (
+        seen.login,
+        seen.connection_limit,
+        seen.inherits,
+        seen.privileged,
+        seen.valid_until,
     ):
         return
     yield sql.SQL(
-        "ALTER ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+        "{} ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
         " CONNECTION LIMIT {} VALID UNTIL {}"
     ).format(
+        sql.SQL("CREATE" if seen is None else "ALTER"),
         name,
         sql.SQL("LOGIN" if wanted.login else "NOLOGIN"),
         sql.Literal(wanted.connection_limit),
