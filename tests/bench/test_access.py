@@ -61,12 +61,12 @@ class Api:
 
 
 class Clients:
-    """tests/bench/client.py in a namespace, and what it says."""
+    """tests/harness/bench/client.py in a namespace, and what it says."""
 
     def __init__(self, world: World, address: str) -> None:
         world.network.client(address)
         self._process = subprocess.Popen(
-            world.network.inside(address, [sys.executable, str(TOP / "tests/bench/client.py")]),
+            world.network.inside(address, [sys.executable, str(TOP / "tests/harness/bench/client.py")]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -177,7 +177,7 @@ def floor(world: World) -> list[float]:
     """The same pg_hba.conf written, reloaded, and an address added to a set, by a script with nothing around it."""
     run(*world.network.inside("server", ["ipset", "-exist", "create", "floor", "hash:net", "timeout", "0"]))
     content = world.postgres.hba_file.read_text()
-    script = [sys.executable, str(Path(__file__).with_name("floor.py"))]
+    script = [sys.executable, str(TOP / "tests/harness/bench/floor.py")]
     where = [str(world.postgres.socket), str(world.directory / "floor.conf"), str(TRIES)]
     done = run(*world.network.inside("server", [*script, *where]), input_text=content)
     return [float(line) for line in done.stdout.split()]
