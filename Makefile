@@ -35,11 +35,12 @@ demo: setup ## the main job, narrated, on a real cluster (brings one up unless K
 
 test: lint test-unit test-integration test-attacks-15 test-e2e ## everything below
 
-lint: setup ## ruff, mypy, import layers
+lint: setup ## ruff, mypy, directions of imports
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	hack/no-package
 
 test-unit: setup ## decisions, rendering, parsers: seconds
 	$(RUN)/pytest tests/unit
