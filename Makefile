@@ -35,11 +35,12 @@ demo: setup ## the main job, narrated, on a real cluster (brings one up unless K
 
 test: lint test-unit test-integration test-attacks-15 test-e2e ## everything below
 
-lint: setup ## ruff, mypy, import layers
+lint: setup ## ruff, mypy, directions of imports
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	hack/no-package
 
 test-unit: setup ## decisions, rendering, parsers: seconds
 	$(RUN)/pytest tests/unit
@@ -50,8 +51,8 @@ test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables an
 	hack/s3/build >/dev/null
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
-GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py rehearsal.py additive.py \
-	ddl_run.py ddl_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py)
+GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py pass_kinds.py additive.py \
+	run.py run_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py)
 
 test-attacks: test-attacks-15 test-attacks-17 ## the owner of the tables against the gate: a table of how each attack ends
 
@@ -94,7 +95,7 @@ bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and quest
 	$(RUN)/pytest -s -q tests/bench/test_audit*.py
 
 soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table
-	$(RUN)/pytest -s -q tests/integration/audit/test_audit_campaign.py -m soak
+	$(RUN)/pytest -s -q tests/integration/audit/test_campaign.py -m soak
 
 soak: setup ## long campaigns
 	hack/cluster/build.sh

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from tests.attacks import additions, protocols
-from tests.attacks.texts import MESSAGES, OUTSIDE
-from tests.harness.arena import Attack, Duel, harm
+from tests.harness.attacks import additions, protocols
+from tests.harness.attacks.duel import Attack, Duel, harm
+from tests.harness.attacks.registry import ATTACKS
+from tests.harness.attacks.texts import MESSAGES, OUTSIDE
 from tests.harness.database import Database
-from tests.harness.registry import ATTACKS
 
 # Both register their attacks as they are imported.
 REGISTERING = (protocols, additions)

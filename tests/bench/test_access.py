@@ -160,7 +160,7 @@ def floor(world: World) -> list[float]:
     """The same pg_hba.conf written, reloaded, and an address added to a set, by a script with nothing around it."""
     run(*world.network.inside("server", ["ipset", "-exist", "create", "floor", "hash:net", "timeout", "0"]))
     content = world.postgres.hba_file.read_text()
-    script = [sys.executable, str(Path(__file__).with_name("floor.py"))]
+    script = [sys.executable, str(TOP / "tests/harness/bench/floor.py")]
     where = [str(world.postgres.socket), str(world.directory / "floor.conf"), str(TRIES)]
     done = run(*world.network.inside("server", [*script, *where]), input_text=content)
     return [float(line) for line in done.stdout.split()]

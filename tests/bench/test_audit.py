@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness import oracle
+from tests.harness import audit_oracle
+from tests.harness.audit_oracle import Version
 from tests.harness.bench import rsyslog
 from tests.harness.bench.rsyslog import Rsyslog
 from tests.harness.database import Database, directory
-from tests.harness.oracle import Version
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import TOP, run, wait_for
 from tests.harness.shipping import Shipping
@@ -376,8 +376,8 @@ def test_what_a_kill_costs(bench: Bench) -> None:
         for process in both:
             process.stop()
         files = [Version(path.name, path) for path in sorted(bench.postgres.logs.glob("*.json"))]
-        with bench.store.open(options=oracle.SETTINGS) as connection:
-            verdict = oracle.judge(connection, shipper.server, files, bench.store.public_key)
+        with bench.store.open(options=audit_oracle.SETTINGS) as connection:
+            verdict = audit_oracle.judge(connection, shipper.server, files, bench.store.public_key)
         compared = other.compared()
         for who, result in ((f"shipper beside {name}", verdict), (name, compared)):
             row = {key: getattr(result, key) for key in ("events", "lost", "duplicate", "changed")}

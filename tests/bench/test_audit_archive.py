@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.archived_store import ArchivedStore, archived_store
+from tests.harness.audit_store import DATABASE
 from tests.harness.bench import records
 from tests.harness.processes import VAULTBRIX
-from tests.harness.recorded import Recorded, recorded
-from tests.harness.store import DATABASE
 
 from vaultbrix.audit import query, rows, seal
 from vaultbrix.audit.archive import cold
@@ -35,7 +35,7 @@ BATCH = 8192
 START = records.midnight(datetime.now(UTC)) - timedelta(days=2)
 
 
-async def fill(found: Recorded) -> None:
+async def fill(found: ArchivedStore) -> None:
     """A day of sealed records, and one of the next day."""
     signer = seal.Signer(found.store.signing_key.encode())
     made = itertools.chain(
@@ -62,14 +62,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[Recorded]:
-    with recorded() as running:
+def found() -> Iterator[ArchivedStore]:
+    with archived_store() as running:
         asyncio.run(fill(running))
         running.store.query("ANALYZE audit.record")
         yield running
 
 
-def test_archive(found: Recorded) -> None:
+def test_archive(found: ArchivedStore) -> None:
     day = START.date()
     (found.path / "key.pem").write_text(found.key)
     command = [*VAULTBRIX, "audit", "export", found.url, f"--key={found.path / 'key.pem'}", f"--day={day}"]

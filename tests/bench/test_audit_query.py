@@ -14,10 +14,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.audit_store import DATABASE, Store
 from tests.harness.bench.records import fill, midnight
 from tests.harness.database import directory, free_port
 from tests.harness.shell import TOP
-from tests.harness.store import DATABASE, Store
 
 from vaultbrix.audit import stats
 from vaultbrix.audit.query import Filter, latest

@@ -20,8 +20,8 @@ import psycopg
 import pytest
 from tests.harness.apiserver import PORT as API_PORT
 from tests.harness.network import MACHINE
-from tests.harness.place import Place
 from tests.harness.shell import TOP
+from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import SYSTEM, World, approval
 
 from vaultbrix.ddl.gate import logins, passes
@@ -57,7 +57,7 @@ class Bench:
     """A tenant with a table, and approvals of changes to it."""
 
     def __init__(self, world: World) -> None:
-        self.place = Place(world)
+        self.place = TenantWithTables(world)
         self.api = Api(world)
         self.path = f"/apis/vaultbrix.com/v1alpha1/namespaces/{self.place.team}/ddlapprovals"
         self.session = world.postgres.connect()

@@ -3,19 +3,11 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
-from tests.harness.cluster import Cluster
+from tests.harness.demo import Demo
+from tests.harness.kubectl import Cluster
 from tests.harness.shell import TOP, run
-
-
-@dataclass(frozen=True)
-class Demo:
-    """How the demo ended and all that it printed."""
-
-    code: int
-    said: str
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.harness.cluster import SYSTEM, TEAM, Cluster
+from tests.harness.kubectl import SYSTEM, TEAM, Cluster
 from tests.harness.shell import wait_for
 from tests.harness.world import approval
 

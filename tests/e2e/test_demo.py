@@ -3,8 +3,8 @@
 import base64
 import json
 
-from tests.e2e.conftest import Demo
-from tests.harness.cluster import SYSTEM, TEAM, Cluster
+from tests.harness.demo import Demo
+from tests.harness.kubectl import SYSTEM, TEAM, Cluster
 
 STEPS = [
     "1  Without a rule", "2  A Tenant", "3  An AccessRule", "4  DROP TABLE needs", "5  An admin approves",

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.harness.cluster import SYSTEM, TEAM, Cluster
+from tests.harness.kubectl import SYSTEM, TEAM, Cluster
 from tests.harness.shell import TOP, run
 from tests.harness.world import tenant
 

@@ -14,7 +14,7 @@ from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import TOP, run
 from tests.harness.slot import SLOT
-from tests.harness.units import Unit, environment
+from tests.harness.systemd_units import Unit, environment
 
 SYSTEMD = TOP / "manifests/systemd"
 CLUSTER, ADDRESS = f"172.31.249.{4 * SLOT + 1}", f"172.31.249.{4 * SLOT + 2}"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from tests.harness.audit_store import Store
 from tests.harness.database import Database, directory, free_port, running
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.store import Store
 
 from vaultbrix.grants.state import GrantRecord, LoginRecord, Snapshot
 

@@ -1,4 +1,4 @@
-"""What tests of tenants share."""
+"""What tests of tenants look at: the keys of its Secret, the rows of the catalogue; and a restart of the operator."""
 
 from tests.harness.world import World
 

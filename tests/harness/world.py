@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.apiserver import ApiServer, Object
+from tests.harness.audit_store import Store
 from tests.harness.network import MACHINE, SERVER, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.slot import SLOT, folder
-from tests.harness.store import Store
 
 SYSTEM = "vaultbrix-test"
 SERVER_NAME = "main"

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.harness.audit_store import Store
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.store import Store
 
 
 class Log:

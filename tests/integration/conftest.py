@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from tests.harness.database import Database
 from tests.harness.database import running as database_running
-from tests.harness.guarded import Guarded
-from tests.harness.namespaces import Pair
+from tests.harness.firewalled_server import FirewalledServer
+from tests.harness.host_pair import Pair
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.slot import SLOT
@@ -81,9 +81,9 @@ def pair() -> Iterator[Pair]:
 
 
 @pytest.fixture(params=[Iptables, Nftables], ids=["iptables", "nftables"])
-def firewall(request: pytest.FixtureRequest, pair: Pair) -> Iterator[Guarded]:
+def firewall(request: pytest.FixtureRequest, pair: Pair) -> Iterator[FirewalledServer]:
     """A server that is closed by default, by each of the kernel's interfaces."""
-    guarded = Guarded(pair, request.param(5433))
+    guarded = FirewalledServer(pair, request.param(5433))
     guarded.ensure()
     yield guarded
     guarded.listener.close()

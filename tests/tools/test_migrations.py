@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from tests.harness.database import Database
-from tests.harness.tools import GolangMigrate, Tool
-from tests.tools.conftest import Project, made
+from tests.harness.migration_project import Project, made
+from tests.harness.migration_tools import GolangMigrate, Tool
 
 from vaultbrix.ddl.plan import digest
 

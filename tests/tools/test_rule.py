@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tests.harness.approvals import submit
+from tests.harness.migration_project import Project
+from tests.harness.migration_tools import Alembic, Login
 from tests.harness.network import SERVER
 from tests.harness.shell import wait_for
-from tests.harness.tools import Alembic, Login
 from tests.harness.world import JANE, PORT, World
-from tests.tools.conftest import Project
 
 
 def test_tool_migrates_through_a_rule_from_its_address_and_is_held_by_the_gate(world: World, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.harness.audit_store import DATABASE, Store
 from tests.harness.processes import Process
-from tests.harness.store import DATABASE, Store
 
 
 class Way(NamedTuple):

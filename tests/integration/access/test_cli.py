@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.harness.commands import READ, Person, may
+from tests.harness.command_line import READ, Person, may
 from tests.harness.network import SERVER
 from tests.harness.processes import Process
 from tests.harness.shell import wait_for

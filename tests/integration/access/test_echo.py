@@ -1,6 +1,6 @@
 """The echo: who asks the server is told the address that a rule must name."""
 
-from tests.harness.commands import Person
+from tests.harness.command_line import Person
 from tests.harness.network import MACHINE, SERVER, SERVER6
 from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for

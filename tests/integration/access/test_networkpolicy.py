@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.harness.network import MACHINE
-from tests.harness.policies import Attempt, allowed
+from tests.harness.networkpolicy_oracle import Attempt, allowed
 from tests.harness.shell import TOP, run, wait_for
 from tests.harness.world import ECHO_PORT, EVE, JANE, PORT, World, in_seconds, rule, server
 

@@ -4,8 +4,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.harness.access import reset
 from tests.harness.apiserver import Object
+from tests.harness.direct_access import is_reset
 from tests.harness.shell import wait_for
 from tests.harness.world import World, in_seconds, rule, server
 
@@ -26,7 +26,7 @@ def test_a_rule_opens_by_itself_when_it_begins_and_lasts_from_then(world: World)
     name = world.rule(team, tenant, "203.0.113.150/32", startsAt=begins, ttl="1h")
     told = world.api.await_condition("accessrule", name, team, status="False", reason="NotYet")
     assert begins in told["message"]
-    assert reset(world, "203.0.113.150")
+    assert is_reset(world, "203.0.113.150")
     world.api.await_condition("accessrule", name, team)
     found = status(world, team, name)
     start = datetime.fromisoformat(begins)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.harness.access import held, reset
+from tests.harness.direct_access import held_session, is_reset
 from tests.harness.shell import wait_for
 from tests.harness.tenants import KEYS, restart_operator
 from tests.harness.world import World, in_seconds, rule, secret, tenant
@@ -64,7 +64,7 @@ def test_it_connects_as_the_tenant_with_its_own_login_from_its_address_and_no_ot
     assert world.postgres.query(owner_of, [f"{role_of(acme)}.made"])
 
     assert "pg_hba.conf" in world.psql("203.0.113.120", team, acme, "SELECT 1").run().stderr
-    assert reset(world, "198.51.100.120")
+    assert is_reset(world, "198.51.100.120")
     other = world.rule(team, acme, "198.51.100.120/32")
     world.api.await_condition("accessrule", other, team)
     assert "pg_hba.conf" in world.psql("198.51.100.120", team, acme, "SELECT 1", **mine).run().stderr
@@ -317,7 +317,7 @@ def test_another_rules_sessions_outlive_this_one(world: World) -> None:
     name, login = opened(world, team, acme, "203.0.113.141")
     shared = world.rule(team, acme, "203.0.113.141/32")
     world.api.await_condition("accessrule", shared, team)
-    session = held(world, "203.0.113.141", team, acme, "outlives")
+    session = held_session(world, "203.0.113.141", team, acme, "outlives")
     world.api.delete("accessrule", name, team)
     gone(world, team, name, login)
     assert session.running

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.harness.database import PASSWORD, SALT, Database, send, wanted
-from tests.harness.scene import ATTACKS, FORBIDDEN, SCENE, Scene, code
+from tests.harness.tenant_schema import ATTACKS, FORBIDDEN, SCENE, TenantSchema, code
 from tests.harness.tenants import CATALOG
 
 from vaultbrix.access.decisions import rule_login
@@ -62,7 +62,7 @@ numbers = itertools.count(1)
 class Case:
     """A tenant with a bit of everything, and a rule's login for it."""
 
-    scene: Scene
+    scene: TenantSchema
     uid: str
 
     @property
@@ -108,7 +108,7 @@ def case(database: Database) -> Case:
     with database.login(role) as connection:
         for statement in SCENE:
             connection.execute(statement.format(role=role).encode())
-    made = Case(Scene(database, role), f"uid-{role}")
+    made = Case(TenantSchema(database, role), f"uid-{role}")
     made.provision()
     return made
 

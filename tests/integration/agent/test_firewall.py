@@ -6,27 +6,27 @@ The same tests for both of the kernel's interfaces, with real packets between na
 import socket
 
 import pytest
-from tests.harness.guarded import LONG, PORT, Guarded, exchanges, is_cut
-from tests.harness.namespaces import SERVER4, SERVER6
+from tests.harness.firewalled_server import LONG, PORT, FirewalledServer, exchanges, is_cut
+from tests.harness.host_pair import SERVER4, SERVER6
 from tests.harness.shell import wait_for
 
 OTHER_PORT = 5434
 
 
-def test_closed_by_default_to_all_but_the_machine_itself(firewall: Guarded) -> None:
+def test_closed_by_default_to_all_but_the_machine_itself(firewall: FirewalledServer) -> None:
     assert not firewall.lets_in("203.0.113.7")
     assert not firewall.lets_in("2001:db8::7")
     for own in (SERVER4, SERVER6, "127.0.0.1", "::1"):
         firewall.pair.server.do(socket.create_connection, (own, PORT), 10).close()
 
 
-def test_only_that_port_is_touched(firewall: Guarded) -> None:
+def test_only_that_port_is_touched(firewall: FirewalledServer) -> None:
     other = firewall.pair.server.do(socket.create_server, (SERVER4, 8080))
     firewall.pair.connect("203.0.113.7", 8080).close()
     other.close()
 
 
-def test_opens_to_whom_it_is_opened_and_to_nobody_else(firewall: Guarded) -> None:
+def test_opens_to_whom_it_is_opened_and_to_nobody_else(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "2001:db8::7/128": LONG})
     assert firewall.lets_in("203.0.113.7")
     assert firewall.lets_in("2001:db8::7")
@@ -34,7 +34,7 @@ def test_opens_to_whom_it_is_opened_and_to_nobody_else(firewall: Guarded) -> Non
     assert not firewall.lets_in("2001:db8::8")
 
 
-def test_who_is_taken_out_is_cut_off_with_open_connections(firewall: Guarded) -> None:
+def test_who_is_taken_out_is_cut_off_with_open_connections(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "2001:db8::7/128": LONG})
     ends = [firewall.connect("203.0.113.7"), firewall.connect("2001:db8::7")]
     assert all(exchanges(*both) for both in ends)
@@ -44,7 +44,7 @@ def test_who_is_taken_out_is_cut_off_with_open_connections(firewall: Guarded) ->
     assert not firewall.lets_in("2001:db8::7")
 
 
-def test_an_address_falls_out_by_itself_with_open_connections(firewall: Guarded) -> None:
+def test_an_address_falls_out_by_itself_with_open_connections(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": 2, "2001:db8::/64": 2})
     ends = [firewall.connect("203.0.113.7"), firewall.connect("2001:db8::7")]
     assert all(exchanges(*both) for both in ends)
@@ -61,7 +61,9 @@ def test_an_address_falls_out_by_itself_with_open_connections(firewall: Guarded)
         (["2001:db8:1::/48", "2001:db8:1:2::/64", "2001:db8:1:2::3/128"], "2001:db8:1:2::3", "2001:db8:2::3"),
     ],
 )
-def test_networks_may_lie_within_each_other(firewall: Guarded, networks: list[str], inside: str, outside: str) -> None:
+def test_networks_may_lie_within_each_other(
+    firewall: FirewalledServer, networks: list[str], inside: str, outside: str
+) -> None:
     firewall.allow(dict.fromkeys(networks, LONG))
     assert firewall.allowed().keys() == set(networks)
     for narrowest in reversed(networks):
@@ -71,7 +73,7 @@ def test_networks_may_lie_within_each_other(firewall: Guarded, networks: list[st
     assert not firewall.lets_in(inside)
 
 
-def test_a_longer_entry_outlives_a_shorter_one_that_overlaps(firewall: Guarded) -> None:
+def test_a_longer_entry_outlives_a_shorter_one_that_overlaps(firewall: FirewalledServer) -> None:
     firewall.allow({"198.51.100.0/24": 1, "198.51.100.65/32": LONG, "2001:db8::/64": LONG, "2001:db8::7/128": 1})
     wait_for("the short entries to run out", lambda: len(firewall.allowed()) == 2)
     assert firewall.lets_in("198.51.100.65")
@@ -80,21 +82,21 @@ def test_a_longer_entry_outlives_a_shorter_one_that_overlaps(firewall: Guarded) 
 
 
 @pytest.mark.parametrize("cidr", ["203.0.113.7/32", "203.0.113.0/24", "2001:db8::/64"])
-def test_the_time_that_is_left_is_replaced_both_ways(firewall: Guarded, cidr: str) -> None:
+def test_the_time_that_is_left_is_replaced_both_ways(firewall: FirewalledServer, cidr: str) -> None:
     for seconds in (100, 5000, 300):
         firewall.allow({cidr: seconds})
         # What the kernel has counted down since.
         assert seconds - 30 <= firewall.allowed()[cidr] <= seconds
 
 
-def test_to_deny_what_is_not_there_is_fine(firewall: Guarded) -> None:
+def test_to_deny_what_is_not_there_is_fine(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG})
     firewall.deny(["203.0.113.8/32", "198.51.100.0/24", "2001:db8::/64"])
     firewall.deny([])
     assert firewall.allowed().keys() == {"203.0.113.7/32"}
 
 
-def test_trusted_sources_are_exactly_those_told_last(firewall: Guarded) -> None:
+def test_trusted_sources_are_exactly_those_told_last(firewall: FirewalledServer) -> None:
     firewall.trust(["203.0.113.0/24", "203.0.113.7/32", "2001:db8::/64"])
     assert firewall.lets_in("203.0.113.7")
     assert firewall.lets_in("2001:db8::7")
@@ -107,7 +109,7 @@ def test_trusted_sources_are_exactly_those_told_last(firewall: Guarded) -> None:
     assert not firewall.lets_in("198.51.100.7")
 
 
-def test_a_probe_names_what_the_kernel_has_lost(firewall: Guarded) -> None:
+def test_a_probe_names_what_the_kernel_has_lost(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "198.51.100.0/24": LONG, "2001:db8::/64": LONG})
     asked = [
         "203.0.113.7/32",
@@ -121,7 +123,7 @@ def test_a_probe_names_what_the_kernel_has_lost(firewall: Guarded) -> None:
     assert firewall.missing([]) == set()
 
 
-def test_ten_thousand_entries_come_and_go(firewall: Guarded) -> None:
+def test_ten_thousand_entries_come_and_go(firewall: FirewalledServer) -> None:
     wanted = {f"10.{number >> 8}.{number & 255}.1/32": LONG for number in range(9_000)}
     wanted |= {f"2001:db8:{number:x}::/48": LONG for number in range(1, 1_001)}
     firewall.allow(wanted)
@@ -135,14 +137,14 @@ def test_ten_thousand_entries_come_and_go(firewall: Guarded) -> None:
     assert firewall.ensure() is False
 
 
-def test_refused_addresses_are_remembered(firewall: Guarded) -> None:
+def test_refused_addresses_are_remembered(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG})
     for source in ("203.0.113.7", "203.0.113.8", "2001:db8::8"):
         firewall.lets_in(source)
     assert set(firewall.refused()) == {"203.0.113.8", "2001:db8::8"}
 
 
-def test_so_many_refused_addresses_are_remembered_and_all_are_refused(firewall: Guarded) -> None:
+def test_so_many_refused_addresses_are_remembered_and_all_are_refused(firewall: FirewalledServer) -> None:
     client = firewall.pair.client
     client.run("ip", "route", "add", "local", "10.9.0.0/16", "dev", "lo")
     for number in range(1_200):
@@ -153,7 +155,7 @@ def test_so_many_refused_addresses_are_remembered_and_all_are_refused(firewall: 
     assert firewall.ensure() is False
 
 
-def test_a_firewall_that_stands_is_left_alone(firewall: Guarded) -> None:
+def test_a_firewall_that_stands_is_left_alone(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "2001:db8::/64": LONG})
     assert firewall.ensure() is False
     # Another process, as after a restart.
@@ -161,14 +163,14 @@ def test_a_firewall_that_stands_is_left_alone(firewall: Guarded) -> None:
     assert firewall.allowed().keys() == {"203.0.113.7/32", "2001:db8::/64"}
 
 
-def test_a_new_process_denies_what_the_one_before_allowed(firewall: Guarded) -> None:
+def test_a_new_process_denies_what_the_one_before_allowed(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG})
     firewall.pair.server.do(type(firewall.kernel)(PORT).deny, ["203.0.113.7/32"])
     assert not firewall.lets_in("203.0.113.7")
 
 
-def test_two_servers_on_one_machine_do_not_meet(firewall: Guarded) -> None:
-    other = Guarded(firewall.pair, type(firewall.kernel)(OTHER_PORT), OTHER_PORT)
+def test_two_servers_on_one_machine_do_not_meet(firewall: FirewalledServer) -> None:
+    other = FirewalledServer(firewall.pair, type(firewall.kernel)(OTHER_PORT), OTHER_PORT)
     other.ensure()
     assert firewall.ensure() is False, "they do not fight over the first place"
     firewall.allow({"203.0.113.7/32": LONG})

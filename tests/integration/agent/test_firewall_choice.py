@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.harness.guarded import LONG, PORT, Guarded
-from tests.harness.namespaces import Pair
+from tests.harness.firewalled_server import LONG, PORT, FirewalledServer
+from tests.harness.host_pair import Pair
 
 from vaultbrix.agent.host.firewall import Chosen, choose
 from vaultbrix.runtime.errors import Transient
@@ -67,7 +67,7 @@ def test_a_missing_program_is_named(pair: Pair) -> None:
 @pytest.mark.parametrize(("first", "second"), [("iptables", "nftables"), ("nftables", "iptables")])
 def test_the_other_one_s_rules_go_once_the_new_ones_stand(pair: Pair, first: str, second: str) -> None:
     host = pair.server
-    before = Guarded(pair, host.do(choose, PORT, first))
+    before = FirewalledServer(pair, host.do(choose, PORT, first))
     before.allow({"203.0.113.7/32": LONG})
     assert before.lets_in("203.0.113.7")
     after = host.do(choose, PORT, second)
@@ -85,7 +85,7 @@ def test_the_other_one_s_rules_go_once_the_new_ones_stand(pair: Pair, first: str
 
 def test_another_port_s_rules_stay(pair: Pair) -> None:
     host = pair.server
-    other = Guarded(pair, host.do(choose, 5434, "iptables"), 5434)
+    other = FirewalledServer(pair, host.do(choose, 5434, "iptables"), 5434)
     host.do(choose, PORT, "nftables")
     assert not other.lets_in("203.0.113.7")
     other.allow({"203.0.113.7/32": LONG})

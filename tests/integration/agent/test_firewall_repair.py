@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterable
 
 import pytest
-from tests.harness.guarded import LONG, Guarded, exchanges, is_cut
-from tests.harness.namespaces import Host, Pair
+from tests.harness.firewalled_server import LONG, FirewalledServer, exchanges, is_cut
+from tests.harness.host_pair import Host, Pair
 
 from vaultbrix.agent.host.firewall.iptables import Iptables
 from vaultbrix.agent.host.firewall.nftables import Nftables
@@ -82,7 +82,7 @@ CASES = [
 def test_what_was_damaged_is_restored_with_who_was_let_in(
     pair: Pair, backend: type[Iptables] | type[Nftables], damage: Damage
 ) -> None:
-    firewall = Guarded(pair, backend(5433))
+    firewall = FirewalledServer(pair, backend(5433))
     assert firewall.ensure() is True
     firewall.allow(OPENED)
     assert firewall.ensure() is False
@@ -96,7 +96,7 @@ def test_what_was_damaged_is_restored_with_who_was_let_in(
 
 @pytest.mark.parametrize("damage", ["delete table inet vaultbrix", "flush ruleset"])
 def test_a_table_that_is_gone_comes_back_closed_and_says_so(pair: Pair, damage: str) -> None:
-    firewall = Guarded(pair, Nftables(5433))
+    firewall = FirewalledServer(pair, Nftables(5433))
     firewall.ensure()
     firewall.allow(OPENED)
     pair.server.run("nft", damage)
@@ -109,7 +109,7 @@ def test_a_table_that_is_gone_comes_back_closed_and_says_so(pair: Pair, damage: 
     firewall.listener.close()
 
 
-def test_emptied_sets_are_found_by_the_probe(firewall: Guarded) -> None:
+def test_emptied_sets_are_found_by_the_probe(firewall: FirewalledServer) -> None:
     firewall.allow(OPENED)
     host = firewall.pair.server
     if firewall.kernel.name == "iptables":
@@ -120,7 +120,7 @@ def test_emptied_sets_are_found_by_the_probe(firewall: Guarded) -> None:
     assert firewall.ensure() is False, "nothing but its content changed"
 
 
-def test_an_accept_of_established_connections_keeps_none_open(firewall: Guarded) -> None:
+def test_an_accept_of_established_connections_keeps_none_open(firewall: FirewalledServer) -> None:
     host = firewall.pair.server
     host.run("iptables-legacy", "-I", "INPUT", *ESTABLISHED)
     host.run("nft", "-f", "-", input_text=FOREIGN_TABLE)
@@ -154,7 +154,7 @@ def foreign(host: Host) -> list[str]:
     ]
 
 
-def test_what_others_have_is_left_alone(firewall: Guarded) -> None:
+def test_what_others_have_is_left_alone(firewall: FirewalledServer) -> None:
     host = firewall.pair.server
     host.run("ipset", "create", "foreign", "hash:ip")
     host.run("ipset", "add", "foreign", "192.0.2.201")
@@ -178,7 +178,7 @@ def test_what_others_have_is_left_alone(firewall: Guarded) -> None:
     assert "vaultbrix" not in host.run("nft", "list", "tables")
 
 
-def test_who_others_refuse_is_still_refused(firewall: Guarded) -> None:
+def test_who_others_refuse_is_still_refused(firewall: FirewalledServer) -> None:
     host = firewall.pair.server
     host.run(
         "iptables-legacy", "-A", "INPUT", "-s", "203.0.113.7", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.harness.namespaces import Pair
+from tests.harness.host_pair import Pair
 
 from vaultbrix.agent.host.sockets import destroy
 

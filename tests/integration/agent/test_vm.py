@@ -11,7 +11,7 @@ import pytest
 from tests.harness.machine import ADDRESS, AGENT, AGENT_NAME, CLUSTER, SERVER_NAME, SHIPPER, Machine
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, binaries, run, wait_for
-from tests.harness.units import Unit
+from tests.harness.systemd_units import Unit
 from tests.harness.world import ADMIN_PASSWORD, EVE, JANE, SYSTEM, Psql, World, rule, secret, server
 
 RIGHTS = TOP / "manifests/vm-agent-rbac.yaml"

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.harness.recorded import HOSTILE, Recorded, day_of, line, recorded, statement
+from tests.harness.archived_store import HOSTILE, ArchivedStore, archived_store, day_of, line, statement
 from tests.harness.shell import wait_for
 
 from vaultbrix.audit import seal
@@ -29,8 +29,8 @@ LATER = datetime.now(UTC) + timedelta(days=2)
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Recorded]:
-    with recorded() as found:
+def running() -> Iterator[ArchivedStore]:
+    with archived_store() as found:
         main = found.server("main")
         for day in (OLD, YESTERDAY):
             main.write(f"{day}", [line(day, 1, message="connection received: host=x", func_name="BackendInitialize")])
@@ -44,18 +44,18 @@ def running() -> Iterator[Recorded]:
 
 
 @pytest.fixture
-def found(running: Recorded, tmp_path: Path) -> Recorded:
+def found(running: ArchivedStore, tmp_path: Path) -> ArchivedStore:
     """With an empty archive and keys as they were."""
     running.settle()
     return dataclasses.replace(running, url=str(tmp_path / "archive"), store=copy.copy(running.store))
 
 
-def rows(found: Recorded, name: str) -> list[dict[str, object]]:
+def rows(found: ArchivedStore, name: str) -> list[dict[str, object]]:
     files = sorted(Path(found.url).glob(f"*/*/{name}*.parquet"))
     return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
 
 
-def test_a_past_day_is_exported_with_every_value_and_proves_itself(found: Recorded) -> None:
+def test_a_past_day_is_exported_with_every_value_and_proves_itself(found: ArchivedStore) -> None:
     done = found.export(YESTERDAY)
     assert (done.why, done.rows > 0) == ("", True)
     report = found.check(YESTERDAY)
@@ -69,7 +69,7 @@ def test_a_past_day_is_exported_with_every_value_and_proves_itself(found: Record
     assert archived == stored
 
 
-def folder(found: Recorded, number: int = 1, day: object = YESTERDAY) -> Path:
+def folder(found: ArchivedStore, number: int = 1, day: object = YESTERDAY) -> Path:
     return Path(found.url) / f"day={day}" / f"set={number}"
 
 
@@ -79,7 +79,7 @@ def rewrite(path: Path, change: Change) -> None:
     pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), table.schema), path)
 
 
-def resign(found: Recorded, key: str) -> None:
+def resign(found: ArchivedStore, key: str) -> None:
     """Give the manifest the files that are there now, signed with a key."""
     signer = seal.Signer(key.encode())
     said = manifests.decode((folder(found) / "manifest.json").read_bytes())
@@ -111,7 +111,7 @@ def row_twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("change", [without_row, other_person, row_twice])
-def test_whoever_holds_the_export_key_still_cannot_change_rows(found: Recorded, change: Change) -> None:
+def test_whoever_holds_the_export_key_still_cannot_change_rows(found: ArchivedStore, change: Change) -> None:
     found.export(YESTERDAY)
     path = first(folder(found), "record-*")
     batches = {row["batch"] for row in pq.read_table(path, partitioning=None).to_pylist()}
@@ -123,7 +123,7 @@ def test_whoever_holds_the_export_key_still_cannot_change_rows(found: Recorded, 
     assert finding.part == f"record {YESTERDAY} 400"
 
 
-def test_a_flipped_byte_names_its_file(found: Recorded) -> None:
+def test_a_flipped_byte_names_its_file(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     for path in sorted(folder(found).glob("*.parquet")):
         content = path.read_bytes()
@@ -135,7 +135,7 @@ def test_a_flipped_byte_names_its_file(found: Recorded) -> None:
     assert found.check(YESTERDAY).findings == []
 
 
-def test_a_file_that_is_missing_is_named(found: Recorded) -> None:
+def test_a_file_that_is_missing_is_named(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     path = first(folder(found), "record-*")
     path.unlink()
@@ -143,14 +143,14 @@ def test_a_file_that_is_missing_is_named(found: Recorded) -> None:
 
 
 @pytest.mark.parametrize("name", ["batch.parquet", "part.parquet"])
-def test_a_batch_that_is_taken_out_is_missed(found: Recorded, name: str) -> None:
+def test_a_batch_that_is_taken_out_is_missed(found: ArchivedStore, name: str) -> None:
     found.export(YESTERDAY)
     rewrite(folder(found) / name, lambda rows: rows[1:])
     resign(found, found.key)
     assert found.check(YESTERDAY).findings
 
 
-def test_another_key_is_refused_for_manifest_and_batches(found: Recorded) -> None:
+def test_another_key_is_refused_for_manifest_and_batches(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     other, public = seal.new_key()
     good = found.public
@@ -162,7 +162,7 @@ def test_another_key_is_refused_for_manifest_and_batches(found: Recorded) -> Non
     assert "not signed by a known shipper's key" in found.check(YESTERDAY).findings[0].what
 
 
-def test_a_changed_manifest_is_refused(found: Recorded) -> None:
+def test_a_changed_manifest_is_refused(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     path = folder(found) / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"complete":true', b'"complete":false'))
@@ -170,7 +170,7 @@ def test_a_changed_manifest_is_refused(found: Recorded) -> None:
 
 
 def test_a_day_waits_for_its_end_and_for_every_server_but_those_that_are_named() -> None:
-    with recorded() as found:
+    with archived_store() as found:
         found.server("main").write("1", [line(YESTERDAY, 1), line(TODAY, 1)])
         late = found.server("late")
         late.write("1", [line(YESTERDAY, 2)])
@@ -187,7 +187,7 @@ def test_a_day_waits_for_its_end_and_for_every_server_but_those_that_are_named()
         assert found.export(YESTERDAY).number == 2
 
 
-def test_repeating_changes_nothing_and_late_lines_make_a_supplement(found: Recorded) -> None:
+def test_repeating_changes_nothing_and_late_lines_make_a_supplement(found: ArchivedStore) -> None:
     done = found.export(YESTERDAY)
     before = {path: path.read_bytes() for path in Path(found.url).rglob("*.*")}
     assert found.export(YESTERDAY).why == "exported already"
@@ -213,7 +213,7 @@ def test_repeating_changes_nothing_and_late_lines_make_a_supplement(found: Recor
     assert noted == [(done.manifest, "postgres"), (late.manifest, "postgres")]
 
 
-def test_gaps_quarantine_and_events_are_exported_with_the_day_they_were_sealed_on(found: Recorded) -> None:
+def test_gaps_quarantine_and_events_are_exported_with_the_day_they_were_sealed_on(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     (found.servers["main"].logs / f"{OLD}.json").write_bytes(b"no json\n")
     wait_for("the gap is stored", lambda: found.store.query("SELECT 1 FROM audit.gap"))
@@ -228,14 +228,14 @@ def test_gaps_quarantine_and_events_are_exported_with_the_day_they_were_sealed_o
     assert {finding.part for finding in found.check(TODAY).findings} == {"", "event"}
 
 
-def test_days_follow_each_other_without_a_hole(found: Recorded) -> None:
+def test_days_follow_each_other_without_a_hole(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     found.export(TODAY, now=LATER, unawaited=frozenset({"main"}))
     reports = [found.check(YESTERDAY), found.check(TODAY)]
     assert check_days(reports) == []
 
 
-def test_what_is_not_as_it_was_sealed_is_not_signed(found: Recorded) -> None:
+def test_what_is_not_as_it_was_sealed_is_not_signed(found: ArchivedStore) -> None:
     change = "UPDATE audit.record SET person = %s WHERE line_num = 4 AND at < %s"
     found.store.query(change, ["mallory", YESTERDAY])
     with pytest.raises(ExportError, match=r"not as it was sealed: .* a row was changed"):
@@ -246,7 +246,7 @@ def test_what_is_not_as_it_was_sealed_is_not_signed(found: Recorded) -> None:
     assert found.export(OLD).why == ""
 
 
-def test_a_row_that_is_erased_keeps_its_leaf_and_is_named(found: Recorded) -> None:
+def test_a_row_that_is_erased_keeps_its_leaf_and_is_named(found: ArchivedStore) -> None:
     found.export(YESTERDAY)
     ((batch, index),) = found.store.query(
         "UPDATE audit.record SET statement = NULL, salt = NULL, redaction = 1"
@@ -261,7 +261,7 @@ def test_a_row_that_is_erased_keeps_its_leaf_and_is_named(found: Recorded) -> No
     assert "SELECT 4, " not in str(rows(found, "record"))
 
 
-def test_exporting_again_does_not_take_away_what_the_store_holds_no_more(found: Recorded) -> None:
+def test_exporting_again_does_not_take_away_what_the_store_holds_no_more(found: ArchivedStore) -> None:
     found.export(OLD)
     found.store.query(f"DROP TABLE audit.record_{OLD:%Y%m%d}_400")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="has dropped what the archive holds"):
@@ -269,7 +269,7 @@ def test_exporting_again_does_not_take_away_what_the_store_holds_no_more(found: 
     assert found.check(OLD).findings == []
 
 
-def test_an_export_that_was_interrupted_is_gone_on_with(found: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_was_interrupted_is_gone_on_with(found: ArchivedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "MOST_ROWS", 5)
     put, broken = Place.put, []
 

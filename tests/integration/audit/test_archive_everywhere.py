@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.harness.archived_store import HOSTILE, ArchivedStore, archived_store, day_of, line, statement
 from tests.harness.processes import VAULTBRIX
-from tests.harness.recorded import HOSTILE, Recorded, day_of, line, recorded, statement
 from tests.harness.shell import run
 
 from vaultbrix.audit import query, rows, seal
@@ -30,8 +30,8 @@ Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[Recorded]:
-    with recorded() as running:
+def found() -> Iterator[ArchivedStore]:
+    with archived_store() as running:
         running.store.query("UPDATE audit.retention SET days = 1, archive = true")
         main = running.server("main")
         for number, day in enumerate(DAYS):
@@ -57,7 +57,7 @@ def found() -> Iterator[Recorded]:
         yield running
 
 
-def ask(found: Recorded, wanted: Filter, limit: int = MOST, *, archive: bool = True) -> Rows:
+def ask(found: ArchivedStore, wanted: Filter, limit: int = MOST, *, archive: bool = True) -> Rows:
     with found.store.open(options=rows.SETTINGS) as connection:
         if archive:
             opened = open_archive(Place(found.url), seal.public_keys(found.public.encode()))
@@ -67,7 +67,7 @@ def ask(found: Recorded, wanted: Filter, limit: int = MOST, *, archive: bool = T
     return [{**row, "address": row["address"] and str(row["address"])} for row in told]
 
 
-def test_what_was_dropped_is_told_as_before_and_once(found: Recorded) -> None:
+def test_what_was_dropped_is_told_as_before_and_once(found: ArchivedStore) -> None:
     before = ask(found, ALL, archive=False)
     assert len(before) == len(DAYS) * 16
     assert ask(found, ALL) == before
@@ -92,7 +92,7 @@ def test_what_was_dropped_is_told_as_before_and_once(found: Recorded) -> None:
     ]
 
 
-def test_the_command_asks_both_for_those_who_may_see_all(found: Recorded) -> None:
+def test_the_command_asks_both_for_those_who_may_see_all(found: ArchivedStore) -> None:
     (found.path / "export.pub").write_text(found.public)
     command = [*VAULTBRIX, "audit", "query", "--since", f"{DAYS[0]}", f"--archive={found.url}", "--output=json"]
     keys = f"--archive-keys={found.path / 'export.pub'}"
@@ -117,13 +117,13 @@ def test_the_command_asks_both_for_those_who_may_see_all(found: Recorded) -> Non
         assert failed.stdout == ""
 
 
-def write(found: Recorded, name: str, content: str) -> str:
+def write(found: ArchivedStore, name: str, content: str) -> str:
     (found.path / name).write_text(content)
     return str(found.path / name)
 
 
 def test_a_day_that_was_dropped_before_its_export_is_exported_from_what_came_late() -> None:
-    with recorded() as found:
+    with archived_store() as found:
         found.store.query("UPDATE audit.retention SET days = 1")
         main = found.server("main")
         main.write("1", [*statement(DAYS[0], 2, "SELECT 'dropped'"), line(day_of(0), 1)])

@@ -6,9 +6,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from tests.harness.archived_store import ArchivedStore, archived_store, day_of, line, statement
 from tests.harness.database import free_port
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.recorded import Recorded, day_of, line, recorded, statement
 from tests.harness.s3 import BUCKET, S3, s3
 from tests.harness.shell import run, wait_for
 
@@ -17,8 +17,8 @@ URL = f"s3://{BUCKET}/main/audit"
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[Recorded]:
-    with recorded() as running:
+def found() -> Iterator[ArchivedStore]:
+    with archived_store() as running:
         running.store.query("INSERT INTO audit.retention VALUES ('', 'READ', 90)")
         main = running.server("main")
         main.write("1", [line(YESTERDAY, 1), *statement(YESTERDAY, 2, "SELECT 'é'"), line(TODAY, 1)])
@@ -29,21 +29,21 @@ def found() -> Iterator[Recorded]:
 
 
 @pytest.fixture(scope="module")
-def exporter(found: Recorded) -> Mapping[str, str]:
+def exporter(found: ArchivedStore) -> Mapping[str, str]:
     return found.store.environment(found.store.login("exporter", "audit_export"))
 
 
 @pytest.fixture(scope="module")
-def bucket(found: Recorded) -> Iterator[S3]:
+def bucket(found: ArchivedStore) -> Iterator[S3]:
     with s3(found.path, free_port()) as server:
         yield server
 
 
-def command(found: Recorded, url: str, *more: str) -> list[str]:
+def command(found: ArchivedStore, url: str, *more: str) -> list[str]:
     return [*VAULTBRIX, "audit", "export", url, f"--key={found.path / 'export.key'}", *more]
 
 
-def export(found: Recorded, url: str, *more: str, env: Mapping[str, str]) -> tuple[int, str]:
+def export(found: ArchivedStore, url: str, *more: str, env: Mapping[str, str]) -> tuple[int, str]:
     """Run the command; returns its exit code and all that it said."""
     done = run(*command(found, url, *more), check=False, env=env)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
@@ -51,7 +51,7 @@ def export(found: Recorded, url: str, *more: str, env: Mapping[str, str]) -> tup
 
 
 def test_a_folder_and_a_bucket_hold_the_same(
-    found: Recorded, bucket: S3, exporter: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    found: ArchivedStore, bucket: S3, exporter: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = {**exporter, **bucket.environment}
     code, said = export(found, found.url, env=exporter)
@@ -74,7 +74,7 @@ def test_a_folder_and_a_bucket_hold_the_same(
 
 
 def test_what_a_killed_export_leaves_does_not_count_and_is_gone_on_with(
-    found: Recorded, bucket: S3, exporter: Mapping[str, str]
+    found: ArchivedStore, bucket: S3, exporter: Mapping[str, str]
 ) -> None:
     url, env = f"{URL}-killed", {**exporter, **bucket.environment}
     waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = to_regclass(%s)"
@@ -112,14 +112,14 @@ def test_what_a_killed_export_leaves_does_not_count_and_is_gone_on_with(
     ],
 )
 def test_an_error_names_what_is_wrong_and_what_to_do(
-    found: Recorded, exporter: Mapping[str, str], tmp_path: Path, url: str, more: tuple[str, ...], env: dict[str, str],
-    expected: str,
+    found: ArchivedStore, exporter: Mapping[str, str], tmp_path: Path, url: str, more: tuple[str, ...],
+    env: dict[str, str], expected: str,
 ) -> None:  # fmt: skip
     code, said = export(found, str(tmp_path / "x") if url == "x" else url, *more, env={**exporter, **env})
     assert (code in (1, 2), said.startswith(expected) or said, "\n       " in said) == (True, True, True)
 
 
-def test_a_reader_may_not_export_and_an_exporter_may_not_write(found: Recorded, tmp_path: Path) -> None:
+def test_a_reader_may_not_export_and_an_exporter_may_not_write(found: ArchivedStore, tmp_path: Path) -> None:
     code, said = export(found, str(tmp_path / "x"), env=found.store.environment(found.store.reader))
     assert (code, said.startswith("error: the login may not export")) == (1, True)
     assert not (tmp_path / "x").exists()
@@ -130,7 +130,7 @@ def test_a_reader_may_not_export_and_an_exporter_may_not_write(found: Recorded, 
 
 
 def test_wrong_credentials_are_an_error_without_the_secret(
-    found: Recorded, bucket: S3, exporter: Mapping[str, str]
+    found: ArchivedStore, bucket: S3, exporter: Mapping[str, str]
 ) -> None:
     env = {**exporter, **bucket.environment, "AWS_SECRET_ACCESS_KEY": "wrong-secret-value"}
     code, said = export(found, URL, env=env)

@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.client_messages import CASES, HIDING, SETUP
 from tests.harness.database import send
-from tests.harness.messages import CASES, HIDING, SETUP
 from tests.harness.shipping import JANE, Shipping, shipping
 
 from vaultbrix.audit import query, rows, seal

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
+from tests.harness.audit_store import Store
 from tests.harness.database import directory, free_port
-from tests.harness.store import Store
 
 from vaultbrix.audit.archive.sessions import statements
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.harness.archived_store import ArchivedStore, archived_store, day_of, statement
 from tests.harness.processes import VAULTBRIX
-from tests.harness.recorded import Recorded, day_of, recorded, statement
-from tests.harness.sealed import write
+from tests.harness.sealed_store import write
 
 DAYS = OLD, MIDDLE, YESTERDAY = day_of(3), day_of(2), day_of(1)
 
 
 @pytest.fixture(scope="module")
-def exported() -> Iterator[Recorded]:
-    with recorded() as found:
+def exported() -> Iterator[ArchivedStore]:
+    with archived_store() as found:
         main = found.server("main")
         for day in DAYS:
             main.write(f"{day}", statement(day, 2, f"SELECT '{day}'"))
@@ -28,7 +28,7 @@ def exported() -> Iterator[Recorded]:
 
 
 def verify(
-    found: Recorded, tmp_path: Path, *more: str | Path, url: str | Path = ""
+    found: ArchivedStore, tmp_path: Path, *more: str | Path, url: str | Path = ""
 ) -> subprocess.CompletedProcess[str]:
     keys = write(tmp_path / "signing.pub", found.store.public_key)
     exporters = write(tmp_path / "export.pub", found.public)
@@ -36,13 +36,13 @@ def verify(
     return subprocess.run([*VAULTBRIX, *map(str, command)], capture_output=True, text=True, check=False)
 
 
-def test_an_untouched_archive_holds(exported: Recorded, tmp_path: Path) -> None:
+def test_an_untouched_archive_holds(exported: ArchivedStore, tmp_path: Path) -> None:
     done = verify(exported, tmp_path)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all seals hold"), done
 
 
 @pytest.mark.parametrize("what", ["byte", "file", "set", "signature"])
-def test_tampering_is_found_and_the_place_named(exported: Recorded, tmp_path: Path, what: str) -> None:
+def test_tampering_is_found_and_the_place_named(exported: ArchivedStore, tmp_path: Path, what: str) -> None:
     copy = Path(shutil.copytree(exported.url, tmp_path / "copy"))
     folder = copy / f"day={YESTERDAY}" / "set=1"
     record = next(folder.glob("record*.parquet"))
@@ -62,7 +62,7 @@ def test_tampering_is_found_and_the_place_named(exported: Recorded, tmp_path: Pa
     assert done.stdout.splitlines()[-1].startswith("first bad: ")
 
 
-def test_a_bad_call_names_option_and_remedy(exported: Recorded, tmp_path: Path) -> None:
+def test_a_bad_call_names_option_and_remedy(exported: ArchivedStore, tmp_path: Path) -> None:
     for more, url, code, message in (
         (("--day", "2026-12-01"), "", 2, "--archive: stands alone"),
         ((), "ftp://x/y", 2, "--archive: ftp: is not known"),

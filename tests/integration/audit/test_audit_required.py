@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.harness.access import held, reset
+from tests.harness.direct_access import held_session, is_reset
 from tests.harness.shell import wait_for
 from tests.harness.world import SERVER_NAME, World, in_seconds, server
 
@@ -44,7 +44,7 @@ def test_access_closes_with_the_store_and_opens_again_with_it(required: World) -
     tenant = world.tenant(team)
     name = world.rule(team, tenant, f"{ADDRESS}/32")
     world.api.await_condition("accessrule", name, team)
-    session = held(world, ADDRESS, team, tenant, "required")
+    session = held_session(world, ADDRESS, team, tenant, "required")
     deadline = world.api.get("accessrule", name, team)["status"]["expiresAt"]
     world.store.stop()
     try:
@@ -59,15 +59,15 @@ def test_access_closes_with_the_store_and_opens_again_with_it(required: World) -
         assert "spec.auditRequired" in found["message"]
         assert "AuditStoreUnreachable" in found["message"]
         wait_for("the session has ended", lambda: not session.running)
-        assert reset(world, ADDRESS)
+        assert is_reset(world, ADDRESS)
         another = world.rule(team, tenant, f"{ENDING}/32", expiresAt=in_seconds(10))
         world.api.await_condition("accessrule", another, team, status="False", reason="AuditNotFlowing")
         wait_for("it has ended", lambda: world.api.get("accessrule", another, team)["status"]["phase"] == "Expired")
     finally:
         world.store.postgres.start()
     world.api.await_condition("accessrule", name, team, patience=90)
-    assert not reset(world, ADDRESS)
-    assert reset(world, ENDING), "its deadline has passed meanwhile"
+    assert not is_reset(world, ADDRESS)
+    assert is_reset(world, ENDING), "its deadline has passed meanwhile"
     assert world.api.get("accessrule", name, team)["status"]["expiresAt"] == deadline
     flowing(world)
 
@@ -78,17 +78,17 @@ def test_access_closes_without_shipper_operator_and_api_server_and_a_restart_ope
     tenant = world.tenant(team)
     name = world.rule(team, tenant, f"{ADDRESS}/32")
     world.api.await_condition("accessrule", name, team)
-    session = held(world, ADDRESS, team, tenant, "alone")
+    session = held_session(world, ADDRESS, team, tenant, "alone")
     world.operator.stop()
     world.api.pause()
     try:
         world.shipper.kill()
         wait_for("the session has ended", lambda: not session.running, patience=PATIENCE)
-        assert reset(world, ADDRESS)
+        assert is_reset(world, ADDRESS)
         world.agent.kill()
         world.agent.start()
         wait_for("the agent is up", lambda: "closed by default" in world.agent.text().split("firewall")[-1])
-        assert reset(world, ADDRESS)
+        assert is_reset(world, ADDRESS)
         world.flow.unlink()
     finally:
         world.api.resume()
@@ -99,4 +99,4 @@ def test_access_closes_without_shipper_operator_and_api_server_and_a_restart_ope
     )
     world.shipper.start()
     world.api.await_condition("accessrule", name, team, patience=90)
-    assert not reset(world, ADDRESS)
+    assert not is_reset(world, ADDRESS)

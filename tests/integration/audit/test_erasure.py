@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.database import PASSWORD, send
 from tests.harness.processes import VAULTBRIX
-from tests.harness.sealed import check
+from tests.harness.sealed_store import check
 from tests.harness.shell import run, wait_for
 from tests.harness.shipping import JANE, Shipping, shipping
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from tests.harness.audit_store import Store
 from tests.harness.database import directory, free_port
 from tests.harness.shell import wait_for
-from tests.harness.store import Store
 from tests.harness.written_log import Log, line
 
 

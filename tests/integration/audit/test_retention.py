@@ -7,27 +7,27 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.harness.past import Past, ago, name, running, settled, today
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.sealed import check
+from tests.harness.retention_store import RetentionStore, ago, name, running, settled, today
+from tests.harness.sealed_store import check
 from tests.harness.shell import wait_for
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 @pytest.fixture(scope="module")
-def kept() -> Iterator[Past]:
+def kept() -> Iterator[RetentionStore]:
     with running() as past:
         yield past
 
 
 @pytest.fixture
-def past(kept: Past) -> Iterator[Past]:
+def past(kept: RetentionStore) -> Iterator[RetentionStore]:
     with settled(kept) as past:
         yield past
 
 
-def test_exactly_what_is_due_is_dropped_and_proofs_stay(past: Past) -> None:
+def test_exactly_what_is_due_is_dropped_and_proofs_stay(past: RetentionStore) -> None:
     past.write(ago(40), ago(40), ago(31), ago(30), ago(29))
     past.stored()
     parts = past.store.query("SELECT * FROM audit.part ORDER BY server, batch, part")
@@ -46,7 +46,7 @@ def test_exactly_what_is_due_is_dropped_and_proofs_stay(past: Past) -> None:
     assert past.retention("apply") == "nothing is due\n"
 
 
-def test_lines_that_come_late_are_stored_and_dropped_again(past: Past) -> None:
+def test_lines_that_come_late_are_stored_and_dropped_again(past: RetentionStore) -> None:
     past.write(ago(50))
     past.stored()
     past.retention("apply")
@@ -60,7 +60,7 @@ def test_lines_that_come_late_are_stored_and_dropped_again(past: Past) -> None:
     assert first["through"]["main"] < second["through"]["main"]
 
 
-def test_a_shipper_that_stores_into_a_day_while_it_is_dropped_loses_nothing(past: Past) -> None:
+def test_a_shipper_that_stores_into_a_day_while_it_is_dropped_loses_nothing(past: RetentionStore) -> None:
     day = ago(60)
     wrote = 0
     with past.open() as manager:
@@ -84,7 +84,7 @@ def test_a_shipper_that_stores_into_a_day_while_it_is_dropped_loses_nothing(past
     assert "audit store" not in past.shipper.text().replace("connected to the audit store", "")
 
 
-def test_a_query_holds_its_partition_and_nobody_else(past: Past) -> None:
+def test_a_query_holds_its_partition_and_nobody_else(past: RetentionStore) -> None:
     past.write(ago(45))
     past.stored()
     with past.store.open() as reader:
@@ -104,7 +104,7 @@ def test_a_query_holds_its_partition_and_nobody_else(past: Past) -> None:
     assert f"dropped {name(ago(45))}" in past.retention("apply")
 
 
-def test_a_kill_in_the_middle_leaves_each_partition_either_whole_or_told(past: Past) -> None:
+def test_a_kill_in_the_middle_leaves_each_partition_either_whole_or_told(past: RetentionStore) -> None:
     days = [ago(n) for n in range(100, 130)]
     past.write(*days)
     past.stored()
@@ -121,7 +121,7 @@ def test_a_kill_in_the_middle_leaves_each_partition_either_whole_or_told(past: P
     assert past.days() & set(days) == set()
 
 
-def test_a_clock_that_stepped_forward_drops_nothing(past: Past) -> None:
+def test_a_clock_that_stepped_forward_drops_nothing(past: RetentionStore) -> None:
     assert FAKETIME, "libfaketime is missing; run: make setup"
     past.write(ago(10))
     past.stored()
@@ -135,7 +135,7 @@ def test_a_clock_that_stepped_forward_drops_nothing(past: Past) -> None:
         link.execute("SELECT audit.drop_partition(%s)", [name(ago(10))])
 
 
-def test_the_stores_own_clock_alone_drops_nothing(past: Past) -> None:
+def test_the_stores_own_clock_alone_drops_nothing(past: RetentionStore) -> None:
     with past.store.open() as owner:
         owner.execute("BEGIN")
         # As if the newest record were of long ago, which a clock that stepped forward looks like.
@@ -148,7 +148,7 @@ def test_the_stores_own_clock_alone_drops_nothing(past: Past) -> None:
         owner.execute("ROLLBACK")
 
 
-def test_a_day_from_before_partitions_were_divided_goes_after_its_longest_keep(past: Past) -> None:
+def test_a_day_from_before_partitions_were_divided_goes_after_its_longest_keep(past: RetentionStore) -> None:
     old, young = ago(402), ago(60)
     for day in (old, young):
         table = f"record_{day:%Y%m%d}"
@@ -165,7 +165,7 @@ def test_a_day_from_before_partitions_were_divided_goes_after_its_longest_keep(p
     assert f"record_{young:%Y%m%d}" in past.tables()
 
 
-def test_a_table_that_somebody_attached_is_left_alone(past: Past) -> None:
+def test_a_table_that_somebody_attached_is_left_alone(past: RetentionStore) -> None:
     past.store.query(
         "CREATE TABLE audit.mine PARTITION OF audit.record FOR VALUES FROM ('2001-01-01') TO ('2001-01-02')"
     )
@@ -177,7 +177,7 @@ def test_a_table_that_somebody_attached_is_left_alone(past: Past) -> None:
         past.store.query("DROP TABLE audit.mine")
 
 
-def test_quarantined_lines_are_erased_after_the_longest_policy(past: Past) -> None:
+def test_quarantined_lines_are_erased_after_the_longest_policy(past: RetentionStore) -> None:
     with (past.logs / "1.json").open("ab") as file:
         file.write(b"what a tenant sent\n")
     past.stored()

@@ -5,22 +5,22 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from tests.harness.past import Past, ago, name, running, settled, today
+from tests.harness.retention_store import RetentionStore, ago, name, running, settled, today
 
 
 @pytest.fixture(scope="module")
-def kept() -> Iterator[Past]:
+def kept() -> Iterator[RetentionStore]:
     with running() as past:
         yield past
 
 
 @pytest.fixture
-def past(kept: Past) -> Iterator[Past]:
+def past(kept: RetentionStore) -> Iterator[RetentionStore]:
     with settled(kept) as past:
         yield past
 
 
-def test_a_policy_holds_for_what_is_stored_from_then_on(past: Past) -> None:
+def test_a_policy_holds_for_what_is_stored_from_then_on(past: RetentionStore) -> None:
     past.write(ago(8))
     past.stored()
     said = past.retention("set", "--days=5")
@@ -43,7 +43,7 @@ def test_a_policy_holds_for_what_is_stored_from_then_on(past: Past) -> None:
         past.shipper.start()
 
 
-def test_every_change_of_a_policy_is_on_record_with_the_old_days_and_the_new(past: Past) -> None:
+def test_every_change_of_a_policy_is_on_record_with_the_old_days_and_the_new(past: RetentionStore) -> None:
     scope = ("--tenant=team/a", "--class=READ")
     past.retention("set", "--days=90", *scope)
     past.retention("set", "--days=90", *scope)
@@ -56,7 +56,7 @@ def test_every_change_of_a_policy_is_on_record_with_the_old_days_and_the_new(pas
     assert found == [("manager", None, "90"), ("manager", "90", "60"), ("manager", "60", None)]
 
 
-def test_the_archive_comes_first_where_a_policy_says_so(past: Past) -> None:
+def test_the_archive_comes_first_where_a_policy_says_so(past: RetentionStore) -> None:
     past.write(ago(35))
     past.stored()
     past.retention("set", "--days=30", "--archive-first")
@@ -78,7 +78,7 @@ def test_the_archive_comes_first_where_a_policy_says_so(past: Past) -> None:
         past.retention("set", "--days=30")
 
 
-def test_a_policy_that_makes_no_sense_is_refused(past: Past) -> None:
+def test_a_policy_that_makes_no_sense_is_refused(past: RetentionStore) -> None:
     for arguments, said in (
         (("set", "--days=0"), "0 is not in the range"),
         (("set", "--days=36501"), "36501 is not in the range"),
@@ -89,7 +89,7 @@ def test_a_policy_that_makes_no_sense_is_refused(past: Past) -> None:
         assert said in past.retention(*arguments, check=False)
 
 
-def test_a_manager_keeps_retention_and_nothing_else(past: Past) -> None:
+def test_a_manager_keeps_retention_and_nothing_else(past: RetentionStore) -> None:
     forbidden = (
         "SELECT * FROM audit.record",
         "SELECT * FROM audit.quarantine",
@@ -120,7 +120,7 @@ def test_a_manager_keeps_retention_and_nothing_else(past: Past) -> None:
             link.execute("UPDATE audit.retention SET tenant = 'other'")
 
 
-def test_only_a_manager_keeps_retention(past: Past) -> None:
+def test_only_a_manager_keeps_retention(past: RetentionStore) -> None:
     calls = (
         "SELECT audit.drop_partition('record_20000101_400')",
         "SELECT audit.drop_empty_days(1)",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.harness import oracle
+from tests.harness import audit_oracle
+from tests.harness.audit_oracle import Version
+from tests.harness.audit_store import Store
+from tests.harness.audited_load import Load
 from tests.harness.database import directory, free_port
-from tests.harness.oracle import Version
 from tests.harness.processes import Process
-from tests.harness.rude import Load
 from tests.harness.shell import wait_for
 from tests.harness.shipping import shipping
-from tests.harness.store import Store
 from tests.harness.written_log import Log, line
 
 MIB = 1024 * 1024
@@ -140,8 +140,8 @@ def test_an_hour_of_load_without_the_store_takes_no_memory_and_is_stored_afterwa
         parts.settle(patience=1800)
         took, after = time.monotonic() - began, peak(parts.shipper)
         files = [Version(path.name, path) for path in sorted(parts.postgres.logs.glob("*.json"))]
-        with parts.store.open(options=oracle.SETTINGS) as connection:
-            verdict = oracle.judge(connection, "main", files, parts.store.public_key)
+        with parts.store.open(options=audit_oracle.SETTINGS) as connection:
+            verdict = audit_oracle.judge(connection, "main", files, parts.store.public_key)
         figures = {"away_s": AWAY_SECONDS, "events": verdict.events, "files": len(files), "caught_up_s": round(took)}
         print(json.dumps({**figures, "away_mib": round(away / MIB, 1), "caught_up_mib": round(after / MIB, 1)}))
         assert verdict.clean and not verdict.gaps, verdict

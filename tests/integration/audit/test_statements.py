@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from tests.harness.client_messages import CASES, HIDING, SETUP, simple
 from tests.harness.database import send
-from tests.harness.messages import CASES, HIDING, SETUP, simple
 from tests.harness.shell import wait_for
 from tests.harness.shipping import Shipping, shipping
 

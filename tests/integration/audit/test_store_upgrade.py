@@ -9,11 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.audit_store import Store
 from tests.harness.database import directory, free_port
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.sealed import check
+from tests.harness.sealed_store import check
 from tests.harness.shell import wait_for
-from tests.harness.store import Store
 from tests.harness.written_log import line
 
 from vaultbrix.audit import schema

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.harness.audit_store import Store
 from tests.harness.database import directory, free_port
 from tests.harness.processes import VAULTBRIX
-from tests.harness.sealed import HOSTILE, Sealing, check, days, record, verifier, write
-from tests.harness.store import Store
+from tests.harness.sealed_store import HOSTILE, Sealing, check, days, record, verifier, write
 
 from vaultbrix.audit.evidence.findings import Anchor, Fault
 from vaultbrix.audit.seal import new_key

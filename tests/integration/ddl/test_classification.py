@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from tests.harness.classified import AFTERWARDS, CASES, SETUP, Case
+from tests.harness.classified_statements import AFTERWARDS, CASES, SETUP, Case
 from tests.harness.database import Database, send
 
 from vaultbrix.api.ddlapproval import Danger, StatementSummary

@@ -9,7 +9,7 @@ import itertools
 import psycopg
 import pytest
 from tests.harness.database import Database, send
-from tests.harness.scene import ATTACKS, FORBIDDEN, SCENE, Scene, code
+from tests.harness.tenant_schema import ATTACKS, FORBIDDEN, SCENE, TenantSchema, code
 
 from vaultbrix.ddl.plan import normalise
 
@@ -23,8 +23,8 @@ numbers = itertools.count(1)
 
 
 @pytest.fixture
-def scene(database: Database) -> Scene:
-    scene = Scene(database, database.tenant(f"g{next(numbers)}"))
+def scene(database: Database) -> TenantSchema:
+    scene = TenantSchema(database, database.tenant(f"g{next(numbers)}"))
     with database.login(scene.role) as connection:
         for statement in SCENE:
             connection.execute(statement.format(role=scene.role).encode())
@@ -32,7 +32,7 @@ def scene(database: Database) -> Scene:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_owner_cannot_destroy_without_a_pass(scene: Scene, attack: str) -> None:
+def test_an_owner_cannot_destroy_without_a_pass(scene: TenantSchema, attack: str) -> None:
     before = scene.look()
     refused = scene.send(attack)
     assert code(refused) == "VBX01", refused.error_message
@@ -48,7 +48,7 @@ def test_an_owner_cannot_destroy_without_a_pass(scene: Scene, attack: str) -> No
 
 
 @pytest.mark.parametrize("attack", RESERVED)
-def test_the_names_of_guards_are_reserved(scene: Scene, attack: str) -> None:
+def test_the_names_of_guards_are_reserved(scene: TenantSchema, attack: str) -> None:
     before = scene.look()
     assert code(scene.send(attack)) == "VBX02"
     assert scene.look() == before
@@ -61,7 +61,7 @@ def test_the_names_of_guards_are_reserved(scene: Scene, attack: str) -> None:
         scene.database.set_gate(enabled=True)
 
 
-def test_a_table_that_explain_made_cannot_be_truncated_before_it_is_guarded(scene: Scene) -> None:
+def test_a_table_that_explain_made_cannot_be_truncated_before_it_is_guarded(scene: TenantSchema) -> None:
     before = scene.look()
     assert code(scene.send("TRUNCATE explained")) in ("42501", "VBX01")
     assert code(scene.send("GRANT TRUNCATE ON explained TO {role}; TRUNCATE explained")) == "VBX01"
@@ -72,7 +72,7 @@ def test_a_table_that_explain_made_cannot_be_truncated_before_it_is_guarded(scen
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-def test_a_tenant_has_no_privilege_beyond_its_schema(scene: Scene, statement: str) -> None:
+def test_a_tenant_has_no_privilege_beyond_its_schema(scene: TenantSchema, statement: str) -> None:
     other = scene.database.tenant(f"g{next(numbers)}")
     with scene.database.login(other) as connection:
         connection.execute("CREATE TABLE victim(id int)")
@@ -86,7 +86,7 @@ def test_a_tenant_has_no_privilege_beyond_its_schema(scene: Scene, statement: st
         superuser.execute(text.encode())
 
 
-def test_a_refusal_tells_the_hash_and_what_to_do(scene: Scene) -> None:
+def test_a_refusal_tells_the_hash_and_what_to_do(scene: TenantSchema) -> None:
     text = "  DROP TABLE victim\r\n CASCADE ;\n"
     refused = scene.send(text)
     sha256 = hashlib.sha256(normalise(text).encode()).hexdigest()
@@ -94,7 +94,7 @@ def test_a_refusal_tells_the_hash_and_what_to_do(scene: Scene) -> None:
     assert b"DDLApproval" in (refused.error_field(psycopg.pq.DiagnosticField.MESSAGE_HINT) or b"")
 
 
-def test_what_destroys_nothing_is_free(scene: Scene) -> None:
+def test_what_destroys_nothing_is_free(scene: TenantSchema) -> None:
     with scene.database.login(scene.role) as connection:
         for statement in (
             "CREATE TABLE more(id serial PRIMARY KEY, at timestamptz DEFAULT now(), ref int REFERENCES victim)",

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from tests.harness.approvals import Approval
-from tests.harness.place import Place
 from tests.harness.shell import wait_for
+from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import World
 
 # A store that was down is asked again at growing pauses.
@@ -14,26 +14,26 @@ PATIENCE = 90
 
 
 @pytest.fixture
-def place(world: World) -> Iterator[Place]:
-    place = Place(world)
+def place(world: World) -> Iterator[TenantWithTables]:
+    place = TenantWithTables(world)
     world.tenant(place.team, name=place.tenant, ddlPolicy={"requestOnRefusal": True})
     yield place
     # Nobody asks the store for it any more.
     world.tenant(place.team, name=place.tenant)
 
 
-def opened(place: Place, address: str, **spec: Any) -> str:
+def opened(place: TenantWithTables, address: str, **spec: Any) -> str:
     name = place.world.rule(place.team, place.tenant, f"{address}/32", **spec)
     place.world.api.await_condition("accessrule", name, place.team)
     return name
 
 
-def refused(place: Place, address: str, *texts: str, **options: Any) -> None:
+def refused(place: TenantWithTables, address: str, *texts: str, **options: Any) -> None:
     for text in texts:
         assert "VBX01" in place.world.psql(address, place.team, place.tenant, text, **options).run().stderr
 
 
-def requests(place: Place) -> list[Approval]:
+def requests(place: TenantWithTables) -> list[Approval]:
     # What PostgreSQL logs after it tells that all before is there.
     place.world.postgres.query("SELECT 1")
     listed = place.world.api.request("GET", f"/apis/vaultbrix.com/v1alpha1/namespaces/{place.team}/ddlapprovals")
@@ -41,7 +41,7 @@ def requests(place: Place) -> list[Approval]:
     return [Approval(place.world, place.team, o["metadata"]["name"]) for o in labelled]
 
 
-def requested(place: Place, count: int = 1) -> list[Approval]:
+def requested(place: TenantWithTables, count: int = 1) -> list[Approval]:
     return wait_for(
         f"there are {count} requests",
         lambda: found if len(found := requests(place)) == count else None,
@@ -49,7 +49,7 @@ def requested(place: Place, count: int = 1) -> list[Approval]:
     )  # fmt: skip
 
 
-def test_a_refused_statement_waits_for_an_admin_and_then_runs_for_whom_it_was_refused(place: Place) -> None:
+def test_a_refused_statement_waits_for_an_admin_and_then_runs_for_whom_it_was_refused(place: TenantWithTables) -> None:
     address = "203.0.113.191"
     opened(place, address)
     refused(place, address, "DROP TABLE b", "DROP TABLE b;", "DROP TABLE b")
@@ -79,7 +79,7 @@ def test_a_refused_statement_waits_for_an_admin_and_then_runs_for_whom_it_was_re
     assert again[0].uid
 
 
-def test_nobody_who_may_have_been_refused_decides(place: Place) -> None:
+def test_nobody_who_may_have_been_refused_decides(place: TenantWithTables) -> None:
     address = "203.0.113.192"
     opened(place, address)
     opened(place, address, requestedBy="bob@example.com")
@@ -88,7 +88,7 @@ def test_nobody_who_may_have_been_refused_decides(place: Place) -> None:
     assert set(made.read()["spec"]["requestedBy"].split(",")) == {"jane@example.com", "bob@example.com"}
 
 
-def test_a_rules_own_login_is_its_tenants(place: Place) -> None:
+def test_a_rules_own_login_is_its_tenants(place: TenantWithTables) -> None:
     address = "203.0.113.193"
     name = opened(place, address, login="PerRule")
     refused(place, address, "DROP TABLE b", secret_name=f"{name}-access")
@@ -96,7 +96,7 @@ def test_a_rules_own_login_is_its_tenants(place: Place) -> None:
     assert made.read()["spec"]["requestedBy"] == "jane@example.com"
 
 
-def test_a_text_that_cannot_be_approved_makes_an_event_and_no_request(place: Place) -> None:
+def test_a_text_that_cannot_be_approved_makes_an_event_and_no_request(place: TenantWithTables) -> None:
     address = "203.0.113.194"
     opened(place, address)
     refused(place, address, "BEGIN; DROP TABLE b; COMMIT")
@@ -109,9 +109,9 @@ def test_a_text_that_cannot_be_approved_makes_an_event_and_no_request(place: Pla
     assert requests(place) == []
 
 
-def test_a_tenant_that_did_not_ask_for_it_gets_no_request(place: Place) -> None:
+def test_a_tenant_that_did_not_ask_for_it_gets_no_request(place: TenantWithTables) -> None:
     address = "203.0.113.195"
-    other = Place(place.world)
+    other = TenantWithTables(place.world)
     opened(other, address)
     refused(other, address, "DROP TABLE b")
     opened(place, "203.0.113.196")

@@ -1,209 +1,168 @@
-"""Passes beyond one transaction of a Job: rehearsals, expected effects, sessions of the tenant's own, steps."""
+"""Rehearsals by the operator: what a text would do, shown before anybody decides, and nothing of it done."""
 
-import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
-from tests.harness.database import PASSWORD, Database, send
+from tests.harness.shell import wait_for
+from tests.harness.tenant_with_tables import TenantWithTables
+from tests.harness.world import World, tenant
 
-from vaultbrix.ddl.gate import logins, passes
-from vaultbrix.ddl.plan import plan
-
-HOUR = timedelta(hours=1)
-numbers = itertools.count(1)
-
-
-class Place:
-    """A tenant with tables, and a session of its."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.role = database.tenant(f"r{next(numbers)}")
-        self.session = database.login(self.role)
-        self.codes(
-            "CREATE TABLE one(id int PRIMARY KEY, v text)", "CREATE INDEX by_v ON one(v)", "INSERT INTO one VALUES (1)",
-            "CREATE VIEW look AS SELECT id FROM one", "CREATE TABLE two(id int)", "INSERT INTO two VALUES (1)",
-            "CREATE PROCEDURE drops() LANGUAGE plpgsql AS $$ BEGIN DROP VIEW look; END $$",
-        )  # fmt: skip
-
-    def approve(self, text: str, *, login: str | None = "", lasting: timedelta = HOUR, **more: Any) -> str:
-        pass_id = str(uuid4())
-        self.database.admin(
-            passes.issue_pass, pass_id=pass_id, role=self.role, login=self.role if login == "" else login,
-            approved_by="pat", expires_at=datetime.now(UTC) + lasting, plan=plan(text), **more,
-        )  # fmt: skip
-        return pass_id
-
-    def codes(self, *messages: str, session: psycopg.Connection | None = None) -> list[str]:
-        results = [send(session or self.session, message) for message in messages]
-        return [(r.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode() for r in results]
-
-    def ask(self, query: str, session: psycopg.Connection | None = None) -> list[Any]:
-        return [row[0] for row in (session or self.session).execute(query.encode()).fetchall()]
-
-    def dropped(self, pass_id: str) -> list[str]:
-        return [name.replace(self.role, "r") for name in self.ask(f"SELECT vaultbrix.dropped('{pass_id}')")]
+ASLEEP = "SELECT 1 FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_' AND wait_event = 'PgSleep'"
 
 
 @pytest.fixture
-def place(database: Database) -> Iterator[Place]:
-    made = Place(database)
-    yield made
-    made.session.close()
+def place(world: World) -> Iterator[TenantWithTables]:
+    yield TenantWithTables(world)
 
 
-def test_a_rehearsal_shows_the_effect_and_cannot_be_committed(place: Place) -> None:
-    text = "DROP TABLE one CASCADE;\nTRUNCATE two;\nALTER TABLE two ADD COLUMN x int"
-    pass_id = place.approve(text, rehearsal=True)
-    first, second, third = text.split(";\n")
-    assert place.codes("BEGIN", first, second, third) == [""] * 4
-    dropped = place.dropped(pass_id)
-    assert {"table r.one", "view r.look", "index r.by_v", "truncate r.two"} <= set(dropped)
-    assert not [name for name in dropped if "vaultbrix" in name]
-    assert place.codes("COMMIT") == ["VBX04"]
-    assert place.ask("SELECT id FROM one") == place.ask("SELECT id FROM two") == place.ask("SELECT id FROM look") == [1]
-    assert place.dropped(pass_id) == []
-    used = place.database.admin(passes.use_of, pass_id)
-    assert used is not None
-    assert (used.next_stmt, used.used_at, used.complete) == (1, None, False)
+def clean(place: TenantWithTables) -> bool:
+    """Whether nothing of any rehearsal is left."""
+    logins = place.world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname ~ '^vaultbrix_r_'")
+    return not logins and not place.world.postgres.query("SELECT 1 FROM vaultbrix.rehearsal")
 
 
-def test_a_rehearsal_may_be_repeated_while_it_lasts(place: Place) -> None:
-    place.approve("DROP TABLE two", rehearsal=True)
-    for _ in range(3):
-        assert place.codes("BEGIN", "DROP TABLE two", "ROLLBACK") == ["", "", ""]
+def test_what_cascade_takes_along_is_named_and_nothing_is_gone(place: TenantWithTables) -> None:
+    made = place.submit("DROP TABLE a CASCADE; TRUNCATE b; ALTER TABLE b ALTER id TYPE bigint")
+    found = made.rehearsed()
+    assert (found["possible"], found.get("error")) == (True, None)
+    assert {"table t.a", "view t.look", "truncate t.b"} <= place.plain(found["drops"])
+    assert {(place.plain([lock["object"]]).pop(), lock["mode"]) for lock in found["locks"]} >= {
+        ("t.a", "AccessExclusiveLock"), ("t.b", "AccessExclusiveLock"),
+    }  # fmt: skip
+    sizes = {place.plain([t["object"]]).pop(): t for t in found["affected"]}
+    assert sizes["t.a"]["rows"] == 1000
+    assert sizes["t.a"]["bytes"] > 8192
+    assert made.condition("Rehearsed")["status"] == "True"
+    assert made.status["phase"] == "Pending"
+    assert place.there("a")
+    assert place.there("look")
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.b") == [(1,)]
+    wait_for("nothing is left of it", lambda: clean(place))
 
 
-def test_the_real_run_may_drop_what_the_rehearsal_dropped_and_nothing_more(place: Place) -> None:
-    text = "DROP TABLE one CASCADE"
-    rehearsal = place.approve(text, rehearsal=True)
-    place.codes("BEGIN", text)
-    expected = place.ask(f"SELECT vaultbrix.dropped('{rehearsal}')")
-    place.codes("ROLLBACK")
-    place.database.admin(passes.revoke_pass, rehearsal)
-    place.approve(text, expect_drops=expected)
-    assert place.codes("CREATE VIEW grown AS SELECT v FROM one", text) == ["", "VBX01"]
-    place.database.postgres.query(f"DROP VIEW {place.role}.grown")
-    assert place.codes(text) == [""]
+def test_a_table_that_is_rewritten_is_called_so(place: TenantWithTables) -> None:
+    found = place.submit("ALTER TABLE a ALTER id TYPE bigint").rehearsed()
+    assert [(t["object"], t["rewritten"]) for t in found["affected"]] == [(f"{place.role}.a", True)]
+    assert found["drops"] == []
 
 
-def test_what_is_emptied_counts_as_dropped(place: Place) -> None:
-    place.approve("TRUNCATE two", expect_drops=[])
-    assert place.codes("TRUNCATE two") == ["VBX01"]
+def test_a_text_that_fails_says_where_and_may_be_decided_all_the_same(place: TenantWithTables) -> None:
+    made = place.submit("ALTER TABLE b ADD x int; DROP TABLE missing")
+    found = made.rehearsed()
+    assert (found["error"]["sqlstate"], found["error"]["statement"]) == ("42P01", 2)
+    told = made.condition("Rehearsed")
+    assert (told["status"], told["reason"]) == ("False", "RehearsalFailed")
+    assert "statement 2: 42P01" in told["message"]
+    made.decide()
+    made.await_job()
 
 
-def test_everything_that_one_message_drops_is_recorded(place: Place) -> None:
-    text = "DROP VIEW look;\nDROP INDEX by_v;\nTRUNCATE two, one"
-    pass_id = place.approve(text)
-    assert place.codes("BEGIN", text) == ["", ""]
-    found = place.dropped(pass_id)
-    assert [name for name in found if name.split()[0] in ("view", "index", "truncate")] == [
-        "view r.look", "index r.by_v", "truncate r.two", "truncate r.one",
-    ]  # fmt: skip
+def test_a_text_that_nothing_gates_is_rehearsed_too(place: TenantWithTables) -> None:
+    found = place.submit("CREATE TABLE c(id int); INSERT INTO b VALUES (2)").rehearsed()
+    assert found["drops"] == []
+    assert not place.there("c")
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.b") == [(1,)]
 
 
-def test_only_its_own_login_learns_what_it_dropped(place: Place, database: Database) -> None:
-    pass_id = place.approve("DROP TABLE two")
-    other = database.tenant(f"r{next(numbers)}")
-    with database.login(other) as session:
-        assert place.codes(f"SELECT vaultbrix.dropped('{pass_id}')", session=session) == ["VBX03"]
+def test_what_cannot_be_rolled_back_says_so_and_what_stands_before_it_is_rehearsed(place: TenantWithTables) -> None:
+    made = place.submit("DROP VIEW look; CREATE INDEX CONCURRENTLY i ON a(v)")
+    found = made.rehearsed()
+    assert found["possible"] is False
+    assert place.plain(found["drops"]) >= {"view t.look"}
+    assert made.condition("Rehearsed")["reason"] == "NotPossible"
+    alone = place.submit("VACUUM a").rehearsed()
+    assert (alone["possible"], alone["drops"]) == (False, [])
+    assert place.there("look")
 
 
-def test_a_login_asks_within_its_transaction_as_the_tenant(place: Place, database: Database) -> None:
-    database.admin(
-        logins.create_login, login=f"{place.role}_job", role=place.role, verifier=PASSWORD,
-        valid_until=datetime.now(UTC) + HOUR,
-    )  # fmt: skip
-    pass_id = place.approve("DROP TABLE two", login=f"{place.role}_job", rehearsal=True)
-    with database.login(f"{place.role}_job") as job:
-        assert place.codes("BEGIN", f"SET LOCAL ROLE {place.role}", "DROP TABLE two", session=job) == ["", "", ""]
-        assert f"table {place.role}.two" in place.ask(f"SELECT vaultbrix.dropped('{pass_id}')", session=job)
-        assert place.codes("ROLLBACK", session=job) == [""]
-    database.admin(logins.drop_login, f"{place.role}_job", place.role)
+def test_what_a_function_would_drop_is_shown_with_what_it_needs(place: TenantWithTables) -> None:
+    place.sql("CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP VIEW look; END $$")
+    made = place.submit("SELECT tidy()")
+    found = made.rehearsed()
+    assert "view t.look" in place.plain(found["drops"])
+    assert "allowNested" in found["message"]
+    assert place.there("look")
 
 
-def test_a_pass_for_any_session_of_the_tenant_tells_how_far_it_was_used(place: Place, database: Database) -> None:
-    text = "DROP VIEW look;\nSELECT 1;\nTRUNCATE two"
-    pass_id = place.approve(text, login=None)
-
-    def used() -> tuple[int, bool, bool]:
-        found = database.admin(passes.use_of, pass_id)
-        assert found is not None
-        return found.next_stmt, found.used_at is not None, found.complete
-
-    assert used() == (1, False, False)
-    with database.login(place.role) as another:
-        assert place.codes("DROP VIEW look", session=another) == [""]
-    assert used() == (2, True, False)
-    assert place.codes("BEGIN", "TRUNCATE two", "ROLLBACK") == ["", "", ""]
-    assert used() == (2, True, False)
-    assert place.codes("TRUNCATE two") == [""]
-    assert used() == (4, True, True)
-    assert database.admin(passes.use_of, str(uuid4())) is None
-
-
-def test_what_a_procedure_drops_passes_only_when_the_approver_allows_it(place: Place) -> None:
-    text = "CALL drops()"
-    place.approve(text)
-    assert place.codes(text) == ["VBX01"]
-    place.approve(text, allow_nested=True)
-    assert place.codes(text) == [""]
-
-
-def step(session: psycopg.Connection, which: str, pass_id: str, position: int) -> str:
-    """As the Job writes one; its answer, or the SQLSTATE of its refusal."""
-    try:
-        row = session.execute(f"SELECT vaultbrix.{which}_step(%s, %s)".encode(), [pass_id, position]).fetchone()
-    except psycopg.Error as error:
-        return error.sqlstate or ""
-    return str(row[0]) if row else ""
-
-
-def test_a_step_is_run_once_whatever_happens_between(place: Place, database: Database) -> None:
-    pass_id = place.approve("SELECT 1")
-    with database.login(place.role) as session:
-        assert step(session, "begin", pass_id, 2) == "run"
-        assert step(session, "begin", pass_id, 2) == "unknown"
-        assert database.admin(passes.steps, pass_id) == {2: False}
-        step(session, "end", pass_id, 2)
-        assert step(session, "begin", pass_id, 2) == "done"
-        assert step(session, "end", pass_id, 2) == "VBX03"
-    assert database.admin(passes.steps, pass_id) == {2: True}
-
-
-def test_a_step_that_is_begun_by_two_is_run_by_one(place: Place, database: Database) -> None:
-    pass_id = place.approve("SELECT 1")
-    with database.login(place.role) as first, database.login(place.role) as second:
-        first.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        first.execute("SELECT 1 FROM one")
-        assert step(second, "begin", pass_id, 1) == "run"
-        assert step(first, "begin", pass_id, 1) in ("40001", "unknown")
-
-
-def test_a_pass_that_has_ended_begins_no_step_and_still_tells_of_those_begun(place: Place, database: Database) -> None:
-    pass_id = place.approve("SELECT 1")
-    with database.login(place.role) as session:
-        assert step(session, "begin", pass_id, 1) == "run"
-        database.admin(passes.revoke_pass, pass_id)
-        assert step(session, "begin", pass_id, 1) == "unknown"
-        assert step(session, "begin", pass_id, 2) == "VBX03"
-        assert step(session, "end", pass_id, 1) == ""
-
-
-def test_only_a_message_of_its_own_writes_a_step(place: Place, database: Database) -> None:
-    pass_id = place.approve("SELECT 1")
-    assert place.codes(f"SELECT vaultbrix.begin_step('{pass_id}', 1)") == ["VBX03"]
-    assert database.admin(passes.steps, pass_id) == {}
-
-
-def test_an_index_dropped_concurrently_uses_its_pass_once(place: Place) -> None:
-    text = "DROP INDEX CONCURRENTLY by_v"
-    pass_id = place.approve("DROP INDEX by_v")
-    place.database.postgres.query(
-        "UPDATE vaultbrix.ddl_pass_text SET sha256 = sha256(convert_to(%s, 'UTF8')) WHERE pass_id = %s", [text, pass_id]
+def test_a_text_that_waits_for_a_lock_gives_way_and_is_not_given_up(place: TenantWithTables) -> None:
+    with place.world.postgres.connect() as holder, holder.transaction():
+        holder.execute(f"SELECT 1 FROM {place.role}.b".encode())
+        made = place.submit("DROP TABLE b", lockTimeout="1s")
+        assert made.rehearsed()["error"]["sqlstate"] == "55P03"
+    wait_for(
+        "it is rehearsed again", lambda: "error" not in made.status["rehearsal"], patience=90, pause=0.5, tell=made.tell
     )
-    assert place.codes(text, "CREATE INDEX by_v ON one(v)", text) == ["", "", "VBX01"]
+
+
+def test_more_than_the_operator_has_room_for_harms_nobody(place: TenantWithTables) -> None:
+    greedy = [
+        place.submit("SELECT repeat('x', 500000000)"),
+        place.submit("DO $do$ BEGIN RAISE NOTICE '%', repeat('x', 400000000); END $do$"),
+    ]
+    pid = place.world.operator.pid
+    for made in greedy:
+        assert made.rehearsed()["error"]["message"]
+    assert place.submit("DROP TABLE b").rehearsed()["drops"]
+    assert (place.world.operator.running, place.world.operator.pid) == (True, pid)
+
+
+def test_a_rehearsal_whose_session_is_ended_is_repeated(place: TenantWithTables) -> None:
+    made = place.submit("DROP TABLE b; SELECT pg_sleep(3)")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    place.world.postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ~ '^vaultbrix_r_'")
+    error = made.rehearsed()["error"]
+    assert (error["sqlstate"], error["statement"]) == ("57P01", 2)
+    wait_for(
+        "it is rehearsed again", lambda: "error" not in made.status["rehearsal"], patience=90, pause=0.5, tell=made.tell
+    )
+
+
+def test_what_the_text_makes_in_the_tenants_schema_does_not_change_what_is_seen(place: TenantWithTables) -> None:
+    made = place.submit(
+        'SET search_path = pg_temp, "$user", pg_catalog; CREATE TEMP VIEW pg_locks AS SELECT 1 AS relation;'
+        f"CREATE TEMP VIEW pg_class AS SELECT 1 AS oid; DROP TABLE {place.role}.b"
+    )
+    found = made.rehearsed()
+    assert "error" not in found, found
+    assert place.plain([lock["object"] for lock in found["locks"]]) == {"t.b"}
+    assert "table t.b" in place.plain(found["drops"])
+
+
+def test_a_tenant_that_is_suspended_has_nothing_rehearsed_until_it_is_not(place: TenantWithTables) -> None:
+    place.world.api.apply(tenant(place.team, place.tenant, suspended=True))
+    place.world.api.await_condition("tenant", place.tenant, place.team, status="False", reason="TenantSuspended")
+    made = place.submit("DROP TABLE b")
+    wait_for("it says so", lambda: made.condition("Rehearsed").get("reason") == "TenantSuspended", tell=made.tell)
+    assert "rehearsal" not in made.status
+    place.world.api.apply(tenant(place.team, place.tenant))
+    assert made.rehearsed()["drops"]
+
+
+def test_what_an_operator_that_was_killed_left_is_swept_and_the_text_rehearsed(place: TenantWithTables) -> None:
+    made = place.submit("SELECT pg_sleep(5); DROP TABLE b")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    place.world.operator.kill()
+    place.world.operator.start()
+    assert "table t.b" in place.plain(made.rehearsed()["drops"])
+    wait_for("nothing is left of it", lambda: clean(place), patience=120)
+
+
+def test_a_decision_ends_the_rehearsal_that_is_in_its_way(place: TenantWithTables) -> None:
+    made = place.submit("DROP TABLE b; SELECT pg_sleep(25)")
+    wait_for("it is rehearsed", lambda: place.world.postgres.query(ASLEEP), tell=made.tell)
+    made.decide()
+    made.await_job()
+    assert not place.world.postgres.query(ASLEEP)
+    assert made.condition("Rehearsed")["status"] == "False"
+
+
+def test_a_text_cannot_commit_its_rehearsal_whatever_encoding_it_sets(place: TenantWithTables) -> None:
+    place.sql(
+        "CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('client_' || 'encoding', 'SJIS', false); END $$"
+    )
+    # Under SJIS the second byte of the first character takes the backslash along, and the constant ends there.
+    made = place.submit(f"SELECT sets(); SELECT E'\u00c1\\'; COMMIT; DELETE FROM {place.role}.a; COMMIT; --'")
+    found = made.rehearsed()
+    assert "error" not in found, found
+    assert place.world.postgres.query(f"SELECT count(*) FROM {place.role}.a") == [(1000,)]

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.harness.address_oracle import ADDRESSES, CIDRS, inside, let_in
 from tests.harness.builders import HOUR, NOW, SECOND, grant
-from tests.harness.covering import ADDRESSES, CIDRS, inside, let_in
 
 from vaultbrix.agent.desired import Desired, Session, sessions_to_end
 from vaultbrix.grants.grant import Grant

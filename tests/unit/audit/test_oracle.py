@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness import seals
-from tests.harness.expected import RECORD, Malformed, expectation, nobody
-from tests.harness.oracle import fields
+from tests.harness import seal_oracle
+from tests.harness.audit_oracle import fields
+from tests.harness.expected_records import RECORD, Malformed, expectation, nobody
 
 from vaultbrix.audit import rows, seal
 from vaultbrix.audit.records import MalformedLine, parse
@@ -85,7 +85,7 @@ def test_both_read_a_line_alike(entry: dict[str, Any], ascii_only: bool) -> None
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=40))
 def test_both_make_the_same_tree(leaves: list[bytes]) -> None:
-    assert seals.tree(leaves) == seal.root(leaves)
+    assert seal_oracle.tree(leaves) == seal.root(leaves)
 
 
 @pytest.mark.parametrize("line", [b"", b"no json", b"[]", b'{"message":"x"}', b'{"timestamp":"\xff"}'])

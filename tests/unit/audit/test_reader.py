@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.followed import FIRST, SECOND, THIRD, Follower, append
+from tests.harness.log_follower import FIRST, SECOND, THIRD, Follower, append
 
 from vaultbrix.audit.shipping import followed, logfile, reader
 

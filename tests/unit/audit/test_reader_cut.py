@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.harness.followed import FIRST, Follower, append
+from tests.harness.log_follower import FIRST, Follower, append
 
 
 @pytest.fixture

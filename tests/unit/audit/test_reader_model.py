@@ -9,7 +9,7 @@ from typing import BinaryIO
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from tests.harness.followed import Follower
+from tests.harness.log_follower import Follower
 
 
 class Written:

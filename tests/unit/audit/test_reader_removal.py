@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.harness.followed import FIRST, SECOND, Follower, append
+from tests.harness.log_follower import FIRST, SECOND, Follower, append
 
 from vaultbrix.audit.shipping import reader
 

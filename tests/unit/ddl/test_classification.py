@@ -1,7 +1,7 @@
-"""What an approver is told of a statement. What a server really does is in tests/integration/test_classification."""
+"""What an approver is told of a statement. What a server really does is in tests/integration/ddl."""
 
 import pytest
-from tests.harness.classified import CASES
+from tests.harness.classified_statements import CASES
 
 from vaultbrix.api.ddlapproval import Danger, StatementSummary
 from vaultbrix.ddl.parse import text as limits

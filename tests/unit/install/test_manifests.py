@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from tests.harness.units import Unit, environment
+from tests.harness.systemd_units import Unit, environment
 
 from vaultbrix.cli.main import app
 

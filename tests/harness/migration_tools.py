@@ -1,0 +1,276 @@
+"""Real migration tools, each with a project of three migrations: one creates, one adds, one drops.
+
+The projects hold the same schema in each tool's own way. ``release`` puts the migrations up to a number into the
+project, as a new release of an application does; ``migrate`` is the one command that brings them to the database.
+"""
+
+import re
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+from tests.harness.shell import TOP, run
+
+PROJECTS = TOP / "tests/tools/projects"
+NAMES = {1: "create", 2: "add", 3: "drop"}
+
+Done = subprocess.CompletedProcess[str]
+
+
+@cache
+def kits() -> Mapping[str, Path]:
+    """Where the tools are, by package manager; see ``prepare``."""
+    lines = run(TOP / "tests/tools/prepare", timeout=1200).stdout.splitlines()
+    return {name: Path(folder) for name, folder in (line.split(" ", 1) for line in lines)}
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a client reaches the database: always TLS with a certificate that it checks, and a password."""
+
+    host: str
+    port: int
+    role: str
+    password: str
+    authority: Path
+    sslmode: str = "verify-full"
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def libpq(self) -> dict[str, str]:
+        """As environment of libpq and of what follows it."""
+        return {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.role,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": "postgres",
+            "PGSSLMODE": self.sslmode,
+            "PGSSLROOTCERT": str(self.authority),
+        }
+
+    @property
+    def url(self) -> str:
+        """As a URL without a password."""
+        return f"postgres://{self.host}:{self.port}/postgres?sslmode={self.sslmode}&sslrootcert={self.authority}"
+
+
+class Tool(ABC):
+    """A tool with its project in a folder of its own."""
+
+    name: ClassVar[str]
+    applied: ClassVar[str]
+    """SQL for what the tool's own table says is applied, one row each."""
+    shows: ClassVar[frozenset[str]] = frozenset({"detail", "hint"})
+    """Which parts of PostgreSQL's error, beside its message, the tool passes on to its user."""
+    messages: ClassVar[int] = 2
+    """In how many messages with something gated the third migration is sent."""
+    resumes: ClassVar[bool] = True
+    """Whether a migration that was refused in its midst is simply run again."""
+    keeps: ClassVar[bool] = True
+    """Whether the migrations before a refused one stay, when one run brings several."""
+    additive: ClassVar[bool] = True
+    """Whether the tool's own bookkeeping is additive too."""
+
+    def __init__(self, folder: Path, login: Login) -> None:
+        self.folder, self.login = folder, login
+
+    @abstractmethod
+    def release(self, number: int) -> None:
+        """The project as it is with migrations up to that number."""
+
+    @abstractmethod
+    def migrate(self) -> Done:
+        """Bring all migrations of the project to the database; however that ends."""
+
+    @abstractmethod
+    def text(self, number: int) -> str:
+        """The text for an approval of that migration, by the means that the tool gives its users."""
+
+    def begin(self) -> str:
+        """What an admin has to approve before the first migration; most tools need nothing."""
+        return ""
+
+    def run(self, *command: str | Path, **environment: str) -> Done:
+        """A command of the tool in its project, with the environment of libpq unless it says otherwise."""
+        variables = {**self.login.libpq, "HOME": str(self.folder), **environment}
+        return run(*self.login.prefix, "env", "-C", self.folder, *command, check=False, env=variables, timeout=240)
+
+    def _copy(self, project: str) -> None:
+        shutil.copytree(PROJECTS / project, self.folder, dirs_exist_ok=True)
+
+    def _sql(self, number: int, pattern: str, before: str = "") -> None:
+        """The migrations that are plain SQL, named as the tool wants it."""
+        for n in range(1, number + 1):
+            path = self.folder / pattern.format(number=n, name=NAMES[n])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(before + plain(n))
+
+
+def plain(number: int) -> str:
+    """A migration as plain SQL."""
+    return (PROJECTS / "sql" / f"{number}_{NAMES[number]}.sql").read_text()
+
+
+def without_transaction(script: str) -> str:
+    """A script that a tool printed, without the transaction around it, which an approval must not hold."""
+    return re.sub(r"^(BEGIN|COMMIT);\n?", "", script, flags=re.MULTILINE)
+
+
+class Alembic(Tool):
+    """SQLAlchemy's, with psycopg 3; it prints the SQL of a range of revisions."""
+
+    name = "alembic"
+    applied = "SELECT version_num FROM alembic_version"
+
+    def release(self, number: int) -> None:
+        self._copy("alembic")
+        for path in sorted((self.folder / "migrations/versions").glob("0*.py"))[number:]:
+            path.unlink()
+
+    def migrate(self) -> Done:
+        return self._alembic("upgrade", "head")
+
+    def text(self, number: int) -> str:
+        printed = self._alembic("upgrade", f"{number - 1:04}:{number:04}", "--sql")
+        assert printed.returncode == 0, printed.stderr
+        return without_transaction(printed.stdout)
+
+    def _alembic(self, *arguments: str) -> Done:
+        return self.run(kits()["python"] / "bin/python", "-m", "alembic", *arguments)
+
+
+class Django(Tool):
+    """Django's own, with psycopg 3; ``sqlmigrate`` prints the SQL of a migration."""
+
+    name = "django"
+    applied = "SELECT name FROM django_migrations ORDER BY id"
+
+    def release(self, number: int) -> None:
+        self._copy("django")
+        for path in sorted((self.folder / "shop/migrations").glob("0*.py"))[number:]:
+            path.unlink()
+
+    def migrate(self) -> Done:
+        return self._manage("migrate")
+
+    def text(self, number: int) -> str:
+        printed = self._manage("sqlmigrate", "shop", f"{number:04}")
+        assert printed.returncode == 0, printed.stderr
+        return without_transaction(printed.stdout)
+
+    def _manage(self, *arguments: str) -> Done:
+        return self.run(kits()["python"] / "bin/python", "manage.py", *arguments)
+
+
+class Flyway(Tool):
+    """Flyway's library with pgjdbc; the migration is the text."""
+
+    name = "flyway"
+    applied = "SELECT script FROM flyway_schema_history WHERE success ORDER BY installed_rank"
+
+    def release(self, number: int) -> None:
+        self._copy("flyway")
+        self._sql(number, "V{number}__{name}.sql")
+
+    def migrate(self) -> Done:
+        jdbc = f"jdbc:postgresql://{self.login.host}:{self.login.port}/postgres"
+        return self.run(
+            "java", "-XX:TieredStopAtLevel=1", "-cp", f"{kits()['java']}/*", "Migrate.java",
+            FLYWAY_LOCATIONS="filesystem:.",
+            FLYWAY_URL=f"{jdbc}?sslmode={self.login.sslmode}&sslrootcert={self.login.authority}",
+            FLYWAY_USER=self.login.role,
+            FLYWAY_PASSWORD=self.login.password,
+        )  # fmt: skip
+
+    def text(self, number: int) -> str:
+        return (self.folder / f"V{number}__{NAMES[number]}.sql").read_text()
+
+    def begin(self) -> str:
+        table = "flyway_schema_history"
+        return f'ALTER TABLE "{self.login.role}"."{table}" ADD CONSTRAINT "{table}_pk" PRIMARY KEY ("installed_rank")'
+
+
+class Goose(Tool):
+    """pressly/goose with pgx; the migration is the text."""
+
+    name = "goose"
+    shows = frozenset()
+    applied = "SELECT version_id FROM goose_db_version WHERE version_id > 0 AND is_applied ORDER BY id"
+
+    def release(self, number: int) -> None:
+        self._sql(number, "{number:05}_{name}.sql", before="-- +goose Up\n")
+
+    def migrate(self) -> Done:
+        return self.run(kits()["go"] / "goose", "postgres", self.login.url, "up")
+
+    def text(self, number: int) -> str:
+        return (self.folder / f"{number:05}_{NAMES[number]}.sql").read_text()
+
+
+class GolangMigrate(Tool):
+    """golang-migrate with lib/pq: it empties its own table with TRUNCATE before and after each migration."""
+
+    name = "golang-migrate"
+    resumes = False
+    additive = False
+    shows = frozenset()
+    applied = "SELECT version FROM schema_migrations WHERE NOT dirty"
+
+    def release(self, number: int) -> None:
+        self._sql(number, "{number:06}_{name}.up.sql")
+
+    def migrate(self) -> Done:
+        return self._migrate("up")
+
+    def text(self, number: int) -> str:
+        own = f'TRUNCATE "{self.login.role}"."schema_migrations";\n'
+        return own + plain(number) + own
+
+    def begin(self) -> str:
+        return self.text(1)
+
+    def force(self, number: int) -> Done:
+        """Have it take that migration for the last one."""
+        return self._migrate("force", str(number))
+
+    def _migrate(self, *arguments: str) -> Done:
+        return self.run(kits()["go"] / "migrate", "-path", ".", "-database", self.login.url, *arguments)
+
+
+class NodePgMigrate(Tool):
+    """node-pg-migrate with node-postgres; a dry run prints what all pending migrations would send."""
+
+    name = "node-pg-migrate"
+    keeps = False
+    applied = "SELECT name FROM pgmigrations ORDER BY id"
+
+    def release(self, number: int) -> None:
+        self._copy("node-pg-migrate")
+        for path in sorted(self.folder.glob("*.js"))[number:]:
+            path.unlink()
+
+    def migrate(self) -> Done:
+        return self._migrate("up")
+
+    def text(self, number: int) -> str:
+        printed = self._migrate("up", "--dry-run")
+        assert printed.returncode == 0, printed.stderr
+        # Its own words are lines of three kinds around the statements.
+        return re.sub(r"^(dry run|[>#].*|Migrations complete!)$", "", printed.stdout, flags=re.MULTILINE)
+
+    def _migrate(self, *arguments: str) -> Done:
+        login = self.login
+        return self.run(
+            kits()["npm"] / "node_modules/.bin/node-pg-migrate", *arguments, "-m", ".", "-s", login.role,
+            NODE_EXTRA_CA_CERTS=str(login.authority),
+            NODE_PATH=str(kits()["npm"] / "node_modules"),
+        )  # fmt: skip
+
+
+TOOLS: tuple[type[Tool], ...] = (Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate)
