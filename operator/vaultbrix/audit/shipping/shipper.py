@@ -16,7 +16,7 @@ import structlog
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.flow.report import Head, Problem
-from vaultbrix.audit.schema import version
+from vaultbrix.audit.schema import OtherSchema, check_schema
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.shipping import store
 from vaultbrix.audit.shipping.followed import Batch
@@ -26,7 +26,7 @@ from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
-from vaultbrix.audit.shipping.store import Fenced, Known, NewerStore
+from vaultbrix.audit.shipping.store import Fenced, Known
 from vaultbrix.grants.file import GrantsReader
 from vaultbrix.postgres.connect import Target, classify, open_connection
 from vaultbrix.runtime.queue import pause_after
@@ -86,16 +86,17 @@ class Shipper:
         while True:
             try:
                 async with await open_connection(self._target) as connection:
-                    await self._check_version(connection)
+                    await check_schema(connection)
                     failures = 0
                     log.info("connected to the audit store")
                     await self._ship(connection)
             except Fenced:
                 log.warning("another shipper stored a batch; going on from what the store holds")
-            except NewerStore as error:
+            except OtherSchema as error:
                 failures += 1
-                log.error("audit store", message=str(error))
-                self._monitor.failed(str(error))
+                remedy = "upgrade the shipper" if error.newer else "the bootstrap Job has yet to upgrade the store"
+                log.error("audit store", message=f"{error}; {remedy}")
+                self._monitor.failed(f"{error}; {remedy}")
             except psycopg.Error as error:
                 failures += 1
                 message = classify(error).message
@@ -109,15 +110,6 @@ class Shipper:
                 log.exception("unexpected error")
                 self._monitor.failed(f"unexpected error: {type(error).__name__}")
             await asyncio.sleep(min(LONGEST_PAUSE, pause_after(failures, 0.0)) if failures else 0)
-
-    @staticmethod
-    async def _check_version(connection: psycopg.AsyncConnection) -> None:
-        found, ours = await version(connection)
-        if found != ours:
-            raise NewerStore(
-                f"schema {found} is not this release's {ours}; "
-                + ("upgrade the shipper" if found > ours else "the bootstrap Job has yet to upgrade the store")
-            )
 
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
         directory = self._directory

@@ -27,10 +27,6 @@ class Fenced(Exception):
     """Another shipper stored a batch meanwhile; read the state again."""
 
 
-class NewerStore(Exception):
-    """The store's schema is newer than this release; it is left alone."""
-
-
 @dataclass(frozen=True)
 class Known:
     """What the store holds of a server: the last batch, the hash of its header, and how far each file is stored.

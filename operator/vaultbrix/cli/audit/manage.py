@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from vaultbrix.cli.audit.store import DATABASE
 from vaultbrix.cli.output import say, show, table, warn
 
 if TYPE_CHECKING:
@@ -222,20 +223,20 @@ def _connected(work: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> "T"
     """Run with a connection to the store; an error of it ends the process with 1."""
     import psycopg  # noqa: PLC0415
 
-    from vaultbrix.audit import schema  # noqa: PLC0415
+    from vaultbrix.audit.schema import OtherSchema, check_schema  # noqa: PLC0415
 
     async def main() -> T:
         async with await psycopg.AsyncConnection.connect(
-            dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-audit", autocommit=True
+            dbname=os.environ.get("PGDATABASE", DATABASE), application_name="vaultbrix-audit", autocommit=True
         ) as link:
-            found, ours = await schema.version(link)
-            if found != ours:
-                warn(f"error: audit store: schema {found} is not this release's {ours}")
-                raise typer.Exit(1)
+            await check_schema(link)
             return await work(link)
 
     try:
         return asyncio.run(main())
+    except OtherSchema as error:
+        warn(f"error: audit store: {error}")
+        raise typer.Exit(1) from None
     except psycopg.Error as error:
         warn(f"error: audit store: {error.diag.message_primary or str(error).strip()}")
         if isinstance(error, psycopg.OperationalError):

@@ -306,17 +306,17 @@ def check_schema(connection: "psycopg.Connection") -> None:
     """Whether store and release know the same schema; exits with 1 otherwise."""
     import psycopg  # noqa: PLC0415
 
-    from vaultbrix.audit.schema import release_version  # noqa: PLC0415
+    from vaultbrix.audit.schema import OtherSchema, check_schema_sync  # noqa: PLC0415
 
     try:
-        row = connection.execute("SELECT coalesce(max(version), 0) FROM public.audit_migration").fetchone()
+        check_schema_sync(connection)
     except psycopg.errors.UndefinedTable:
         fail(f"database {connection.info.dbname} is no audit store", "set PGDATABASE to the store's, or leave it out")
-    found, ours = row[0] if row else 0, release_version()
-    if found > ours:
-        fail(f"the store's schema is {found}, this release knows {ours}", "use the release that the store is of")
-    if found < ours:
-        fail(f"the store's schema is {found}, this release needs {ours}", "upgrade the store: the bootstrap Job does")
+    except OtherSchema as error:
+        has = f"the store's schema is {error.stored}, this release"
+        if error.newer:
+            fail(f"{has} knows {error.known}", "use the release that the store is of")
+        fail(f"{has} needs {error.known}", "upgrade the store: the bootstrap Job does")
 
 
 @contextlib.contextmanager
