@@ -224,10 +224,14 @@ def _connected(work: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> "T"
     import psycopg  # noqa: PLC0415
 
     from vaultbrix.audit.schema import OtherSchema, check_schema  # noqa: PLC0415
+    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
 
     async def main() -> T:
         async with await psycopg.AsyncConnection.connect(
-            dbname=os.environ.get("PGDATABASE", DATABASE), application_name="vaultbrix-audit", autocommit=True
+            dbname=os.environ.get("PGDATABASE", DATABASE),
+            application_name="vaultbrix-audit",
+            options=pinned(os.environ.get("PGOPTIONS", "")),
+            autocommit=True,
         ) as link:
             await check_schema(link)
             return await work(link)
