@@ -17,6 +17,8 @@ from vaultbrix.audit.archive.plan import Piece, part_names
 from vaultbrix.audit.seal import Header, Part
 
 _LOCK = 0x7662_7803
+# The session of an export that was killed, or has just hung up, still has its lock until its server process sees that.
+_PATIENCE = timedelta(seconds=10)
 # Rows that are held in memory at once, as CSV; one row may be larger.
 _BLOCK_BYTES = 16 << 20
 
@@ -38,9 +40,20 @@ def permitted(connection: psycopg.Connection) -> bool:
     return bool(_one(connection, "SELECT has_function_privilege(%s, 'EXECUTE')", [function]))
 
 
-def alone(connection: psycopg.Connection) -> bool:
-    """Whether no other export of this store runs, as long as the session lasts."""
-    return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", [_LOCK]))
+def alone(connection: psycopg.Connection, *, patience: timedelta = _PATIENCE) -> bool:
+    """Whether no other export of this store runs; none will, as long as the session lasts.
+
+    Waits that long for one that is about to end. Raises psycopg.Error.
+    """
+    milliseconds = int(patience.total_seconds() * 1000)
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [str(milliseconds)])
+            # Of the session, not of the transaction.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def checkpoints(connection: psycopg.Connection) -> dict[str, int]:
