@@ -22,6 +22,8 @@ import psycopg
 VERSION = 1
 # What the store takes at once.
 _MOST_RECORDS = 1000
+# A day from before partitions were divided by what they keep has no number of its own: it was kept so many days.
+_UNDIVIDED_DAYS = 400
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ def dropped_early(detail: Mapping[str, Any], at: datetime) -> bool:
     """
     try:
         _, day, *keep = _text(detail["part"]).split(" ")
-        # A day from before partitions were divided has no number of its own: it holds those that are kept 400 days.
-        due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else 400))
+        due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else _UNDIVIDED_DAYS))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"an event 'expired' is not of the known shape: {error}") from None
     return at.astimezone(UTC).date() < due

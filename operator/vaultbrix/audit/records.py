@@ -17,6 +17,8 @@ _CONNECTION = frozenset({"BackendInitialize", "set_authn_id", "PerformAuthentica
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
+# How long a record is kept that no policy speaks of.
+DEFAULT_DAYS = 400
 
 # While a session waits for a lock, PostgreSQL adds this to its process title.
 _WAITING = " waiting"
@@ -93,7 +95,7 @@ class Record(msgspec.Struct, gc=False):
     message: str | None = None
     file: str = ""
     position: int = 0
-    keep: int = 400
+    keep: int = DEFAULT_DAYS
 
 
 class MalformedLine(ValueError):

@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 
 from vaultbrix.audit.archive.columns import Table
 from vaultbrix.audit.archive.plan import Piece, part_names
-from vaultbrix.audit.seal import Header, Part
+from vaultbrix.audit.headers import read_signed_header
+from vaultbrix.audit.seal import Part
 
 _LOCK = 0x7662_7803
 # The session of an export that was killed, or has just hung up, still has its lock until its server process sees that.
@@ -140,13 +141,9 @@ def sealed_on(connection: psycopg.Connection, server: str, day: date, after: int
     ).fetchone() or (None, None)
     if first is None:
         return Sealed()
-    row = connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
-        " WHERE server = %s AND batch = %s",
-        [server, last],
-    ).fetchone()
-    assert row is not None
-    return Sealed(first, last, Header(*row).head())
+    signed = read_signed_header(connection, server, last)
+    assert signed is not None
+    return Sealed(first, last, signed.header.head())
 
 
 def expected(connection: psycopg.Connection, piece: Piece, day: date) -> dict[tuple[str, int, str], Part]:

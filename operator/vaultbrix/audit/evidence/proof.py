@@ -7,6 +7,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.headers import read_signed_header
 from vaultbrix.audit.seal import Header, Part, batch_root, leaf, path, root_of_path, signed
 
 
@@ -72,15 +73,9 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
         [server, batch],
     )
     parts = [PartRoot(name, count, bytes(root).hex()) for name, count, root in cursor]
-    cursor = connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root, signer, signature"
-        " FROM audit.batch WHERE server = %s AND batch = %s",
-        [server, batch],
-    )
-    row = cursor.fetchone()
-    if row is None:
+    signed_header = read_signed_header(connection, server, batch)
+    if signed_header is None:
         raise LookupError(f"batch {batch} of server {server} is not there")
-    *header, signer, signature = row
     return Proof(
         format=FORMAT,
         line=line.hex(),
@@ -90,9 +85,9 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
         part=part,
         path=[sibling.hex() for sibling in path(leaves, index)],
         parts=parts,
-        header=Header(*header).text().decode(),
-        signer=bytes(signer).hex(),
-        signature=bytes(signature).hex(),
+        header=signed_header.header.text().decode(),
+        signer=signed_header.signer.hex(),
+        signature=signed_header.signature.hex(),
     )
 
 

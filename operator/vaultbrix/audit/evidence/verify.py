@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from psycopg import sql
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.evidence.erasures import Erasures
@@ -22,7 +25,8 @@ from vaultbrix.audit.evidence.findings import (
     of_anchor,
     of_batch,
 )
-from vaultbrix.audit.seal import Header, Part
+from vaultbrix.audit.headers import SignedHeader, header_columns
+from vaultbrix.audit.seal import Part
 
 Progress = Callable[[str, int], None]
 _HEADERS_AT_ONCE = 5_000
@@ -132,30 +136,25 @@ class Verifier:
 
     def _batches(self, day: date | None) -> Iterator[Signed]:
         # Of a day: all from the first to the last batch that holds some of it, so that the chain can be followed.
-        within = (
+        within = sql.SQL(
             "SELECT server, min(batch) AS low, max(batch) AS high FROM audit.part WHERE part ^@ %(mark)s GROUP BY 1"
             if day
             else "SELECT DISTINCT server, 0::bigint AS low, 9223372036854775807 AS high FROM audit.batch"
         )
-        query = (
-            f"WITH of_day AS ({within}) SELECT b.server, b.batch, b.sealed_at, b.file, b.start, b.stop, b.parts,"  # noqa: S608
-            " b.previous, b.root, b.signer, b.signature, p.part, p.leaves, p.root"
+        query = sql.SQL(
+            "WITH of_day AS ({}) SELECT {}, b.signer, b.signature, p.part, p.leaves, p.root"
             " FROM audit.batch b JOIN of_day d ON b.server = d.server AND b.batch BETWEEN d.low AND d.high"
             " LEFT JOIN audit.part p ON p.server = b.server AND p.batch = b.batch ORDER BY b.server, b.batch"
-        )
+        ).format(within, header_columns("b"))
         values = {"mark": f"record {day.isoformat()} "} if day else {}
         with self._connection.cursor(name="headers") as cursor:
             cursor.itersize = _HEADERS_AT_ONCE
-            current: tuple[tuple[object, ...], dict[str, Part]] | None = None
-            for row in cursor.execute(query.encode(), values):
-                if current is None or current[0][:2] != row[:2]:
-                    if current:
-                        yield _signed(*current)
-                    current = (row[:11], {})
-                if row[11] is not None:
-                    current[1][row[11]] = Part(row[12], bytes(row[13]))
-            if current:
-                yield _signed(*current)
+            for _, group in groupby(cursor.execute(query, values), key=itemgetter(0, 1)):
+                rows_of_batch = list(group)
+                signed = SignedHeader.of_row(rows_of_batch[0][:-3])
+                # A batch without parts has one row all the same, of NULLs.
+                parts = {part: Part(leaves, root) for *_, part, leaves, root in rows_of_batch if part is not None}
+                yield Signed(signed.header, signed.signer, signed.signature, parts)
 
     def _anchored(self) -> None:
         for anchor in self._anchors:
@@ -285,12 +284,6 @@ class Verifier:
         if chain and chain.first_sealed and datetime.fromisoformat(at.decode()) > chain.first_sealed:
             message = f"a row of {at.decode()} without a seal; no shipper stored it"
             self._tell([Finding(name, 0, Fault.ROW_ADDED, message)])
-
-
-def _signed(row: tuple[object, ...], parts: dict[str, Part]) -> Signed:
-    server, batch, sealed_at, file, start, stop, count, previous, root, signer, signature = row
-    header = Header(server, batch, sealed_at, file, start, stop, count, bytes(previous), bytes(root))  # type: ignore[arg-type, call-overload]
-    return Signed(header, bytes(signer), bytes(signature), parts)  # type: ignore[call-overload]
 
 
 def _text(field: bytes) -> str:

@@ -8,13 +8,10 @@ from vaultbrix.api.audit_retention import AuditRetention
 from vaultbrix.api.conditions import Reason, Verdict
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.audit.records import DEFAULT_DAYS
 
 # Tenant (namespace/name) and class of statement (pgAudit); "" is any.
 Scope = tuple[str, str]
-
-
-# Of what no policy speaks of.
-DEFAULT_DAYS = 400
 
 
 @dataclass(frozen=True)

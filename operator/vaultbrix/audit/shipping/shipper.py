@@ -16,6 +16,8 @@ import structlog
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.flow.report import Head, Problem
+from vaultbrix.audit.headers import load_header
+from vaultbrix.audit.retention.store import policies
 from vaultbrix.audit.schema import OtherSchema, check_schema
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.shipping import store
@@ -121,7 +123,9 @@ class Shipper:
         asked = {"events": 0.0, "retention": 0.0}
         while True:
             if _due(asked, "retention", RETENTION_SECONDS):
-                self._intake.keeping = Keeping(await store.retention(connection))
+                self._intake.keeping = Keeping(
+                    {scope: policy.days for scope, policy in (await policies(connection)).items()}
+                )
             batch = await asyncio.to_thread(directory.read)
             await self._mark(connection)
             events = []
@@ -139,7 +143,7 @@ class Shipper:
         anchored = self._monitor.anchor()
         if anchored is None:
             return None
-        held = await store.header(connection, self._source.server, anchored.batch)
+        held = await load_header(connection, self._source.server, anchored.batch)
         return None if held is not None and held.head().hex() == anchored.head else anchored
 
     async def _pass_on(

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.header import Header
+from vaultbrix.audit.headers import load_header
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.shipping.followed import Batch, Position
 from vaultbrix.audit.shipping.numbers import Hole
@@ -47,7 +47,7 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
     cursor = await connection.execute("SELECT batch, adopted FROM audit.checkpoint WHERE server = %s", [server])
     row = await cursor.fetchone()
     batch, adopted = row or (0, "")
-    sealed = await header(connection, server, batch)
+    header = await load_header(connection, server, batch)
     cursor = await connection.execute(
         "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
     )
@@ -60,19 +60,8 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
         "SELECT session_id, first_line, last_line, file, position FROM audit.missing WHERE server = %s", [server]
     )
     missing = tuple(Hole(*values) for values in await cursor.fetchall())
-    head = sealed.head() if sealed else NO_PREVIOUS
+    head = header.head() if header else NO_PREVIOUS
     return Known(batch, head, positions, adopted, began[0] if began else None, missing)
-
-
-async def header(connection: psycopg.AsyncConnection, server: str, batch: int) -> Header | None:
-    """What was signed of a batch; None where the store has no such batch."""
-    cursor = await connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
-        " WHERE server = %s AND batch = %s",
-        [server, batch],
-    )
-    row = await cursor.fetchone()
-    return Header(*row) if row else None
 
 
 async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
@@ -83,12 +72,6 @@ async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
         async for block in copy:
             found += bytes(block)
     return [Event(int(line.split(b"\t", 1)[0]), line) for line in found.split(b"\n")[:-1]]
-
-
-async def retention(connection: psycopg.AsyncConnection) -> dict[tuple[str, str], int]:
-    """Days to keep by tenant and class."""
-    cursor = await connection.execute("SELECT tenant, class, days FROM audit.retention")
-    return {(tenant, class_): days for tenant, class_, days in await cursor.fetchall()}
 
 
 async def last_lines(connection: psycopg.AsyncConnection, server: str, before: Mapping[str, int]) -> dict[str, int]:

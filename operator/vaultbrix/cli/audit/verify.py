@@ -94,16 +94,12 @@ def anchor(
     ] = None,
 ) -> None:
     """Print the newest batch of each server, to be kept where the store's owner cannot write."""
+    from vaultbrix.audit.headers import read_latest_headers  # noqa: PLC0415
+
     place = _place("--to", to) if to else None
     with reading() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT ON (server) server, batch, sealed_at, file, start, stop, parts, previous, root"
-            " FROM audit.batch ORDER BY server, batch DESC"
-        ).fetchall()
-    from vaultbrix.audit.seal import Header  # noqa: PLC0415
-
-    for row in rows:
-        header = Header(*row)
+        headers = read_latest_headers(connection)
+    for header in headers:
         line = json.dumps({"server": header.server, "batch": header.batch, "head": header.head().hex()})
         if place:
             try:
