@@ -36,7 +36,7 @@ _SEALS = "server, batch, leaf_index, salt, leaf"
 
 @dataclass
 class Checked:
-    """What was checked, and what is wrong.
+    """Counts of what a verification looked at, and what is wrong.
 
     ``wrong`` counts all findings, ``findings`` are those of the first bad batches. ``unsealed`` rows are from before
     records were sealed, ``waiting`` events for a shipper's next batch, which ``uncovered``
@@ -57,7 +57,7 @@ class Checked:
 
     @property
     def first(self) -> Finding | None:
-        """The first bad batch."""
+        """The finding of the first bad batch; None where all seals hold."""
         return min(self.findings, default=None)
 
     def tell(self, findings: Iterable[Finding]) -> None:
@@ -88,10 +88,10 @@ class Verifier:
         self._erasures = Erasures()
         # When batches with events were sealed.
         self._sealed_at: dict[tuple[str, int], datetime] = {}
-        self.found = Checked()
+        self.checked = Checked()
 
     def whole(self) -> Checked:
-        """All of the store. Raises psycopg.Error."""
+        """Check all of the store. Raises psycopg.Error."""
         with self._snapshot():
             self._headers(None)
             self._anchored()
@@ -100,23 +100,23 @@ class Verifier:
             self._table("quarantine", rows.QUARANTINE)
             for day in self._days():
                 self._day(day)
-        return self.found
+        return self.checked
 
     def day(self, day: date) -> Checked:
-        """The records of one day (UTC), and the batches that they stand in. Raises psycopg.Error."""
+        """Check the records of one day (UTC), and the batches that they stand in. Raises psycopg.Error."""
         with self._snapshot():
             self._headers(day)
             self._anchored()
             self._events(check=False)
             self._day(day)
-        return self.found
+        return self.checked
 
     def _snapshot(self) -> AbstractContextManager[psycopg.Transaction]:
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         return self._connection.transaction()
 
     def _tell(self, findings: Iterable[Finding]) -> None:
-        self.found.tell(findings)
+        self.checked.tell(findings)
 
     def _headers(self, day: date | None) -> None:
         anchored = {(anchor.server, anchor.batch) for anchor in self._anchors}
@@ -127,12 +127,12 @@ class Verifier:
             self._tell(of_batch(batch, self._keys))
             if "event" in batch.parts:
                 self._sealed_at[header.server, header.batch] = header.sealed_at
-            self.found.batches += 1
-            if not self.found.batches % _HEADERS_AT_ONCE:
-                self._progress("batches", self.found.batches)
+            self.checked.batches += 1
+            if not self.checked.batches % _HEADERS_AT_ONCE:
+                self._progress("batches", self.checked.batches)
         for server, chain in self._chains.items():
             if chain.last:
-                self.found.last[server] = Anchor(server, chain.last.batch, chain.last.head())
+                self.checked.last[server] = Anchor(server, chain.last.batch, chain.last.head())
 
     def _batches(self, day: date | None) -> Iterator[Signed]:
         # Of a day: all from the first to the last batch that holds some of it, so that the chain can be followed.
@@ -182,7 +182,7 @@ class Verifier:
             return True
 
         parts = Parts(self._parts("event"), redacted=later, expired=lambda *_: False)
-        bad = {(finding.server, finding.batch) for finding in self.found.findings}
+        bad = {(finding.server, finding.batch) for finding in self.checked.findings}
         for row in self._rows(f"SELECT {_SEALS}, 'event', {rows.EVENT} FROM audit.event"):  # noqa: S608
             wrong = parts.take(row)
             self._count(row)
@@ -201,13 +201,13 @@ class Verifier:
 
     def _days(self) -> list[date]:
         named = "SELECT DISTINCT split_part(part, ' ', 2)::date FROM audit.part WHERE part ^@ 'record '"
-        found = {row[0] for row in self._connection.execute(named)}
+        sealed_days = {row[0] for row in self._connection.execute(named)}
         # Days that hold rows and have no part are found as well: nothing may be there that was not sealed.
         kept = (
             "SELECT substring(relname from '^record_([0-9]{8})')::date FROM pg_class c JOIN pg_namespace n"
             " ON n.oid = c.relnamespace WHERE n.nspname = 'audit' AND relname ~ '^record_[0-9]{8}$'"
         )
-        return sorted(found | {row[0] for row in self._connection.execute(kept)})
+        return sorted(sealed_days | {row[0] for row in self._connection.execute(kept)})
 
     def _day(self, day: date) -> None:
         mark = f"record {day.isoformat()} "
@@ -228,20 +228,20 @@ class Verifier:
         if place in self._erasures.redacted:
             return True
         waiting = place in self._erasures.waiting_redacted
-        self.found.uncovered += waiting
+        self.checked.uncovered += waiting
         return waiting
 
     def _expired(self, server: str, batch: int, part: str) -> bool:
         place = (server, batch, part)
-        found = place in self._erasures.dropped or place in self._erasures.waiting_dropped
-        self.found.expired += found
-        return found
+        is_expired = place in self._erasures.dropped or place in self._erasures.waiting_dropped
+        self.checked.expired += is_expired
+        return is_expired
 
     def _count(self, row: Row) -> None:
-        self.found.rows += 1
-        self.found.redacted += row.salt is None
-        if not self.found.rows % 100_000:
-            self._progress("rows", self.found.rows)
+        self.checked.rows += 1
+        self.checked.redacted += row.salt is None
+        if not self.checked.rows % 100_000:
+            self._progress("rows", self.checked.rows)
 
     def _parts(self, name: str, *, prefix: bool = False) -> dict[tuple[str, int, str], Part]:
         match = "part ^@ %s" if prefix else "part = %s"
@@ -272,10 +272,10 @@ class Verifier:
     def _unsealed(self, server: bytes, part: bytes, line: bytes) -> None:
         """Rows from before records were sealed are counted; later ones did not come from a shipper."""
         if part == b"event":
-            self.found.waiting += 1
+            self.checked.waiting += 1
             self._erasures.take_unsealed(line)
             return
-        self.found.unsealed += 1
+        self.checked.unsealed += 1
         if not part.startswith(b"record "):
             return
         name = _text(server)

@@ -73,11 +73,11 @@ class Shipper:
         self._directory = LogDirectory(source.directory)
         self._intake = Intake(source.server)
         self._numbers = Numbers(datetime.now(UTC), since=datetime.now(UTC))
-        self._told: tuple[Problem, ...] = ()
+        self._last_problems: tuple[Problem, ...] = ()
         self._cared = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Ship the log, for ever."""
         _bound_memory()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run())
@@ -120,16 +120,16 @@ class Shipper:
         now = datetime.now(UTC)
         self._numbers = Numbers(known.began or now, known.missing, since=now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
-        asked = {"events": 0.0, "retention": 0.0}
+        asked_at = {"events": 0.0, "retention": 0.0}
         while True:
-            if _due(asked, "retention", RETENTION_SECONDS):
+            if _due(asked_at, "retention", RETENTION_SECONDS):
                 self._intake.keeping = Keeping(
                     {scope: policy.days for scope, policy in (await policies(connection)).items()}
                 )
             batch = await asyncio.to_thread(directory.read)
             await self._mark(connection)
             events = []
-            if _due(asked, "events", EVENTS_SECONDS):
+            if _due(asked_at, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
                 await asyncio.to_thread(self._look)
             if batch is None and not events and not self._due_holes():
@@ -235,10 +235,10 @@ class Shipper:
             self._remove()
         problems = (*self._directory.problems, *self._intake.symptoms.problems())
         for problem in problems:
-            if problem not in self._told:
+            if problem not in self._last_problems:
                 log.warning("log of PostgreSQL", reason=problem.reason, message=problem.message)
         self._monitor.tell("log", *problems)
-        self._told = problems
+        self._last_problems = problems
 
     def _remove(self) -> None:
         if self._source.keep is None:
@@ -255,11 +255,11 @@ class Shipper:
             log.warning("grants.json cannot be read; people are named as last known", error=type(error).__name__)
 
 
-def _due(asked: dict[str, float], what: str, seconds: float) -> bool:
+def _due(asked_at: dict[str, float], what: str, seconds: float) -> bool:
     now = time.monotonic()
-    if asked[what] and now - asked[what] < seconds:
+    if asked_at[what] and now - asked_at[what] < seconds:
         return False
-    asked[what] = now
+    asked_at[what] = now
     return True
 
 

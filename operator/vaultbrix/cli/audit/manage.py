@@ -52,22 +52,22 @@ def redact(
         _usage("give one of --person, --records, --session with --line, --quarantine")
     if bool(session) != bool(line):
         _usage("--session and --line go together")
-    wanted = _places(records, server) if records else [erasure.Place(server, session, line)]
+    places = _places(records, server) if records else [erasure.Place(server, session, line)]
 
     async def erase(link: "psycopg.AsyncConnection", really: bool) -> "Erased":
         if person:
             return await erasure.redact_person(link, person, reason, really=really)
         if quarantine:
             return await erasure.redact_quarantine(link, quarantine, reason, really=really)
-        return await erasure.redact_records(link, wanted, reason, really=really)
+        return await erasure.redact_records(link, places, reason, really=really)
 
     async def work(link: "psycopg.AsyncConnection") -> int:
-        found = await erase(link, False)
-        if dry_run or not (found.records or found.quarantine or found.events):
-            say(f"would erase {_counts(found)}" if dry_run else "nothing to erase")
-            return _waiting(found)
+        erasable = await erase(link, False)
+        if dry_run or not (erasable.records or erasable.quarantine or erasable.events):
+            say(f"would erase {_counts(erasable)}" if dry_run else "nothing to erase")
+            return _waiting(erasable)
         if not yes:
-            typer.confirm(f"Erase {_counts(found)} for ever?", abort=True, err=True)
+            typer.confirm(f"Erase {_counts(erasable)} for ever?", abort=True, err=True)
         done = await erase(link, True)
         say(f"erased {_counts(done)}")
         say(f"request {', '.join(done.requests)}")
@@ -86,10 +86,10 @@ _CLASSES = ("", "READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
 @retention.command("show")
 def show_retention() -> None:
     """Print the policies, and what is stored."""
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import kept, policies  # noqa: PLC0415
 
     async def work(link: "psycopg.AsyncConnection") -> None:
-        found, stored = await auditretention.policies(link), await auditretention.kept(link, datetime.now(UTC))
+        policy_by_scope, stored = await policies(link), await kept(link, datetime.now(UTC))
         show(
             table(
                 ("TENANT", "CLASS", "DAYS", "SET BY", "ARCHIVE"),
@@ -101,7 +101,7 @@ def show_retention() -> None:
                         "operator" if policy.managed else "hand",
                         "first" if policy.archive else "",
                     )
-                    for (tenant, class_), policy in found.items()
+                    for (tenant, class_), policy in policy_by_scope.items()
                 ),
             )
         )
@@ -139,8 +139,8 @@ def remove_retention(tenant: Tenant = "", class_: Class = "") -> None:
 
 
 def _change(scope: "Scope", policy: "Policy | None") -> None:
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
     from vaultbrix.audit.retention.decisions import Changes  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import change, policies  # noqa: PLC0415
 
     if scope[1] not in _CLASSES:
         _usage(f"--class: {scope[1]} is none of {', '.join(_CLASSES[1:])}")
@@ -148,15 +148,15 @@ def _change(scope: "Scope", policy: "Policy | None") -> None:
         _usage(f"--tenant: {scope[0]} is not namespace/name")
 
     async def work(link: "psycopg.AsyncConnection") -> None:
-        found = (await auditretention.policies(link)).get(scope)
-        if found is not None and found.managed:
+        existing = (await policies(link)).get(scope)
+        if existing is not None and existing.managed:
             warn("error: the operator wrote this policy; change spec.auditRetention of the Tenant or PostgresServer")
             raise typer.Exit(1)
-        if policy is None and found is None:
+        if policy is None and existing is None:
             warn("error: there is no such policy; see: vaultbrix audit retention show")
             raise typer.Exit(1)
-        wanted = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
-        await auditretention.change(link, wanted)
+        changes = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
+        await change(link, changes)
 
     _connected(work)
 
@@ -166,10 +166,10 @@ def apply_retention(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
 ) -> None:
     """Drop the partitions whose days have passed. Exits 1 where some are due and stay."""
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import apply  # noqa: PLC0415
 
     async def work(link: "psycopg.AsyncConnection") -> int:
-        done = await auditretention.apply(link, datetime.now(UTC), really=not dry_run)
+        done = await apply(link, datetime.now(UTC), really=not dry_run)
         for gone in done.dropped:
             say(
                 f"due: {_partition(gone.partition)}"
@@ -191,8 +191,8 @@ def apply_retention(
     raise typer.Exit(_connected(work))
 
 
-def _partition(found: "Partition") -> str:
-    return f"{found.name} ({found.day}, kept {found.keep} days, {found.bytes / 2**20:.1f} MiB)"
+def _partition(partition: "Partition") -> str:
+    return f"{partition.name} ({partition.day}, kept {partition.keep} days, {partition.bytes / 2**20:.1f} MiB)"
 
 
 def _places(path: Path, server: str) -> "list[Place]":
@@ -204,14 +204,14 @@ def _places(path: Path, server: str) -> "list[Place]":
         _usage(f"--records: {error}")
 
 
-def _counts(found: "Erased") -> str:
-    return f"{found.records} records, {found.quarantine} quarantined lines, {found.events} events"
+def _counts(erased: "Erased") -> str:
+    return f"{erased.records} records, {erased.quarantine} quarantined lines, {erased.events} events"
 
 
-def _waiting(found: "Erased") -> int:
-    if found.waiting:
-        warn(f"{found.waiting} events are not sealed yet and were left; repeat this once a shipper has sealed them")
-    return 1 if found.waiting else 0
+def _waiting(erased: "Erased") -> int:
+    if erased.waiting:
+        warn(f"{erased.waiting} events are not sealed yet and were left; repeat this once a shipper has sealed them")
+    return 1 if erased.waiting else 0
 
 
 def _usage(message: str) -> NoReturn:

@@ -83,6 +83,6 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
         def tell(what: str, count: int) -> None:
             counts[what] = count
-            status.update(", ".join(f"{found:,} {name}" for name, found in counts.items()))
+            status.update(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
         yield tell
