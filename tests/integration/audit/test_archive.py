@@ -297,7 +297,7 @@ def test_an_export_that_was_interrupted_is_gone_on_with(found: ArchivedStore, mo
     assert not list(folder(found).glob("*.old"))
 
 
-def test_an_export_waits_for_one_that_has_just_ended_and_for_no_other(found: Recorded) -> None:
+def test_an_export_waits_for_one_that_has_just_ended_and_for_no_other(found: ArchivedStore) -> None:
     with found.store.open() as second:
         first = found.store.open()
         assert store.alone(first)
