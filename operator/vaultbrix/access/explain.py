@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from vaultbrix.access.countdown import ended_at
 from vaultbrix.access.decisions import AccessVerdict, deadline_of, decide_all, rule_login
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
-from vaultbrix.api.conditions import Condition, ConditionType
+from vaultbrix.api.conditions import Condition, ConditionType, find_condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -111,7 +111,7 @@ def _told(verdict: AccessVerdict) -> tuple[AccessPhase, str]:
 
 
 def _reported(rule: AccessRule, now: datetime) -> tuple[AccessPhase, str]:
-    ready = _condition(rule.status.conditions, ConditionType.READY)
+    ready = find_condition(rule.status.conditions, ConditionType.READY)
     message = ready.message if ready else "the operator has not looked at it yet"
     if ended_at(rule, now) is not None:
         return (AccessPhase.REVOKED if rule.spec.revoked else AccessPhase.EXPIRED), "it has ended"
@@ -128,10 +128,10 @@ def _finding(rule: AccessRule, verdict: tuple[AccessPhase, str], address: Addres
 
 def _layers(rule: AccessRule) -> tuple[Layer, ...]:
     layers = [_agents(rule, "kernel"), _agents(rule, "pg_hba")]
-    policy = _condition(rule.status.conditions, ConditionType.NETWORK_POLICY_APPLIED)
+    policy = find_condition(rule.status.conditions, ConditionType.NETWORK_POLICY_APPLIED)
     layers.append(_from_condition("network policy", policy))
     if rule.spec.login is RuleLogin.PER_RULE:
-        layers.append(_from_condition("login", _condition(rule.status.conditions, ConditionType.LOGIN_READY)))
+        layers.append(_from_condition("login", find_condition(rule.status.conditions, ConditionType.LOGIN_READY)))
     return tuple(layers)
 
 
@@ -173,7 +173,7 @@ def _obstacles(view: View) -> tuple[str, ...]:
         name = server.metadata.name
         if problem := _not_true(server.status.conditions, ConditionType.READY):
             found.append(f"PostgresServer {name} is not ready: {problem}")
-        preserved = _condition(server.status.conditions, ConditionType.SOURCE_ADDRESS_PRESERVED)
+        preserved = find_condition(server.status.conditions, ConditionType.SOURCE_ADDRESS_PRESERVED)
         if preserved is not None and preserved.status == "False":
             found.append(f"PostgresServer {name} does not see the addresses of clients: {preserved.message}")
     return tuple(found)
@@ -183,7 +183,7 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
     found = []
     tenant, server = view.tenant, view.server
     if tenant is not None:
-        ready = _condition(tenant.status.conditions, ConditionType.READY)
+        ready = find_condition(tenant.status.conditions, ConditionType.READY)
         if ready is not None and ready.status != "True":
             found.append(f"Tenant {view.name} is not ready: {ready.reason}: {ready.message}")
     if view.server_hidden:
@@ -193,7 +193,7 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
         # Elsewhere it keeps nobody out.
         kinds += [ConditionType.AUDIT_FLOWING] if server.spec.audit_required else []
         for type_ in kinds:
-            held = _condition(server.status.conditions, type_)
+            held = find_condition(server.status.conditions, type_)
             if held is not None and held.status == "False":
                 found.append(f"PostgresServer {server.metadata.name}: {type_} is False: {held.message}")
         if any(address in ip_network(cidr) for cidr in server.spec.trusted_cidrs):
@@ -217,14 +217,10 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
 
 def _not_true(conditions: Iterable[Condition], type_: ConditionType) -> str:
     """Why a condition that must be there is not True; empty when it is."""
-    found = _condition(conditions, type_)
+    found = find_condition(conditions, type_)
     if found is None:
         return "the operator has not reported on it yet"
     return "" if found.status == "True" else f"{found.reason}: {found.message}"
-
-
-def _condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
-    return next((c for c in conditions if c.type == type_), None)
 
 
 _ORDER = (AccessPhase.OPEN, AccessPhase.PENDING, AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOKED)

@@ -5,7 +5,7 @@ from enum import Enum
 
 from vaultbrix.access.decisions import start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
-from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition
 
 
 class Progress(Enum):
@@ -22,7 +22,7 @@ _FINAL = frozenset({AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOK
 
 def opening(rule: AccessRule, now: datetime) -> Progress:
     """Whether the rule as it is now (its generation) is in force."""
-    ready = next((c for c in rule.status.conditions if c.type == ConditionType.READY), None)
+    ready = find_condition(rule.status.conditions, ConditionType.READY)
     if ready is None or ready.observed_generation < rule.metadata.generation:
         return Progress.WAITING
     if ready.status == "True":

@@ -156,23 +156,26 @@ def condition(
     ``status`` None stands for Unknown.
     """
     text: Literal["True", "False", "Unknown"] = "Unknown" if status is None else "True" if status else "False"
-    since = now
-    for old in previous:
-        if old.type == type_ and old.status == text:
-            since = old.last_transition_time
+    old = find_condition(previous, type_)
     return Condition(
         type=str(type_),
         status=text,
         reason=str(reason),
         message=message[:4096],
         observed_generation=generation,
-        last_transition_time=since,
+        last_transition_time=old.last_transition_time if old is not None and old.status == text else now,
     )
+
+
+def find_condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
+    """The condition of that type, of which an object has one at most; None where nobody has reported it yet."""
+    return next((c for c in conditions if c.type == type_), None)
 
 
 def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
-    return any(c.type == type_ and c.status == "True" for c in conditions)
+    held = find_condition(conditions, type_)
+    return held is not None and held.status == "True"
 
 
 Verdict = tuple[bool | None, Reason, str]

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from shlex import quote
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
     ApprovalPhase,
@@ -76,7 +76,7 @@ def rehearsed(approval: DDLApproval) -> Rehearsed:
         if found.error is not None:
             return Rehearsed.FAILED
         return Rehearsed.DONE if found.possible else Rehearsed.IMPOSSIBLE
-    condition = _condition(approval, ConditionType.REHEARSED)
+    condition = find_condition(approval.status.conditions, ConditionType.REHEARSED)
     if condition is None or condition.reason == Reason.NOT_SUPPORTED:
         return Rehearsed.NONE
     if condition.reason == Reason.NOT_POSSIBLE:
@@ -186,7 +186,7 @@ def state(approval: DDLApproval, now: datetime) -> str:
 
 def why(approval: DDLApproval) -> str:
     """What the operator says last, in one line; empty when it has said nothing."""
-    ready = _condition(approval, ConditionType.READY)
+    ready = find_condition(approval.status.conditions, ConditionType.READY)
     return f"{ready.reason}: {ready.message}" if ready else ""
 
 
@@ -336,7 +336,7 @@ def next_steps(approval: DDLApproval) -> list[str]:
         case None | ApprovalPhase.PENDING | ApprovalPhase.APPROVED | ApprovalPhase.RUNNING:
             return [f"to see how it ends: vaultbrix ddl wait {where}"]
         case ApprovalPhase.FAILED:
-            error, ready = approval.status.error, _condition(approval, ConditionType.READY)
+            error, ready = approval.status.error, find_condition(approval.status.conditions, ConditionType.READY)
             hint = _HINTS.get(error.sqlstate if error else "") or _REASON_HINTS.get(ready.reason if ready else "")
             return [hint or f"correct it, and submit it again: {again}"]
         case ApprovalPhase.EXPIRED:
@@ -345,7 +345,3 @@ def next_steps(approval: DDLApproval) -> list[str]:
             return [f"correct it, and submit it again: {again}"]
         case ApprovalPhase.SUCCEEDED:
             return []
-
-
-def _condition(approval: DDLApproval, type_: ConditionType) -> Condition | None:
-    return next((c for c in approval.status.conditions if c.type == type_), None)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import NOW, SECOND
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition, is_true
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition, find_condition, is_true
 
 STATUSES = st.sampled_from([True, False, None])
 
@@ -57,3 +57,10 @@ def test_only_a_condition_that_is_present_and_true_is_true() -> None:
     assert not is_true([made(None, 0)], ConditionType.READY)
     assert not is_true([made(True, 0)], ConditionType.ENFORCED)
     assert not is_true([], ConditionType.READY)
+
+
+def test_a_condition_is_found_by_its_type() -> None:
+    ready = made(False, 0)
+    other = condition(ConditionType.ENFORCED, True, Reason.ENFORCED, "", generation=1, now=NOW)
+    assert find_condition([other, ready], ConditionType.READY) is ready
+    assert find_condition([other], ConditionType.READY) is None

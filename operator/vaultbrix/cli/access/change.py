@@ -100,7 +100,7 @@ async def _edited(user: User, name: str, more: timedelta | None, end: datetime |
 
 async def _server(user: User, rule: AccessRule) -> PostgresServer | None:
     try:
-        found = await user.kube.get(resource_type(Tenant), rule.metadata.namespace, rule.spec.tenant_ref.name)
+        found = await user.kube.get(resource_type(Tenant), *rule.tenant_key)
     except NotFound:
         return None
     server, _ = await user.server_of(Tenant.parse(found))

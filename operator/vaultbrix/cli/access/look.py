@@ -14,7 +14,7 @@ from vaultbrix.access.decisions import deadline_of
 from vaultbrix.access.progress import sessions_open
 from vaultbrix.access.request import parse_ip
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.conditions import ConditionType
+from vaultbrix.api.conditions import ConditionType, find_condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
@@ -86,7 +86,7 @@ def _table(found: Iterable[AccessRule], wanted: Listing, now: datetime) -> "Tabl
 
 
 def _row(rule: AccessRule, now: datetime, *, everywhere: bool, deleted: bool = False) -> list[object]:
-    ready = next((c for c in rule.status.conditions if c.type == ConditionType.READY), None)
+    ready = find_condition(rule.status.conditions, ConditionType.READY)
     return [
         *([rule.metadata.namespace] if everywhere else []),
         rule.metadata.name,

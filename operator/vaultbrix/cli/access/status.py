@@ -6,7 +6,7 @@ from typing import Any
 from vaultbrix.access.countdown import countdown
 from vaultbrix.access.decisions import deadline_of
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, is_true
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition, is_true
 from vaultbrix.api.ddlapproval import Danger, DDLApproval
 from vaultbrix.api.meta import Resource, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
@@ -60,7 +60,7 @@ async def _visible(user: User, model: type[R], namespace: str, unseen: list[str]
 
 
 def _ready(conditions: list[Condition]) -> Condition | None:
-    return next((c for c in conditions if c.type == ConditionType.READY), None)
+    return find_condition(conditions, ConditionType.READY)
 
 
 def _why(conditions: list[Condition]) -> dict[str, str]:
