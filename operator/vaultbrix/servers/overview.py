@@ -85,7 +85,7 @@ def dump(overview: Overview, not_seen: Iterable[str]) -> dict[str, Any]:
                 **_reference(a),
                 "requestedBy": a.spec.requested_by,
                 "reason": a.spec.reason,
-                "danger": worst(a.status.statements),
+                "danger": _danger(a),
             }
             for a in overview.approvals_waiting
         ],
@@ -97,6 +97,12 @@ def why_not_ready(conditions: Iterable[Condition]) -> dict[str, str]:
     """``reason`` and ``message`` of the condition Ready; ``Waiting`` where the operator has not written it yet."""
     ready = find_condition(conditions, ConditionType.READY)
     return {"reason": ready.reason if ready else "Waiting", "message": ready.message if ready else ""}
+
+
+def _danger(approval: DDLApproval) -> str | None:
+    danger = worst(approval.status.statements)
+    # A plain text: YAML has no word for a member of an enumeration.
+    return str(danger) if danger is not None else None
 
 
 def _reference(resource: Resource) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+import yaml
 from tests.harness.builders import approval, rule, server, tenant
 from tests.harness.fake_kube import FakeKube
 
@@ -61,4 +62,4 @@ def test_a_status_is_plain_data() -> None:
         {"namespace": "team", "name": "drop", "requestedBy": "jane@example.com", "reason": "CHG-2", "danger": "Table"}
     ]
     assert report["tenantsNotReady"][0] == {"namespace": "else", "name": "far", "reason": "Waiting", "message": ""}
-    assert json.loads(json.dumps(report)) == report
+    assert json.loads(json.dumps(report)) == yaml.safe_load(yaml.safe_dump(report)) == report
