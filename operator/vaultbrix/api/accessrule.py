@@ -185,7 +185,7 @@ class AccessRule(Resource):
 
     @property
     def tenant_key(self) -> tuple[str, str]:
-        """(namespace, name) of the Tenant that it names."""
+        """(namespace, name) of the Tenant that the rule lets somebody log in as."""
         return (self.metadata.namespace, self.spec.tenant_ref.name)
 
     @property

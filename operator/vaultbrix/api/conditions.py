@@ -187,7 +187,7 @@ def conditions(
 
 
 def find_condition(present: Iterable[Condition], type_: ConditionType) -> Condition | None:
-    """The condition of that type."""
+    """The condition of that type, of which an object has one at most; None where nobody has reported it yet."""
     return next((one for one in present if one.type == type_), None)
 
 

@@ -238,5 +238,5 @@ class DDLApproval(Resource):
 
     @property
     def tenant_key(self) -> tuple[str, str]:
-        """(namespace, name) of the Tenant that it names."""
+        """(namespace, name) of the Tenant that the text runs as."""
         return (self.metadata.namespace, self.spec.tenant_ref.name)
