@@ -195,6 +195,3 @@ def is_true(present: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
     found = find_condition(present, type_)
     return found is not None and found.status == "True"
-
-
-Verdict = tuple[bool | None, Reason, str]

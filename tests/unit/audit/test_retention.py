@@ -20,9 +20,9 @@ from vaultbrix.audit.retention.decisions import (
     changes,
     disagreement,
     due,
+    required_policies,
     unexported,
     verdict,
-    wanted,
 )
 from vaultbrix.audit.shipping.keeping import Keeping
 
@@ -108,7 +108,7 @@ def test_each_record_is_kept_as_its_tenant_says_or_else_its_server(
 ) -> None:
     of = [server(f"s{n}", **({} if said is None else {"auditRetention": said})) for n, said in enumerate(servers)]
     placed = [(n, home % len(of), said) for n, (home, said) in enumerate(tenants)]
-    policy = wanted(
+    policy = required_policies(
         of,
         [
             tenant(f"t{n}", serverRef={"name": f"s{home}"}, **({} if said is None else {"auditRetention": said}))
@@ -129,17 +129,19 @@ def test_each_record_is_kept_as_its_tenant_says_or_else_its_server(
 
 
 def test_where_nobody_says_anything_nothing_is_written() -> None:
-    assert wanted([server()], [tenant()]) == {}
+    assert required_policies([server()], [tenant()]) == {}
 
 
 def test_servers_that_agree_need_no_policy_for_each_tenant() -> None:
     said = {"days": 90, "classes": {"READ": 7}}
-    found = wanted([server(auditRetention=said), server("b", auditRetention=said)], [tenant(), tenant("beta")])
+    found = required_policies(
+        [server(auditRetention=said), server("b", auditRetention=said)], [tenant(), tenant("beta")]
+    )
     assert {scope: policy.days for scope, policy in found.items()} == {("", ""): 90, ("", "READ"): 7}
 
 
 def test_the_archive_comes_first_where_one_server_says_so() -> None:
-    found = wanted([server(), server("b", auditRetention={"archiveFirst": True})], [tenant()])
+    found = required_policies([server(), server("b", auditRetention={"archiveFirst": True})], [tenant()])
     assert found == {("", ""): Policy(400, archive=True, managed=True)}
     outside = replace(partition(30), archive_allows=False)
     assert due([outside], clocks(date(2027, 1, 1))) == []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vaultbrix.api.conditions import State
-from vaultbrix.api.postgresserver import AgentAudit, AuditAnchor, PostgresServer, ServerAgent
+from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, ServerAgent
 from vaultbrix.audit.flow import store
 from vaultbrix.audit.flow.decisions import StoreFailed, StoreSeen, audit_flowing, next_anchor
 from vaultbrix.kube.cache import Cache
@@ -48,7 +48,7 @@ class AuditFlows:
         """What AuditFlowing says; None: not known yet. ``alive`` are the agents that are connected."""
         known, anchor = self._known.get(server.metadata.name), server.status.audit
         words = [agent.audit for agent in alive if agent.audit is not None]
-        return _state(server, words, known.seen if known else None, anchor, now)
+        return audit_flowing(server.spec, words, known.seen if known else None, anchor, now)
 
     def next_anchor(self, server: PostgresServer, now: datetime) -> AuditAnchor | None:
         """The anchor to write; a new one at most once in ``ANCHOR_EVERY``."""
@@ -85,7 +85,7 @@ class AuditFlows:
             seen = StoreFailed(error.message)
         known = self._known.setdefault(name, _Known(seen))
         known.seen = seen
-        said = _state(server, [], seen, anchor, now)
+        said = audit_flowing(server.spec, [], seen, anchor, now)
         differs, known.said = known.said != said, said
         if differs or self._next(known, anchor, now) != anchor:
             self.changed(name)
@@ -97,14 +97,3 @@ class AuditFlows:
         if lately or not isinstance(known.seen, StoreSeen):
             return anchor
         return next_anchor(known.seen, anchor)
-
-
-def _state(
-    server: PostgresServer,
-    words: Sequence[AgentAudit],
-    seen: StoreSeen | StoreFailed | None,
-    anchor: AuditAnchor | None,
-    now: datetime,
-) -> State | None:
-    said = audit_flowing(server.spec, words, seen, anchor, now)
-    return State(*said) if said is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from vaultbrix.api.conditions import Reason, Verdict
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import AgentAudit, AuditAnchor, PostgresServerSpec
 from vaultbrix.audit.flow.report import Flow, Head
@@ -44,35 +44,39 @@ def late_seconds(sight: Sight) -> float:
     return float("inf") if sight.flow is None else sight.flow.late_seconds + sight.quiet
 
 
-def witness(sight: Sight) -> Verdict:
+def witness(sight: Sight) -> State:
     """What an agent has to say: status, reason, message. The message holds nothing that changes every second."""
     flow = sight.flow
     if flow is None:
-        return (
+        return State(
             False,
             Reason.NO_SHIPPER,
             f"{sight.trouble}; run `vaultbrix audit ship --flow FILE` beside PostgreSQL and `vaultbrix agent "
             "--flow-file FILE` with the same file",
         )
     if sight.quiet > QUIET_SECONDS:
-        return False, Reason.NO_SHIPPER, f"no shipper has run since {rfc3339(flow.at)}; see `vaultbrix audit ship`"
+        return State(
+            False, Reason.NO_SHIPPER, f"no shipper has run since {rfc3339(flow.at)}; see `vaultbrix audit ship`"
+        )
     problems = sorted(flow.problems, key=lambda problem: problem.reason in _WARNINGS)
     if late_seconds(sight) > LATE_SECONDS:
         since = f"the record is complete only until {rfc3339(flow.complete_until or flow.at)}"
         for problem in problems:
             if problem.reason in _CAUSES:
-                return False, problem.reason, f"{since}; {_CAUSES[problem.reason]}: {problem.message}"
-        return False, Reason.RECORD_LATE, f"{since}; see the shipper's log, its CPU limit, and the load of the store"
+                return State(False, problem.reason, f"{since}; {_CAUSES[problem.reason]}: {problem.message}")
+        return State(
+            False, Reason.RECORD_LATE, f"{since}; see the shipper's log, its CPU limit, and the load of the store"
+        )
     for problem in problems:
         # A store that is away for a moment makes nothing late; the log on disk waits.
         if problem.reason is not Reason.AUDIT_STORE_UNREACHABLE:
-            return False, problem.reason, problem.message
-    return True, Reason.FLOWING, "all that PostgreSQL has logged is stored"
+            return State(False, problem.reason, problem.message)
+    return State(True, Reason.FLOWING, "all that PostgreSQL has logged is stored")
 
 
-def flows(verdict: Verdict) -> bool:
+def flows(witnessed: State) -> bool:
     """Whether what a session does now gets on record."""
-    return verdict[0] is True or verdict[1] in _WARNINGS
+    return witnessed.status is True or witnessed.reason in _WARNINGS
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,11 @@ def guard(before: Guard, sight: Sight, required: timedelta | None, now: float) -
     return replace(before, held=before.held or now - since > required.total_seconds())
 
 
-def held_back(verdict: Verdict, required: timedelta) -> str:
+def held_back(witnessed: State, required: timedelta) -> str:
     """Why a rule does not open, or was closed before its deadline."""
     return (
         f"spec.auditRequired of the PostgresServer: nothing is open while the audit record has not flowed for "
-        f"{format_duration(required)}; {verdict[1]}: {verdict[2]}"
+        f"{format_duration(required)}; {witnessed.reason}: {witnessed.message}"
     )
 
 
@@ -152,14 +156,14 @@ def audit_flowing(
     store: StoreSeen | StoreFailed | None,
     anchor: AuditAnchor | None,
     now: datetime,
-) -> Verdict | None:
+) -> State | None:
     """Status, reason and message of AuditFlowing; None: not known yet, what held goes on to hold.
 
     ``agents`` are the words of the agents that are connected, ``store`` is None while it was not asked.
     """
     if isinstance(store, StoreSeen) and rolled_back(store, anchor):
         assert anchor is not None
-        return (
+        return State(
             False,
             Reason.RECORD_ROLLED_BACK,
             f"the store does not hold batch {anchor.batch} with the head in status.audit: it was put back to an "
@@ -168,23 +172,27 @@ def audit_flowing(
     for agent in agents:
         if not agent.flowing:
             closed = "; direct access is closed until it flows (spec.auditRequired)" if agent.closed else ""
-            return False, _reason(agent.reason), agent.message + closed
+            return State(False, _reason(agent.reason), agent.message + closed)
     agents_tell = bool(agents)
     match store:
         case StoreSeen(latest=None):
-            return False, Reason.NO_SHIPPER, "the store holds nothing of this server; run `vaultbrix audit ship`"
+            return State(False, Reason.NO_SHIPPER, "the store holds nothing of this server; run `vaultbrix audit ship`")
         case StoreSeen(latest=Head(sealed_at=at)):
             if not agents_tell and now - at > STORE_LATE:
-                return False, Reason.RECORD_LATE, f"the store's latest batch is of {rfc3339(at)}; see the shipper's log"
-            return True, Reason.FLOWING, _with_findings("all that PostgreSQL has logged is stored", store)
+                return State(
+                    False, Reason.RECORD_LATE, f"the store's latest batch is of {rfc3339(at)}; see the shipper's log"
+                )
+            return State(True, Reason.FLOWING, _with_findings("all that PostgreSQL has logged is stored", store))
         case StoreFailed(message=message) if agents_tell:
-            return True, Reason.FLOWING, f"so says the agent; the operator cannot ask the store: {message}"
+            return State(True, Reason.FLOWING, f"so says the agent; the operator cannot ask the store: {message}")
         case StoreFailed(message=message):
-            return False, Reason.AUDIT_STORE_UNREACHABLE, f"the operator cannot ask the store: {message}"
+            return State(False, Reason.AUDIT_STORE_UNREACHABLE, f"the operator cannot ask the store: {message}")
     if spec.audit_secret_ref is None:
         if agents_tell:
-            return True, Reason.FLOWING, "so says the agent; spec.auditSecretRef is not set, so nobody asks the store"
-        return None, Reason.NO_AUDIT_STORE, "no agent tells (--flow-file), and spec.auditSecretRef is not set"
+            return State(
+                True, Reason.FLOWING, "so says the agent; spec.auditSecretRef is not set, so nobody asks the store"
+            )
+        return State(None, Reason.NO_AUDIT_STORE, "no agent tells (--flow-file), and spec.auditSecretRef is not set")
     return None
 
 

@@ -111,7 +111,7 @@ class Retention:
                     for dropped in outcome.dropped:
                         log.info("audit records dropped", partition=dropped.partition.name, rows=dropped.rows)
                     for one in servers:
-                        self._applied[one.metadata.name] = (reference, State(*verdict(outcome, now)))
+                        self._applied[one.metadata.name] = (reference, verdict(outcome, now))
         except Expected as error:
             message = error.message
             if error.reason is Reason.INSUFFICIENT_PRIVILEGE:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from vaultbrix.api.audit_retention import AuditRetention
-from vaultbrix.api.conditions import Reason, Verdict
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.records import DEFAULT_DAYS
@@ -61,7 +61,6 @@ def required_policies(servers: Sequence[PostgresServer], tenants: Iterable[Tenan
 
 
 # The controller's name for it.
-wanted = required_policies
 
 
 def _days_by_class(retention: AuditRetention | None) -> dict[str, int]:
@@ -162,26 +161,26 @@ class Outcome:
     quarantine: int = 0
 
 
-def verdict(outcome: Outcome, at: datetime) -> Verdict:
+def verdict(outcome: Outcome, at: datetime) -> State:
     """Status, reason and message of AuditRetentionApplied after a run that ended at that time."""
     if outcome.held:
         message = (
             f"due, but held by a query: {_names(outcome.held)}; they go with the next run,"
             " or end the query and run: vaultbrix audit retention apply"
         )
-        return False, Reason.HELD_BY_QUERY, message
+        return State(False, Reason.HELD_BY_QUERY, message)
     if outcome.unexported:
         message = f"due, but not in the archive: {_names(outcome.unexported)}; run: vaultbrix audit export"
-        return False, Reason.NOT_ARCHIVED, message
+        return State(False, Reason.NOT_ARCHIVED, message)
     if outcome.waiting:
         message = (
             f"due by the operator's clock, but not by the store's or by its newest record: {_names(outcome.waiting)};"
             " set the clocks right, see whether the record flows"
         )
-        return False, Reason.CLOCKS_DISAGREE, message
+        return State(False, Reason.CLOCKS_DISAGREE, message)
     rows = sum(gone.rows for gone in outcome.dropped)
     day = at.astimezone(UTC).date()
-    return True, Reason.APPLIED, f"on {day}, {len(outcome.dropped)} partitions with {rows} rows were dropped"
+    return State(True, Reason.APPLIED, f"on {day}, {len(outcome.dropped)} partitions with {rows} rows were dropped")
 
 
 def _names(partitions: Sequence[Partition]) -> str:

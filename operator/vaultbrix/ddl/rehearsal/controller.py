@@ -54,7 +54,7 @@ class Rehearsals:
     def state(self, approval: DDLApproval) -> State:
         """What condition Rehearsed says."""
         waits = self._obstacles.get(approval.metadata.uid)
-        state = State(*decisions.verdict(approval, self.of(approval), waits.message if waits else ""))
+        state = decisions.verdict(approval, self.of(approval), waits.message if waits else "")
         return state._replace(reason=waits.reason) if waits is not None and state.reason is Reason.WAITING else state
 
     def look_at(self, server: str) -> None:

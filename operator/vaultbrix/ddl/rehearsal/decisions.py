@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vaultbrix.api.conditions import Reason
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
     Affected,
@@ -142,22 +142,24 @@ def grown(expected: Sequence[str], drops: Collection[str]) -> list[str]:
     return sorted(set(drops) - set(expected))
 
 
-def verdict(approval: DDLApproval, rehearsal: Rehearsal | None, waits: str) -> tuple[bool | None, Reason, str]:
+def verdict(approval: DDLApproval, rehearsal: Rehearsal | None, waits: str) -> State:
     """Condition Rehearsed; ``waits`` says why there is no rehearsal yet, empty where nothing is in its way."""
     if rehearsal is None:
         decided = approval.spec.decision is not None or approval.status.phase in FINAL_PHASES
         if decided:
-            return False, Reason.NOT_POSSIBLE, "it was decided before it was rehearsed; nothing binds what it drops"
-        return None, Reason.WAITING, waits or "waits for its rehearsal"
+            return State(
+                False, Reason.NOT_POSSIBLE, "it was decided before it was rehearsed; nothing binds what it drops"
+            )
+        return State(None, Reason.WAITING, waits or "waits for its rehearsal")
     if rehearsal.error is not None:
         error = rehearsal.error
         place = f"statement {error.statement}: " if error.statement else ""
         text = f"{place}{error.sqlstate} {error.message}".strip()
-        return False, Reason.REHEARSAL_FAILED, "; ".join(filter(None, (text, rehearsal.message)))
+        return State(False, Reason.REHEARSAL_FAILED, "; ".join(filter(None, (text, rehearsal.message))))
     if not rehearsal.possible:
-        return False, Reason.NOT_POSSIBLE, rehearsal.message
+        return State(False, Reason.NOT_POSSIBLE, rehearsal.message)
     text = f"{len(rehearsal.drops)} objects would go, in {rehearsal.duration_ms} ms"
-    return True, Reason.REHEARSED, "; ".join(filter(None, (text, rehearsal.message)))
+    return State(True, Reason.REHEARSED, "; ".join(filter(None, (text, rehearsal.message))))
 
 
 def _complete(drops: Sequence[str]) -> bool:
