@@ -3,10 +3,8 @@
 ``make bench-access`` prints a table and writes tests/bench/results/access.json.
 """
 
-import http.client
 import json
 import re
-import ssl
 import statistics
 import subprocess
 import sys
@@ -18,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import PORT as API_PORT
-from tests.harness.network import MACHINE, SERVER
+from tests.harness.bench.api import Api
+from tests.harness.network import SERVER
 from tests.harness.shell import TOP, run, wait_for
 from tests.harness.world import PORT, World, rule
 
@@ -43,21 +41,6 @@ def world() -> Iterator[World]:
         yield world
     finally:
         world.stop()
-
-
-class Api:
-    """One connection that is kept, so that no handshake counts as ours."""
-
-    def __init__(self, world: World) -> None:
-        context = ssl.create_default_context(cafile=str(world.api.authority))
-        self._connection = http.client.HTTPSConnection(MACHINE, API_PORT, context=context)
-        self._headers = {"Authorization": f"Bearer {world.api.token}", "Content-Type": "application/json"}
-
-    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
-        self._connection.request(method, path, json.dumps(body) if body else None, self._headers)
-        answer = self._connection.getresponse()
-        said = answer.read()
-        assert answer.status < 300, said
 
 
 class Clients:

@@ -123,7 +123,7 @@ def test_archive(found: ArchivedStore) -> None:
         "tenant": {"tenants": (some["tenant"],)},
         "person": {"person": some["person"]},
         "address": {"address": "203.0.1.0/28"},
-        "rule": {"ground": some["ground"]},
+        "rule": {"authorization": some["ground"]},
         "object": {"object": some["object_name"] or "tenant_t1.table1"},
         "class": {"class_": "DDL"},
         "refused": {"outcome": "refused"},

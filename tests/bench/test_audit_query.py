@@ -77,7 +77,7 @@ def questions(connection: psycopg.Connection, end: datetime) -> dict[str, dict[s
         "tenant (0.25 %)": {"tenants": ("team-23/t143",)},
         "person": {"person": person},
         "person without records": {"person": "nobody@example.com"},
-        "rule": {"ground": ground},
+        "rule": {"authorization": ground},
         "address": {"address": address},
         "CIDR": {"address": "203.0.1.0/24"},
         "object": {"object": name},

@@ -13,6 +13,7 @@ from tests.harness.slot import SLOT
 
 from vaultbrix.audit import schema, seal
 from vaultbrix.postgres import scram
+from vaultbrix.postgres.connect import pinned
 
 PORT = 15432 + SLOT
 DATABASE = "audit"
@@ -115,6 +116,11 @@ class Store:
     @asynccontextmanager
     async def _owner(self) -> AsyncIterator[psycopg.AsyncConnection]:
         async with await psycopg.AsyncConnection.connect(
-            host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname=DATABASE, autocommit=True
+            host=str(self.postgres.socket),
+            port=self.postgres.port,
+            user="postgres",
+            dbname=DATABASE,
+            options=pinned(),
+            autocommit=True,
         ) as connection:
             yield connection

@@ -13,6 +13,7 @@ from tests.harness.postgres import Postgres
 from tests.harness.slot import folder
 
 from vaultbrix.ddl.gate import schema
+from vaultbrix.postgres.connect import pinned
 from vaultbrix.tenants import role as tenants
 from vaultbrix.tenants.role import TenantRole
 
@@ -80,6 +81,7 @@ class Database:
                 port=self.postgres.port,
                 user="postgres",
                 dbname="postgres",
+                options=pinned(),
                 autocommit=True,
             ) as connection:
                 return await function(connection, *arguments, **named)

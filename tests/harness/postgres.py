@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-from tests.harness.processes import Process
+from tests.harness.processes import Process, alive, children
 from tests.harness.shell import TOP, run, wait_for
 
 from vaultbrix.install import certificates
@@ -120,10 +120,11 @@ class Postgres:
         self.process.stop(signal.SIGINT)
 
     def crash(self) -> None:
-        """SIGQUIT to the postmaster: no checkpoint, recovery at the next start."""
+        """SIGQUIT to the postmaster: no checkpoint, recovery at the next start. Waits until its backends are gone."""
+        # One that is still there has the shared memory, for which the next start would be refused.
+        backends = children(self.process.pid) if self.process.running else []
         self.process.stop(signal.SIGQUIT)
-        # A socket of backends that are still ending would refuse the next start.
-        time.sleep(0.1)
+        wait_for("all backends are gone", lambda: not any(map(alive, backends)))
 
     def connect(self, user: str = USER, **options: Any) -> psycopg.Connection:
         """An autocommit connection over the Unix socket."""

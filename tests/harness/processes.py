@@ -69,3 +69,25 @@ class Process:
                 self._process.kill()
                 self._process.wait(5)
         return self._process.returncode
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the children that a process has now."""
+    found = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+    return [pid for pid in found if _state(pid)[1] == parent]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    return _state(pid)[0] not in ("", "Z", "X")
+
+
+def _state(pid: int) -> tuple[str, int]:
+    """Its state, empty for one that is gone, and its parent (proc(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    # A name may hold anything.
+    state, parent, *_ = text.rpartition(")")[2].split()
+    return state, int(parent)

@@ -31,7 +31,7 @@ def record(server: str, number: int, *, at: datetime = DAY, keep: int = 400, **f
         "role": "tenant_acme",
         "tenant": "team/acme",
         "person": "jane@example.com",
-        "ground": "team/jane",
+        "authorization": "team/jane",
         "database": "app",
         "address": "203.0.113.7",
         "application": "psql",

@@ -3,147 +3,184 @@
 Agents enforce; the tenant's NetworkPolicy follows from the rules.
 """
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from vaultbrix.access.decisions import AccessVerdict
+from vaultbrix.access.decisions import RuleFacts, rule_status
 from vaultbrix.access.networkpolicy.controller import Policies
 from vaultbrix.access.receipts.controller import Receipts
 from vaultbrix.access.rule_login import RuleLogins
-from vaultbrix.api.accessrule import AccessPhase, AccessRule, AccessRuleStatus, RuleLogin, Sessions
-from vaultbrix.api.conditions import Condition, ConditionType, Reason
-from vaultbrix.audit.flow.controller import AuditFlows
-from vaultbrix.audit.retention.controller import Retention
-from vaultbrix.kube.cache import Context
-from vaultbrix.kube.client import resource_type
-from vaultbrix.kube.status import Conditions, write_status
+from vaultbrix.access.verdicts import Verdicts
+from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.conditions import ConditionType, find_condition
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.kube.cache import Cache, TenantKey
+from vaultbrix.kube.client import Kube, resource_type
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.status import write_status
+from vaultbrix.kube.store import Change
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
+
+WORKERS = 8
+POLICY_WORKERS = 2
+
+RuleKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What is done for rules and their servers, each part with its own memory."""
+class Access:
+    """What other subjects may use of this one."""
 
-    policies: Policies = field(default_factory=Policies)
-    logins: RuleLogins = field(default_factory=RuleLogins)
-    receipts: Receipts = field(default_factory=Receipts)
-    retention: Retention = field(default_factory=Retention)
-    flows: AuditFlows = field(default_factory=AuditFlows)
+    verdicts: Verdicts
+    policies: Policies
+    logins: RuleLogins
 
 
-async def reconcile(context: Context, parts: Parts, rule: AccessRule, now: datetime) -> datetime | None:
-    """Write the rule's status; returns when an ended rule is to be deleted. Raises Expected after the status says so.
-
-    The rule must be looked at again when its verdict turns (``opens_at``, ``deadline``), whatever comes of this.
-    """
-    verdict = context.verdict(rule, now)
-    failure: Expected | None = None
-    has_login = False
-    try:
-        has_login = await parts.logins.settle(context, rule, verdict)
-    except Expected as error:
-        failure = error
-    tenant = context.tenant_of(rule)
-    server = context.server_of(tenant) if tenant else None
-    conditions = Conditions(rule, rule.status.conditions, now)
-    _accepted(conditions, verdict)
-    _network_policy(
-        conditions,
-        verdict,
-        in_cluster=server is not None and server.spec.namespace is not None,
-        applied=parts.policies.covers(tenant.key, tuple(rule.spec.cidrs)) if tenant else False,
-    )
-    _login(conditions, rule, verdict, failure)
-    enforced = next((c for c in rule.status.conditions if c.type == ConditionType.ENFORCED), None)
-    _ready(conditions, verdict, enforced, rule.metadata.generation)
-    # What it was is not known to have changed when something failed.
-    secret_name = rule.secret_name if has_login else rule.status.secret_name if failure else None
-    status = _status(rule, verdict, conditions, now, secret_name=secret_name)
-    wanted = rule.model_copy(update={"status": status})
-    status = status.model_copy(update={"receipt": parts.receipts.of(context, wanted)})
-    await write_status(context.kube, context.rules, rule, status)
-    if failure is not None:
-        raise failure
-    if rule.spec.ttl_after_closed is None or status.closed_at is None or rule.deleting:
-        return None
-    delete_at = status.closed_at + rule.spec.ttl_after_closed
-    if now < delete_at:
-        return delete_at
-    await context.kube.delete(resource_type(AccessRule), *rule.key, uid=rule.metadata.uid)
-    return None
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> Access:
+    """Have AccessRules reconciled, and the NetworkPolicies of Tenants kept, whenever either may differ."""
+    verdicts = Verdicts(cache)
+    access = Access(verdicts, Policies(kube, cache, verdicts), RuleLogins(kube, cache, verdicts, admin))
+    controller = AccessRuleController(registry, kube, cache, access, admin)
+    registry.on_change(AccessRule, controller.rule_changed)
+    registry.on_change(Tenant, controller.tenant_changed)
+    registry.on_change(PostgresServer, controller.server_changed)
+    registry.on_resync(controller.resync)
+    return access
 
 
-def _status(
-    rule: AccessRule, verdict: AccessVerdict, conditions: Conditions, now: datetime, *, secret_name: str | None
-) -> AccessRuleStatus:
-    old = rule.status
-    opened = old.opened_at or (now if verdict.phase is AccessPhase.OPEN else None)
-    closed = old.closed_at or (now if verdict.closed else None)
-    return AccessRuleStatus(
-        observed_generation=rule.metadata.generation,
-        phase=verdict.phase,
-        expires_at=verdict.deadline,
-        opened_at=opened.replace(microsecond=0) if opened else None,
-        closed_at=closed.replace(microsecond=0) if closed else None,
-        closed_reason=old.closed_reason or (str(verdict.reason) if verdict.closed else None),
-        sessions=Sessions(
-            open=sum(agent.open_sessions for agent in old.agents),
-            terminated=sum(agent.terminated_sessions for agent in old.agents),
-        ),
-        secret_name=secret_name,
-        receipt=old.receipt,
-        agents=old.agents,
-        conditions=conditions.all(),
-    )
+class AccessRuleController:
+    """Works on rules, and on the NetworkPolicy of each Tenant."""
 
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache, access: Access, admin: Admin) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._verdicts = access.verdicts
+        self._policies = access.policies
+        self._logins = access.logins
+        self._rules = registry.queue("AccessRule", self.reconcile, workers=WORKERS)
+        self._policy_queue = registry.queue("NetworkPolicy", self._apply_policy, workers=POLICY_WORKERS)
+        self._receipts = Receipts(registry, cache, admin, self._rules.add)
 
-def _login(conditions: Conditions, rule: AccessRule, verdict: AccessVerdict, failure: Expected | None) -> None:
-    type_ = ConditionType.LOGIN_READY
-    if rule.spec.login is RuleLogin.TENANT:
-        conditions.set(type_, True, Reason.LOGIN_NOT_NEEDED, "the tenant's own role logs in")
-    elif failure is not None:
-        conditions.set(type_, False, failure.reason, failure.message)
-    elif verdict.grant is not None:
-        conditions.set(
-            type_, True, Reason.LOGIN_CREATED, f"{verdict.grant.role}; its password is in {rule.secret_name}"
+    def rule_changed(self, change: Change[AccessRule]) -> None:
+        """Look at the rule, and at the policy of its Tenant if what it gives may have changed."""
+        rule = change.resource
+        if not change.own:
+            self._rules.add(rule.key)
+        if change.decisive:
+            self._policy_queue.add(rule.tenant_key)
+        if change.gone:
+            self._receipts.forget(rule)
+            self._look_at_misjudged(rule.tenant_key)
+
+    def tenant_changed(self, change: Change[Tenant]) -> None:
+        """Look at all that is decided from the Tenant."""
+        if change.decisive:
+            self._look_at_all_of(change.resource.key)
+
+    def server_changed(self, change: Change[PostgresServer]) -> None:
+        """Look at all that is decided from the server."""
+        if change.decisive:
+            for tenant in self._cache.tenants_of(change.resource.metadata.name):
+                self._look_at_all_of(tenant.key)
+
+    async def resync(self) -> None:
+        """Compare logins and policies with what is there, and look at every rule."""
+        try:
+            await self._policies.check()
+        finally:
+            self._logins.forget()
+            for tenant in self._cache.tenants:
+                self._policy_queue.add(tenant.key)
+            for rule in self._cache.rules:
+                self._rules.add(rule.key)
+
+    async def reconcile(self, key: RuleKey) -> datetime | None:
+        """Write the rule's status; returns when an ended rule is to be deleted.
+
+        Raises Expected after the status says so.
+        """
+        rule = self._cache.rules.get(*key)
+        if rule is None:
+            return None
+        now = datetime.now(UTC)
+        verdict = self._verdicts.of(rule, now)
+        if not verdict.closed:
+            self._rules.add_at(key, verdict.opens_at or verdict.deadline)
+        turns = rule.status.phase is not verdict.phase
+        if turns:
+            # The policy follows from the time too, and an ended rule must leave it.
+            self._policy_queue.add(rule.tenant_key)
+        try:
+            return await self._settle(rule, now)
+        finally:
+            fresh = self._cache.rules.get(*key)
+            if fresh is not None:
+                # Only what was written: else rules that cannot be written would call each other for ever.
+                if turns and fresh.status.phase is verdict.phase:
+                    self._look_at_misjudged(rule.tenant_key)
+                self._receipts.schedule(fresh, now)
+
+    async def _settle(self, rule: AccessRule, now: datetime) -> datetime | None:
+        verdict = self._verdicts.of(rule, now)
+        failure: Expected | None = None
+        has_login = False
+        try:
+            has_login = await self._logins.settle(rule, verdict)
+        except Expected as error:
+            failure = error
+        tenant = self._cache.tenant_of(rule)
+        server = self._cache.server_of(tenant)
+        facts = RuleFacts(
+            verdict,
+            in_cluster=server is not None and server.spec.namespace is not None,
+            covered=self._policies.covers(tenant.key, tuple(rule.spec.cidrs)) if tenant else False,
+            has_login=has_login,
+            login_failure=failure,
         )
-    elif verdict.closed:
-        conditions.set(type_, False, Reason.LOGIN_DROPPED, "no login of this rule exists any more")
-    else:
-        conditions.set(type_, False, Reason.WAITING, "the login is made when the rule opens")
+        status = rule_status(rule, facts, now)
+        receipt = self._receipts.of(rule.model_copy(update={"status": status}))
+        status = status.model_copy(update={"receipt": receipt})
+        await write_status(self._kube, self._cache, rule, status)
+        if failure is not None:
+            raise failure
+        if rule.spec.ttl_after_closed is None or status.closed_at is None or rule.deleting:
+            return None
+        delete_at = status.closed_at + rule.spec.ttl_after_closed
+        if now < delete_at:
+            return delete_at
+        await self._kube.delete(resource_type(AccessRule), *rule.key, uid=rule.metadata.uid)
+        return None
+
+    async def _apply_policy(self, tenant: TenantKey) -> None:
+        now = datetime.now(UTC)
+        if not await self._policies.reconcile(tenant, now):
+            return
+        verdicts = self._verdicts.of_tenant(tenant, now)
+        for rule in self._cache.rules_of(tenant):
+            covered = self._policies.covers(tenant, tuple(rule.spec.cidrs)) is True
+            if verdicts[rule.metadata.uid].grant is not None and _says_covered(rule) is not covered:
+                self._rules.add(rule.key)
+
+    def _look_at_all_of(self, tenant: TenantKey) -> None:
+        self._policy_queue.add(tenant)
+        for rule in self._cache.rules_of(tenant):
+            self._rules.add(rule.key)
+
+    def _look_at_misjudged(self, tenant: TenantKey) -> None:
+        """Look at the rules whose status no longer holds, as when one left its slot to another."""
+        verdicts = self._verdicts.of_tenant(tenant, datetime.now(UTC))
+        for rule in self._cache.rules_of(tenant):
+            if rule.status.phase is not verdicts[rule.metadata.uid].phase:
+                self._rules.add(rule.key)
 
 
-def _accepted(conditions: Conditions, verdict: AccessVerdict) -> None:
-    conditions.set(
-        ConditionType.ACCEPTED, verdict.phase is AccessPhase.OPEN or verdict.closed, verdict.reason, verdict.message
+def _says_covered(rule: AccessRule) -> bool:
+    """Whether the status says of this generation that the tenant's NetworkPolicy lets its addresses in."""
+    condition = find_condition(rule.status.conditions, ConditionType.NETWORK_POLICY_APPLIED)
+    return (
+        condition is not None
+        and condition.status == "True"
+        and condition.observed_generation == rule.metadata.generation
     )
-
-
-def _network_policy(conditions: Conditions, verdict: AccessVerdict, *, in_cluster: bool, applied: bool | None) -> None:
-    type_ = ConditionType.NETWORK_POLICY_APPLIED
-    if verdict.phase is not AccessPhase.OPEN:
-        conditions.set(type_, False, Reason.CLOSED, "the rule opens nothing now")
-    elif not in_cluster:
-        conditions.set(type_, True, Reason.NOT_IN_CLUSTER, "the server has no Pods here that a policy could select")
-    elif applied is None:
-        conditions.keep(type_)
-    elif applied:
-        conditions.set(type_, True, Reason.APPLIED, "the tenant's NetworkPolicy lets these addresses in")
-    else:
-        conditions.set(type_, False, Reason.WAITING, "the tenant's NetworkPolicy is not applied yet")
-
-
-def _ready(conditions: Conditions, verdict: AccessVerdict, enforced: Condition | None, generation: int) -> None:
-    type_ = ConditionType.READY
-    if verdict.phase is not AccessPhase.OPEN:
-        conditions.set(type_, False, verdict.reason, verdict.message)
-    elif enforced is None or enforced.observed_generation != generation:
-        conditions.set(type_, False, Reason.AGENT_PENDING, "no agent has reported on this generation yet")
-    elif enforced.status != "True":
-        conditions.set(type_, False, Reason(enforced.reason), enforced.message)
-    elif (login := conditions.failed(ConditionType.LOGIN_READY)) is not None:
-        conditions.set(type_, False, Reason(login.reason), login.message)
-    elif not conditions.is_true(ConditionType.NETWORK_POLICY_APPLIED):
-        conditions.set(type_, False, Reason.WAITING, "the tenant's NetworkPolicy is not applied yet")
-    else:
-        conditions.set(type_, True, Reason.READY, verdict.message)

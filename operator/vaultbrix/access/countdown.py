@@ -1,4 +1,4 @@
-"""How long a rule still lasts, for people."""
+"""How long a rule still lasts, or since when it has ended, for people. Pure."""
 
 from datetime import datetime
 

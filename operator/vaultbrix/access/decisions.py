@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
 
-from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
-from vaultbrix.api.conditions import ConditionType, Reason, is_true
+from vaultbrix.api.accessrule import AccessPhase, AccessRule, AccessRuleStatus, RuleLogin, Sessions
+from vaultbrix.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    State,
+    conditions,
+    find_condition,
+    is_true,
+)
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
+from vaultbrix.runtime.errors import Expected
 
 
 @dataclass(frozen=True)
@@ -203,3 +212,99 @@ def rule_login(role: str, uid: str) -> str:
     """Name of the login of a rule with ``login: PerRule``: ``tenant_<slug>_r_<id>``, a long slug cut short."""
     tail = f"_r_{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
     return f"{role[: _LONGEST_NAME - len(tail)]}{tail}"
+
+
+@dataclass(frozen=True)
+class RuleFacts:
+    """What is known of a rule beside its object.
+
+    ``in_cluster`` says that its server has Pods that a NetworkPolicy could select; ``covered`` that the tenant's lets
+    all of the rule's addresses in, None while that is not known. ``has_login`` is about a login PerRule, and
+    ``login_failure`` is what stood in the way of making or dropping it.
+    """
+
+    verdict: AccessVerdict
+    in_cluster: bool
+    covered: bool | None
+    has_login: bool = False
+    login_failure: Expected | None = None
+
+
+def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRuleStatus:
+    """The whole status of a rule but its receipt; what agents report stays as they wrote it."""
+    old, verdict = rule.status, facts.verdict
+    opened_at = old.opened_at or (now if verdict.phase is AccessPhase.OPEN else None)
+    closed_at = old.closed_at or (now if verdict.closed else None)
+    login, network_policy = _login(rule, facts), _network_policy(facts)
+    # What it was is not known to have changed when something failed.
+    kept_secret_name = old.secret_name if facts.login_failure else None
+    enforced = find_condition(old.conditions, ConditionType.ENFORCED)
+    states = {
+        ConditionType.ACCEPTED: State(
+            verdict.phase is AccessPhase.OPEN or verdict.closed, verdict.reason, verdict.message
+        ),
+        ConditionType.NETWORK_POLICY_APPLIED: network_policy,
+        ConditionType.LOGIN_READY: login,
+    }
+    generation = rule.metadata.generation
+    applied = is_true(
+        conditions(states, old.conditions, generation=generation, now=now), ConditionType.NETWORK_POLICY_APPLIED
+    )
+    states[ConditionType.READY] = _ready(rule, verdict, enforced, login, applied=applied)
+    return AccessRuleStatus(
+        observed_generation=generation,
+        phase=verdict.phase,
+        expires_at=verdict.deadline,
+        opened_at=opened_at.replace(microsecond=0) if opened_at else None,
+        closed_at=closed_at.replace(microsecond=0) if closed_at else None,
+        closed_reason=old.closed_reason or (str(verdict.reason) if verdict.closed else None),
+        sessions=Sessions(
+            open=sum(agent.open_sessions for agent in old.agents),
+            terminated=sum(agent.terminated_sessions for agent in old.agents),
+        ),
+        secret_name=rule.secret_name if facts.has_login else kept_secret_name,
+        receipt=old.receipt,
+        agents=old.agents,
+        conditions=conditions(states, old.conditions, generation=generation, now=now),
+    )
+
+
+def _login(rule: AccessRule, facts: RuleFacts) -> State:
+    verdict, failure = facts.verdict, facts.login_failure
+    if rule.spec.login is RuleLogin.TENANT:
+        return State(True, Reason.LOGIN_NOT_NEEDED, "the tenant's own role logs in")
+    if failure is not None:
+        return State(False, failure.reason, failure.message)
+    if verdict.grant is not None:
+        return State(True, Reason.LOGIN_CREATED, f"{verdict.grant.role}; its password is in {rule.secret_name}")
+    if verdict.closed:
+        return State(False, Reason.LOGIN_DROPPED, "no login of this rule exists any more")
+    return State(False, Reason.WAITING, "the login is made when the rule opens")
+
+
+def _network_policy(facts: RuleFacts) -> State | None:
+    if facts.verdict.phase is not AccessPhase.OPEN:
+        return State(False, Reason.CLOSED, "the rule opens nothing now")
+    if not facts.in_cluster:
+        return State(True, Reason.NOT_IN_CLUSTER, "the server has no Pods here that a policy could select")
+    if facts.covered is None:
+        return None
+    if facts.covered:
+        return State(True, Reason.APPLIED, "the tenant's NetworkPolicy lets these addresses in")
+    return State(False, Reason.WAITING, "the tenant's NetworkPolicy is not applied yet")
+
+
+def _ready(
+    rule: AccessRule, verdict: AccessVerdict, enforced: Condition | None, login: State, *, applied: bool
+) -> State:
+    if verdict.phase is not AccessPhase.OPEN:
+        return State(False, verdict.reason, verdict.message)
+    if enforced is None or enforced.observed_generation != rule.metadata.generation:
+        return State(False, Reason.AGENT_PENDING, "no agent has reported on this generation yet")
+    if enforced.status != "True":
+        return State(False, Reason(enforced.reason), enforced.message)
+    if login.status is not True:
+        return login
+    if not applied:
+        return State(False, Reason.WAITING, "the tenant's NetworkPolicy is not applied yet")
+    return State(True, Reason.READY, verdict.message)

@@ -1,4 +1,4 @@
-"""Why an address is let in as a tenant, or why not: the answer of ``vaultbrix explain``."""
+"""Why an address is let in as a tenant, or why not: the answer of ``vaultbrix explain``. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from vaultbrix.access.countdown import ended_at
-from vaultbrix.access.decisions import AccessVerdict, deadline_of, decide_all, rule_login
+from vaultbrix.access.decisions import deadline_of, decide_all, rule_login
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
-from vaultbrix.api.conditions import Condition, ConditionType
+from vaultbrix.api.conditions import Condition, ConditionType, find_condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -22,9 +22,10 @@ MOST_NEAR = 3
 
 @dataclass(frozen=True)
 class View:
-    """What the caller sees. ``server`` is None where it does not exist, or where ``server_hidden`` forbids to see it.
+    """The objects that the answer rests on, as far as the person who asks may read them.
 
-    ``rules`` and ``approvals`` are those of the tenant's namespace.
+    ``name`` is the tenant's, ``namespace`` that of tenant, ``rules`` and ``approvals``. ``server`` is None where it
+    does not exist, and where ``server_hidden`` says that the person may not read it.
     """
 
     namespace: str
@@ -47,7 +48,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule of the tenant and what it does for the address; ``layers`` only where it is open and covers it."""
+    """One rule of the tenant and what it does for the address.
+
+    ``covers``: one of its networks holds the address. ``message`` says why the rule is in its ``phase``. ``layers`` are
+    there only where the rule is open and covers the address.
+    """
 
     rule: AccessRule
     phase: AccessPhase
@@ -83,17 +88,17 @@ def explain(address: Address, view: View, now: datetime) -> Explanation:
         return Explanation(False, f"Tenant {view.name} does not exist in namespace {view.namespace}")
     mine = [r for r in view.rules if r.spec.tenant_ref.name == view.name]
     verdicts = _verdicts(mine, view, now)
-    found = sorted(
+    findings = sorted(
         (_finding(rule, verdicts[rule.metadata.uid], address, now) for rule in mine),
         key=lambda f: _rank(f, address, now),
     )
     obstacles, notes = _obstacles(view), _notes(address, view, now)
-    opening = [f for f in found if f.admits]
-    if opening and not obstacles:
-        roles = tuple(sorted({_role(f.rule, tenant) for f in opening}))
+    admitting = [f for f in findings if f.admits]
+    if admitting and not obstacles:
+        roles = tuple(sorted({_role(f.rule, tenant) for f in admitting}))
         headline = f"{address} may log in as {' and as '.join(roles)}"
-        return Explanation(True, headline, tuple(opening), roles, (), notes)
-    nearest = _nearest(found, now)
+        return Explanation(True, headline, tuple(admitting), roles, (), notes)
+    nearest = _nearest(findings, now)
     headline = f"{address} may not log in as {tenant.role}: {_cause(nearest, obstacles, now)}"
     return Explanation(False, headline, nearest, (), obstacles, notes)
 
@@ -103,15 +108,11 @@ def _verdicts(rules: Iterable[AccessRule], view: View, now: datetime) -> Mapping
     if view.server_hidden:
         return {r.metadata.uid: _reported(r, now) for r in rules}
     decided = decide_all(rules, view.tenant, view.server, now)
-    return {uid: _told(verdict) for uid, verdict in decided.items()}
-
-
-def _told(verdict: AccessVerdict) -> tuple[AccessPhase, str]:
-    return verdict.phase, verdict.message
+    return {uid: (verdict.phase, verdict.message) for uid, verdict in decided.items()}
 
 
 def _reported(rule: AccessRule, now: datetime) -> tuple[AccessPhase, str]:
-    ready = _condition(rule.status.conditions, ConditionType.READY)
+    ready = find_condition(rule.status.conditions, ConditionType.READY)
     message = ready.message if ready else "the operator has not looked at it yet"
     if ended_at(rule, now) is not None:
         return (AccessPhase.REVOKED if rule.spec.revoked else AccessPhase.EXPIRED), "it has ended"
@@ -128,10 +129,10 @@ def _finding(rule: AccessRule, verdict: tuple[AccessPhase, str], address: Addres
 
 def _layers(rule: AccessRule) -> tuple[Layer, ...]:
     layers = [_agents(rule, "kernel"), _agents(rule, "pg_hba")]
-    policy = _condition(rule.status.conditions, ConditionType.NETWORK_POLICY_APPLIED)
+    policy = find_condition(rule.status.conditions, ConditionType.NETWORK_POLICY_APPLIED)
     layers.append(_from_condition("network policy", policy))
     if rule.spec.login is RuleLogin.PER_RULE:
-        layers.append(_from_condition("login", _condition(rule.status.conditions, ConditionType.LOGIN_READY)))
+        layers.append(_from_condition("login", find_condition(rule.status.conditions, ConditionType.LOGIN_READY)))
     return tuple(layers)
 
 
@@ -150,10 +151,10 @@ def _agents(rule: AccessRule, name: str) -> Layer:
     return Layer(name, True, ", ".join(agent.name for agent in rule.status.agents))
 
 
-def _from_condition(name: str, found: Condition | None) -> Layer:
-    if found is None:
+def _from_condition(name: str, condition: Condition | None) -> Layer:
+    if condition is None:
         return Layer(name, False, "the operator has not reported on it yet")
-    return Layer(name, found.status == "True", found.message or found.reason)
+    return Layer(name, condition.status == "True", condition.message or condition.reason)
 
 
 def _role(rule: AccessRule, tenant: Tenant) -> str:
@@ -161,48 +162,48 @@ def _role(rule: AccessRule, tenant: Tenant) -> str:
 
 
 def _obstacles(view: View) -> tuple[str, ...]:
-    found = []
+    obstacles = []
     tenant, server = view.tenant, view.server
     if tenant is not None and tenant.spec.suspended:
-        found.append(f"Tenant {view.name} is suspended (spec.suspended)")
+        obstacles.append(f"Tenant {view.name} is suspended (spec.suspended)")
     elif tenant is not None and (problem := _not_true(tenant.status.conditions, ConditionType.PROVISIONED)):
-        found.append(f"Tenant {view.name} is not provisioned: {problem}")
+        obstacles.append(f"Tenant {view.name} is not provisioned: {problem}")
     if tenant is not None and server is None and not view.server_hidden:
-        found.append(f"PostgresServer {tenant.spec.server_ref.name} does not exist")
+        obstacles.append(f"PostgresServer {tenant.spec.server_ref.name} does not exist")
     if server is not None:
         name = server.metadata.name
         if problem := _not_true(server.status.conditions, ConditionType.READY):
-            found.append(f"PostgresServer {name} is not ready: {problem}")
-        preserved = _condition(server.status.conditions, ConditionType.SOURCE_ADDRESS_PRESERVED)
+            obstacles.append(f"PostgresServer {name} is not ready: {problem}")
+        preserved = find_condition(server.status.conditions, ConditionType.SOURCE_ADDRESS_PRESERVED)
         if preserved is not None and preserved.status == "False":
-            found.append(f"PostgresServer {name} does not see the addresses of clients: {preserved.message}")
-    return tuple(found)
+            obstacles.append(f"PostgresServer {name} does not see the addresses of clients: {preserved.message}")
+    return tuple(obstacles)
 
 
 def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
-    found = []
+    notes = []
     tenant, server = view.tenant, view.server
     if tenant is not None:
-        ready = _condition(tenant.status.conditions, ConditionType.READY)
+        ready = find_condition(tenant.status.conditions, ConditionType.READY)
         if ready is not None and ready.status != "True":
-            found.append(f"Tenant {view.name} is not ready: {ready.reason}: {ready.message}")
+            notes.append(f"Tenant {view.name} is not ready: {ready.reason}: {ready.message}")
     if view.server_hidden:
-        found.append("you may not read PostgresServers, so this is what operator and agents last said of the rules")
+        notes.append("you may not read PostgresServers, so this is what operator and agents last said of the rules")
     if server is not None:
         kinds = [ConditionType.AGENT_CONNECTED, ConditionType.CLOCK_IN_SYNC]
         # Elsewhere it keeps nobody out.
         kinds += [ConditionType.AUDIT_FLOWING] if server.spec.audit_required else []
         for type_ in kinds:
-            held = _condition(server.status.conditions, type_)
+            held = find_condition(server.status.conditions, type_)
             if held is not None and held.status == "False":
-                found.append(f"PostgresServer {server.metadata.name}: {type_} is False: {held.message}")
+                notes.append(f"PostgresServer {server.metadata.name}: {type_} is False: {held.message}")
         if any(address in ip_network(cidr) for cidr in server.spec.trusted_cidrs):
-            found.append(
+            notes.append(
                 f"{address} is cluster-internal (trustedCIDRs): it reaches PostgreSQL, "
                 "but logs in as a tenant only under a rule"
             )
     if undecided := by_urgency(a for a in view.approvals if a.spec.tenant_ref.name == view.name and waiting(a)):
-        found.append(
+        notes.append(
             f"DDL of the tenant that waits for a decision: {undecided[0].metadata.name}"
             f"{f' and {len(undecided) - 1} more' if undecided[1:] else ''} (vaultbrix ddl list -n {view.namespace})"
         )
@@ -211,20 +212,16 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
         if other == view.name or rule.status.phase is not AccessPhase.OPEN or ended_at(rule, now) is not None:
             continue
         if _covers(rule, address):
-            found.append(f"rule {rule.metadata.name} lets that address in as Tenant {other}")
-    return tuple(found)
+            notes.append(f"rule {rule.metadata.name} lets that address in as Tenant {other}")
+    return tuple(notes)
 
 
 def _not_true(conditions: Iterable[Condition], type_: ConditionType) -> str:
     """Why a condition that must be there is not True; empty when it is."""
-    found = _condition(conditions, type_)
-    if found is None:
+    condition = find_condition(conditions, type_)
+    if condition is None:
         return "the operator has not reported on it yet"
-    return "" if found.status == "True" else f"{found.reason}: {found.message}"
-
-
-def _condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
-    return next((c for c in conditions if c.type == type_), None)
+    return "" if condition.status == "True" else f"{condition.reason}: {condition.message}"
 
 
 _ORDER = (AccessPhase.OPEN, AccessPhase.PENDING, AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOKED)
@@ -240,13 +237,13 @@ def _rank(finding: Finding, address: Address, now: datetime) -> tuple[bool, bool
 
 def _networks(rule: AccessRule) -> list[IPv4Network | IPv6Network]:
     """The rule's networks; one that cannot be read covers nothing."""
-    found = []
+    networks = []
     for text in rule.spec.cidrs:
         try:
-            found.append(ip_network(text))
+            networks.append(ip_network(text))
         except ValueError:
             continue
-    return found
+    return networks
 
 
 def _covers(rule: AccessRule, address: Address) -> bool:
@@ -260,12 +257,12 @@ def _shared(rule: AccessRule, address: Address) -> int:
     return max((bits - (int(n.network_address) ^ int(address)).bit_length() for n in same), default=-1)
 
 
-def _nearest(found: list[Finding], now: datetime) -> tuple[Finding, ...]:
-    covering = [f for f in found if f.covers]
-    alive = [f for f in covering if ended_at(f.rule, now) is None]
+def _nearest(findings: list[Finding], now: datetime) -> tuple[Finding, ...]:
+    covering = [f for f in findings if f.covers]
+    not_ended = [f for f in covering if ended_at(f.rule, now) is None]
     ended = [f for f in covering if ended_at(f.rule, now) is not None]
-    near = [f for f in found if not f.covers and ended_at(f.rule, now) is None]
-    return (*alive, *ended[:MOST_ENDED], *near[:MOST_NEAR])
+    near = [f for f in findings if not f.covers and ended_at(f.rule, now) is None]
+    return (*not_ended, *ended[:MOST_ENDED], *near[:MOST_NEAR])
 
 
 def _cause(nearest: tuple[Finding, ...], obstacles: tuple[str, ...], now: datetime) -> str:

@@ -1,15 +1,21 @@
-"""How far a change of a rule has got, from what operator and agents report."""
+"""How far a change of a rule has got, from what operator and agents report in its status. Pure."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
 from vaultbrix.access.decisions import start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
-from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition
 
 
 class Progress(Enum):
-    """``LATER``: settled until startsAt. ``NEVER``: nothing but a change by somebody will open it."""
+    """How far a rule is on its way to be in force.
+
+    ``WAITING``: operator or agents are still at it. ``READY``: it is in force. ``LATER``: it is accepted, and opens by
+    itself at its startsAt. ``NEVER``: nothing but a change by somebody will open it.
+    """
 
     WAITING = "waiting"
     READY = "ready"
@@ -21,8 +27,8 @@ _FINAL = frozenset({AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOK
 
 
 def opening(rule: AccessRule, now: datetime) -> Progress:
-    """Whether the rule as it is now (its generation) is in force."""
-    ready = next((c for c in rule.status.conditions if c.type == ConditionType.READY), None)
+    """How far the last change of the rule (its generation) is on its way to be in force."""
+    ready = find_condition(rule.status.conditions, ConditionType.READY)
     if ready is None or ready.observed_generation < rule.metadata.generation:
         return Progress.WAITING
     if ready.status == "True":
@@ -49,17 +55,45 @@ def closed(rule: AccessRule) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Remainder:
+    """What one agent has not closed of a rule that was revoked: its name, the layers left, and its last error."""
+
+    agent: str
+    layers: tuple[str, ...]
+    error: str
+
+
+def remainders(rule: AccessRule) -> list[Remainder]:
+    """The agents that have not closed the rule yet, or have not reported on its last change."""
+    open_somewhere = []
+    for agent in rule.status.agents:
+        left = (("kernel", agent.kernel), ("pg_hba", agent.hba), ("sessions", not agent.sessions))
+        layers = tuple(name for name, is_open in left if is_open)
+        if layers or agent.error or agent.generation < rule.metadata.generation:
+            open_somewhere.append(Remainder(agent.name, layers, agent.error))
+    return open_somewhere
+
+
 def sessions_ended(rule: AccessRule) -> int:
-    """Sessions that were ended with the rule, over all agents."""
+    """How many sessions were ended with the rule, over all agents."""
     return max(rule.status.sessions.terminated, sum(a.terminated_sessions for a in rule.status.agents))
 
 
 def sessions_open(rule: AccessRule) -> int:
-    """Sessions that are open under the rule, over all agents."""
+    """How many sessions are open under the rule, over all agents."""
     return max(rule.status.sessions.open, sum(a.open_sessions for a in rule.status.agents))
 
 
 def lacking(rule: AccessRule) -> list[Condition]:
     """What keeps the rule from being Ready: the conditions that are not True; Ready itself only if it is alone."""
-    found = [c for c in rule.status.conditions if c.status != "True"]
-    return [c for c in found if c.type != ConditionType.READY] or found
+    not_true = [c for c in rule.status.conditions if c.status != "True"]
+    return [c for c in not_true if c.type != ConditionType.READY] or not_true
+
+
+def readiness(conditions: Iterable[Condition]) -> str:
+    """The condition Ready in one word: ``True``, or the reason why not; ``Waiting`` where it is not written yet."""
+    ready = find_condition(conditions, ConditionType.READY)
+    if ready is None:
+        return "Waiting"
+    return "True" if ready.status == "True" else ready.reason

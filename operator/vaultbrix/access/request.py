@@ -1,4 +1,7 @@
-"""What a person asks for on the command line, checked before anything is written. Messages name option and remedy."""
+"""Requests for access as people write them, checked before anything is written. Pure.
+
+Messages name the option of ``vaultbrix allow`` or ``extend`` that is wrong, and what to write instead.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -49,20 +52,23 @@ def parse_cidr(text: str) -> str:
 
 
 def parse_cidrs(texts: Sequence[str]) -> list[str]:
-    """All ``--cidr`` in the order given. Raises Misused, also for none, for too many and for one given twice."""
+    """All ``--cidr`` in canonical form and in the order given.
+
+    Raises Misused, also for none, for too many and for one given twice.
+    """
     if not 1 <= len(texts) <= MOST_CIDRS:
         raise Misused(f"--cidr: give 1 to {MOST_CIDRS} of them, not {len(texts)}; make another rule for more")
-    found: dict[str, str] = {}
+    text_of: dict[str, str] = {}
     for text in texts:
         cidr = parse_cidr(text)
-        if cidr in found:
-            raise Misused(f"--cidr {text}: given twice, {found[cidr]} is the same; leave one out")
-        found[cidr] = text
-    return list(found)
+        if cidr in text_of:
+            raise Misused(f"--cidr {text}: given twice, {text_of[cidr]} is the same; leave one out")
+        text_of[cidr] = text
+    return list(text_of)
 
 
 def parse_ip(text: str) -> Address:
-    """``--ip``: one address. Raises Misused."""
+    """``--ip``: one address; an IPv4 one that is written as IPv6 becomes IPv4. Raises Misused."""
     try:
         if "%" in text:
             raise ValueError
@@ -83,7 +89,7 @@ class Life:
 
 
 def parse_life(lasting: str | None, until: str | None, since: str | None, now: datetime) -> Life:
-    """``--for``, ``--until`` and ``--from``. Raises Misused."""
+    """When a new rule is to open and end, of ``--for``, ``--until`` and ``--from``. Raises Misused."""
     if (lasting is None) == (until is None):
         raise Misused("give exactly one of --for (such as 2h) and --until (such as 2026-12-01T18:00:00Z)")
     start = parse_time("--from", since) if since is not None else None
@@ -99,6 +105,18 @@ def parse_life(lasting: str | None, until: str | None, since: str | None, now: d
     return Life(None, end, start)
 
 
+def parse_extension(lasting: str | None, until: str | None) -> tuple[timedelta | None, datetime | None]:
+    """How much longer a rule is to last (``--for``) or its new end (``--until``), of which the other is None.
+
+    Raises Misused.
+    """
+    if (lasting is None) == (until is None):
+        raise Misused("give exactly one of --for (so much longer, such as 1h) and --until (a time)")
+    more = parse_span("--for", lasting) if lasting is not None else None
+    end = parse_time("--until", until) if until is not None else None
+    return more, end
+
+
 def access_rule(
     namespace: str,
     name: str,
@@ -110,7 +128,7 @@ def access_rule(
     requested_by: str,
     login: RuleLogin,
 ) -> dict[str, Any]:
-    """The AccessRule to create; without ``name`` the API server makes one that begins with the tenant's."""
+    """The manifest of the AccessRule to create; without ``name`` the API server makes one from the tenant's."""
     spec: dict[str, Any] = {
         "tenantRef": {"name": tenant},
         "cidrs": list(cidrs),
@@ -130,15 +148,18 @@ def access_rule(
 
 
 def check_limits(
-    wanted: dict[str, Any], rules: Iterable[AccessRule], tenant: Tenant, server: PostgresServer, now: datetime
+    manifest: dict[str, Any], rules: Iterable[AccessRule], tenant: Tenant, server: PostgresServer, now: datetime
 ) -> None:
-    """Raises Refused when the server's limits would have the rule rejected; ``rules`` are all of the tenant."""
-    metadata = {**wanted["metadata"], "name": wanted["metadata"].get("name", "new")}
+    """Raises Refused when the server's limits would have a new rule rejected.
+
+    ``manifest`` is the rule's, as from ``access_rule``; ``rules`` are those that the tenant has already.
+    """
+    metadata = {**manifest["metadata"], "name": manifest["metadata"].get("name", "new")}
     rules = list(rules)
     # As the API server will write it down: the latest of all, in whole seconds.
     latest = max([now, *(r.metadata.creation_timestamp for r in rules)])
     metadata |= {"uid": "~", "creationTimestamp": rfc3339(latest)}
-    rule = AccessRule.parse({"metadata": metadata, "spec": wanted["spec"]})
+    rule = AccessRule.parse({"metadata": metadata, "spec": manifest["spec"]})
     limits, name = server.spec.limits, server.metadata.name
     for text in rule.spec.cidrs:
         network = ip_network(text)

@@ -19,9 +19,10 @@ from vaultbrix.agent.heartbeat import Heartbeat
 from vaultbrix.agent.layers.sessions import FOLLOW_UPS
 from vaultbrix.agent.layers.stack import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
-from vaultbrix.agent.watched import TenantKey, Touched, Watched, tenant_of
+from vaultbrix.agent.watched import Touched, Watched
 from vaultbrix.grants.file import GrantsFile, load
 from vaultbrix.grants.state import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.kube.cache import TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.runtime.addresses import parse_address, within
 from vaultbrix.runtime.deadlines import Deadlines
@@ -183,14 +184,14 @@ class Enforcer:
         changes += of_gone(self._state, touched.gone)
         for approvals, gone in ((touched.approvals, False), (touched.ended, True)):
             for approval in approvals.values():
-                tenant = self._watched.tenants.get(*tenant_of(approval))
+                tenant = self._watched.tenants.get(*approval.tenant_key)
                 changes += of_approval(self._state, approval, tenant, now, gone=gone)
         return changes
 
     def _touch_all(self, touched: Touched) -> None:
         """Everything that is there, and everything that the state remembers and that may be gone."""
         rules = list(self._watched.rules)
-        touched.tenants |= {tenant_of(rule) for rule in rules}
+        touched.tenants |= {rule.tenant_key for rule in rules}
         for grant in self._state.grants.values():
             namespace, _, name = grant.tenant.partition("/")
             touched.tenants.add((namespace, name))
@@ -271,7 +272,6 @@ class Enforcer:
             self._wake.set()
         elif changed:
             message = "the kernel's chain was changed by somebody else and is restored"
-            log.warning(message)
             await self._check_kernel()
             await self._heartbeat.warn(self._watched.server, "ChainRestored", message)
 
@@ -315,7 +315,7 @@ class Enforcer:
             if self._layers.unsettled(uid):
                 self._tell.add(uid)
                 continue
-            held = self._held_back.get(tenant_of(rule), {}).get(uid)
+            held = self._held_back.get(rule.tenant_key, {}).get(uid)
             errors = {held.layer: held.message} if held else self._layers.trouble(uid)
             if errors:
                 # Until it is well.

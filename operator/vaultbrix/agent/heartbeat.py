@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 
 from vaultbrix.api.postgresserver import AgentAudit, PostgresServer, ServerAgent
-from vaultbrix.kube.client import EVENTS, Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube import events
+from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
 from vaultbrix.kube.lease import LEASES
 from vaultbrix.runtime.clock import clock_skew_seconds
 from vaultbrix.runtime.errors import Expected
@@ -76,31 +76,10 @@ class Heartbeat:
     async def warn(self, server: PostgresServer | None, reason: str, message: str) -> None:
         """A warning event about the PostgresServer; best effort, the log has it too."""
         if server is None:
+            log.warning(reason, message=message)
             return
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        event: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            # Events of objects without a namespace live in this one (Kubernetes API, core/v1 Event).
-            "metadata": {"generateName": f"{server.metadata.name}-", "namespace": "default"},
-            "type": "Warning",
-            "reason": reason,
-            "message": f"{self._about.agent}: {message}"[:1024],
-            "involvedObject": {
-                "apiVersion": resource_type(PostgresServer).api_version,
-                "kind": "PostgresServer",
-                "name": server.metadata.name,
-                "uid": server.metadata.uid,
-            },
-            "source": {"component": "vaultbrix-agent", "host": self._about.agent},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._kube.create(EVENTS, "default", event)
-        except (Expected, Conflict, NotFound) as error:
-            log.warning("event not written", message=str(error))
+        agent = self._about.agent
+        await events.warn(self._kube, server, reason, f"{agent}: {message}", component="vaultbrix-agent", host=agent)
 
     async def _renew(self) -> None:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

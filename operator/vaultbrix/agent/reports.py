@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule, AgentReport
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, condition
 from vaultbrix.grants.grant import Grant
 from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
 from vaultbrix.runtime.errors import Expected
@@ -69,9 +69,7 @@ def _enforced(rule: AccessRule, grant: Grant | None, errors: dict[str, str], err
         status, reason, message = False, Reason.CLOSED, "no address of this rule is let in by it"
     return condition(
         ConditionType.ENFORCED,
-        status,
-        reason,
-        message,
+        State(status, reason, message),
         generation=grant.generation if grant else rule.metadata.generation,
         now=now,
         previous=rule.status.conditions,

@@ -1,26 +1,20 @@
 """What the agent watches, and which parts of it changed in a way that matters since they were last asked for."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.conditions import ConditionType
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube, Object
 from vaultbrix.kube.informer import Informer
-from vaultbrix.kube.store import Store
-
-TenantKey = tuple[str, str]
-
-
-def tenant_of(resource: AccessRule | DDLApproval) -> TenantKey:
-    """(namespace, name) of the Tenant that it names."""
-    return (resource.metadata.namespace, resource.spec.tenant_ref.name)
+from vaultbrix.kube.store import Change
 
 
 @dataclass
@@ -36,31 +30,30 @@ class Touched:
 
 
 class Watched:
-    """The stores of one agent, kept by informers. ``wake`` is called when there is something to ``take``."""
+    """The objects that one agent decides from, kept by informers. ``wake`` is called when there is some to ``take``.
+
+    An object of which nothing changed that others are decided from, such as an agent's report on a rule, wakes nobody.
+    """
 
     def __init__(self, kube: Kube, server: str, wake: Callable[[], None]) -> None:
         self._server = server
         self._wake = wake
         self._touched = Touched()
-        self._decisive: dict[tuple[type[Resource], tuple[str, str]], Hashable] = {}
-        self.rules = Store(AccessRule, group=tenant_of)
-        self.tenants = Store(Tenant)
-        self.servers = Store(PostgresServer)
-        self.approvals = Store(DDLApproval, group=tenant_of)
-        self._stores: dict[type[Resource], Store[Any]] = {
-            store.model: store for store in (self.rules, self.tenants, self.servers, self.approvals)
-        }
+        self._cache = Cache(self._changed)
+        self.rules = self._cache.rules
+        self.tenants = self._cache.tenants
+        self.approvals = self._cache.approvals
         self.informers: tuple[Informer[Any], ...] = (
-            Informer(kube, self.servers, self._changed),
-            Informer(kube, self.tenants, self._changed),
-            Informer(kube, self.approvals, self._changed),
-            Informer(kube, self.rules, self._changed, _trim),
+            Informer(kube, self._cache, PostgresServer),
+            Informer(kube, self._cache, Tenant),
+            Informer(kube, self._cache, DDLApproval),
+            Informer(kube, self._cache, AccessRule, _trim),
         )
 
     @property
     def server(self) -> PostgresServer | None:
         """The agent's own."""
-        return self.servers.get("", self._server)
+        return self._cache.servers.get("", self._server)
 
     @property
     def synced(self) -> bool:
@@ -91,26 +84,22 @@ class Watched:
         touched, self._touched = self._touched, Touched()
         return touched
 
-    def _changed(self, resource: Resource) -> None:
-        key = (type(resource), resource.key)
-        store = self._stores[type(resource)]
-        held = store.get(*resource.key)
-        gone = held is None or held.metadata.uid != resource.metadata.uid
-        decisive = None if gone else _decisive(resource)
-        if not gone and self._decisive.get(key) == decisive:
+    def _changed(self, change: Change[Any]) -> None:
+        if not change.decisive:
             return
-        if gone:
-            self._decisive.pop(key, None)
-        else:
-            self._decisive[key] = decisive
-        self._touch(resource, gone=gone)
+        before, after = change.before, change.after
+        # One that another of its name has replaced is gone, too.
+        if before is not None and (after is None or before.metadata.uid != after.metadata.uid):
+            self._touch(before, gone=True)
+        if after is not None:
+            self._touch(after, gone=False)
         self._wake()
 
     def _touch(self, resource: Resource, *, gone: bool) -> None:
         touched = self._touched
         match resource:
             case AccessRule():
-                touched.tenants.add(tenant_of(resource))
+                touched.tenants.add(resource.tenant_key)
                 if gone:
                     touched.gone.add(resource.metadata.uid)
             case Tenant():
@@ -129,15 +118,3 @@ def _trim(rule: Object) -> None:
         rule["metadata"].pop(name, None)
     status = rule.get("status", {})
     status["conditions"] = [c for c in status.get("conditions", ()) if c.get("type") == ConditionType.ENFORCED]
-
-
-def _decisive(resource: Resource) -> Hashable:
-    """What of an object decisions depend on. Reports of our own, and most of the operator's, change none of it."""
-    meta = resource.metadata
-    common = (meta.uid, meta.generation, resource.deleting)
-    match resource:
-        case AccessRule():
-            return (*common, resource.status.phase, resource.status.opened_at, resource.status.closed_at)
-        case Tenant():
-            return (*common, is_true(resource.status.conditions, ConditionType.PROVISIONED))
-    return common

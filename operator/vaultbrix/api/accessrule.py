@@ -184,6 +184,11 @@ class AccessRule(Resource):
     )
 
     @property
+    def tenant_key(self) -> tuple[str, str]:
+        """(namespace, name) of the Tenant that the rule lets somebody log in as."""
+        return (self.metadata.namespace, self.spec.tenant_ref.name)
+
+    @property
     def secret_name(self) -> str:
         """Name of the Secret of a login PerRule."""
         return f"{self.metadata.name}-access"

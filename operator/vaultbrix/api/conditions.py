@@ -1,9 +1,9 @@
 """Condition types and reasons: the whole vocabulary of every kind's ``status.conditions``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -141,38 +141,60 @@ class Condition(Part):
     last_transition_time: Timestamp
 
 
-def condition(
-    type_: ConditionType,
-    status: bool | None,
-    reason: Reason,
-    message: str,
-    *,
-    generation: int,
-    now: datetime,
-    previous: Iterable[Condition] = (),
-) -> Condition:
-    """Build a condition whose ``lastTransitionTime`` moves only when the status flips.
+class State(NamedTuple):
+    """What a condition says; ``status`` None stands for Unknown."""
 
-    ``status`` None stands for Unknown.
-    """
-    text: Literal["True", "False", "Unknown"] = "Unknown" if status is None else "True" if status else "False"
-    since = now
-    for old in previous:
-        if old.type == type_ and old.status == text:
-            since = old.last_transition_time
+    status: bool | None
+    reason: Reason
+    message: str
+
+
+def condition(
+    type_: ConditionType, state: State, *, generation: int, now: datetime, previous: Iterable[Condition] = ()
+) -> Condition:
+    """A condition whose ``lastTransitionTime`` moves only when the status flips."""
+    text: Literal["True", "False", "Unknown"] = (
+        "Unknown" if state.status is None else "True" if state.status else "False"
+    )
+    old = find_condition(previous, type_)
     return Condition(
         type=str(type_),
         status=text,
-        reason=str(reason),
-        message=message[:4096],
+        reason=str(state.reason),
+        message=state.message[:4096],
         observed_generation=generation,
-        last_transition_time=since,
+        last_transition_time=old.last_transition_time if old is not None and old.status == text else now,
     )
 
 
-def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
+def conditions(
+    states: Mapping[ConditionType, State | None], previous: Iterable[Condition], *, generation: int, now: datetime
+) -> list[Condition]:
+    """The conditions of one owner, in the order of ``states``.
+
+    None leaves a condition as it was, and Unknown where there was none.
+    """
+    previous = list(previous)
+    built = []
+    for type_, state in states.items():
+        old = find_condition(previous, type_)
+        if state is None and old is not None:
+            built.append(old)
+        else:
+            new = state or State(None, Reason.WAITING, "not known yet")
+            built.append(condition(type_, new, generation=generation, now=now, previous=previous))
+    return built
+
+
+def find_condition(present: Iterable[Condition], type_: ConditionType) -> Condition | None:
+    """The condition of that type, of which an object has one at most; None where nobody has reported it yet."""
+    return next((one for one in present if one.type == type_), None)
+
+
+def is_true(present: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
-    return any(c.type == type_ and c.status == "True" for c in conditions)
+    found = find_condition(present, type_)
+    return found is not None and found.status == "True"
 
 
 Verdict = tuple[bool | None, Reason, str]

@@ -235,3 +235,8 @@ class DDLApproval(Resource):
             ("duration(self.statementTimeout) >= duration('1s')", "statementTimeout must be at least 1s"),
         ),
     )
+
+    @property
+    def tenant_key(self) -> tuple[str, str]:
+        """(namespace, name) of the Tenant that the text runs as."""
+        return (self.metadata.namespace, self.spec.tenant_ref.name)

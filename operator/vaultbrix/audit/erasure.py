@@ -22,6 +22,8 @@ import psycopg
 VERSION = 1
 # What the store takes at once.
 _MOST_RECORDS = 1000
+# A day from before partitions were divided by what they keep has no number of its own: it was kept so many days.
+_UNDIVIDED_DAYS = 400
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class Redacted:
 
 def covered(details: Iterable[Mapping[str, Any]]) -> Redacted:
     """The rows that events of kind ``redacted`` name. Raises ValueError for a detail of another shape."""
-    found: dict[tuple[str, int, str], list[tuple[int, int]]] = {}
+    runs_by_part: dict[tuple[str, int, str], list[tuple[int, int]]] = {}
     for detail in details:
         try:
             _check_version(detail)
             for server, batch, part, runs in detail["rows"]:
                 key = (_text(server), _count(batch), _text(part))
-                found.setdefault(key, []).extend((_count(first), _count(last)) for first, last in runs)
+                runs_by_part.setdefault(key, []).extend((_count(first), _count(last)) for first, last in runs)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"an event 'redacted' is not of the known shape: {error}") from None
-    return Redacted({key: _merged(runs) for key, runs in found.items()})
+    return Redacted({key: _merged(runs) for key, runs in runs_by_part.items()})
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,16 @@ class Dropped:
 
 def dropped(details: Iterable[Mapping[str, Any]]) -> Dropped:
     """What events of kind ``expired`` name. Raises ValueError for a detail of another shape."""
-    found: dict[tuple[str, str], int] = {}
+    last_batches: dict[tuple[str, str], int] = {}
     for detail in details:
         try:
             _check_version(detail)
             part = _text(detail["part"])
             for server, batch in detail["through"].items():
-                found[server, part] = max(found.get((server, part), 0), _count(batch))
+                last_batches[server, part] = max(last_batches.get((server, part), 0), _count(batch))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"an event 'expired' is not of the known shape: {error}") from None
-    return Dropped(found)
+    return Dropped(last_batches)
 
 
 def dropped_early(detail: Mapping[str, Any], at: datetime) -> bool:
@@ -86,8 +88,7 @@ def dropped_early(detail: Mapping[str, Any], at: datetime) -> bool:
     """
     try:
         _, day, *keep = _text(detail["part"]).split(" ")
-        # A day from before partitions were divided has no number of its own: it holds those that are kept 400 days.
-        due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else 400))
+        due = date.fromisoformat(day) + timedelta(days=1 + int(keep[0] if keep else _UNDIVIDED_DAYS))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"an event 'expired' is not of the known shape: {error}") from None
     return at.astimezone(UTC).date() < due
@@ -103,18 +104,18 @@ class Place(NamedTuple):
 
 def places(text: str, server: str) -> list[Place]:
     """From JSON lines with ``session_id``, ``line_num``, maybe ``server``. Raises ValueError with the line's number."""
-    found = []
+    listed = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            found.append(
+            listed.append(
                 Place(_text(entry.get("server", server)), _text(entry["session_id"]), _count(entry["line_num"]))
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(f"line {number} is no JSON object with session_id and line_num") from None
-    return found
+    return listed
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ async def redact_person(connection: psycopg.AsyncConnection, name: str, reason: 
 
 
 async def redact_records(
-    connection: psycopg.AsyncConnection, wanted: Iterable[Place], reason: str, *, really: bool
+    connection: psycopg.AsyncConnection, places: Iterable[Place], reason: str, *, really: bool
 ) -> Erased:
     """Erase records with the messages they belong to, all or none. Raises psycopg.Error, also for unknown ones."""
     servers: dict[str, list[Place]] = {}
-    for place in wanted:
+    for place in places:
         servers.setdefault(place.server, []).append(place)
     total = Erased()
     async with connection.transaction():

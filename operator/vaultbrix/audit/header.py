@@ -21,7 +21,7 @@ class Header:
     root: bytes
 
     def text(self) -> bytes:
-        """The signed bytes."""
+        """The header as the text that is signed."""
         at = self.sealed_at.astimezone(UTC).isoformat(timespec="microseconds")
         # A line end in a name would let one header read as another.
         if "\n" in self.server or "\n" in self.file:
@@ -63,5 +63,5 @@ class Header:
         return header
 
     def head(self) -> bytes:
-        """What the next batch names as its previous one."""
+        """Hash of the header; the next batch has it as its ``previous``."""
         return hashlib.sha256(self.text()).digest()

@@ -25,6 +25,8 @@ _AROUND = timedelta(days=1)
 _LONGEST = timedelta(days=31)
 # What is stored late, as after an outage, is followed up to this age.
 _FOLLOWED = timedelta(days=7)
+# Fields of a Filter that the store knows by another name.
+_KEYS = {"class_": "class", "authorization": "ground"}
 # A statement that is followed and has not ended is told so after this.
 _HELD_SECONDS = 10.0
 
@@ -41,7 +43,7 @@ class Filter:
     until: datetime
     tenants: tuple[str, ...] | None = None
     person: str | None = None
-    ground: str | None = None
+    authorization: str | None = None
     address: str | None = None
     role: str | None = None
     object: str | None = None
@@ -57,36 +59,36 @@ class Filter:
         return bool(self.object or self.class_ or self.command or self.text or self.outcome in OUTCOMES[1:4])
 
     def document(self) -> dict[str, Any]:
-        """As the store's functions take it, and as reading is noted."""
-        found = {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self)}
-        del found["since"], found["until"]
-        return {name: value for name, value in found.items() if value not in (None, False)}
+        """The criteria that are set, but for the times, as a JSON object for the store's functions."""
+        values = {_KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+        del values["since"], values["until"]
+        return {name: value for name, value in values.items() if value not in (None, False)}
 
 
 @dataclass
 class _Seen:
-    """What was looked at: statements by their first lines, and the last run of lines of each session."""
+    """What a search has come to already: statements by their first lines, and the last run of lines of each session."""
 
     statements: set[Key] = field(default_factory=set)
     runs: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
 
-def named(values: Sequence[str], wanted: str) -> list[str]:
-    """Of stored values, those that a tenant's name is in: namespace/name, or the name alone."""
-    return [v for v in values if any(wanted in (one, one.partition("/")[2]) for one in v.split(", "))]
+def named(values: Sequence[str], name: str) -> list[str]:
+    """Stored values that list a tenant, given as namespace/name or as the name alone."""
+    return [v for v in values if any(name in (tenant, tenant.partition("/")[2]) for tenant in v.split(", "))]
 
 
-def slices(days: Sequence[date], wanted: Filter) -> list[tuple[datetime, datetime]]:
+def slices(days: Sequence[date], criteria: Filter) -> list[tuple[datetime, datetime]]:
     """The times to ask for, one after the other, oldest first: days, or hours where every line must be looked at."""
-    step = timedelta(hours=1) if wanted.text or wanted.outcome == "unknown" else timedelta(days=1)
-    found = []
+    step = timedelta(hours=1) if criteria.text or criteria.outcome == "unknown" else timedelta(days=1)
+    times = []
     for day in days:
         start = datetime.combine(day, time(), UTC)
         for number in range(timedelta(days=1) // step):
-            begin, end = max(wanted.since, start + number * step), min(wanted.until, start + (number + 1) * step)
+            begin, end = max(criteria.since, start + number * step), min(criteria.until, start + (number + 1) * step)
             if begin < end:
-                found.append((begin, end))
-    return found
+                times.append((begin, end))
+    return times
 
 
 def tenants(connection: psycopg.Connection, since: datetime, until: datetime) -> list[str]:
@@ -116,20 +118,22 @@ def note(connection: psycopg.Connection, detail: dict[str, Any]) -> None:
     connection.execute("SELECT audit.note('read', %s)", [json.dumps(detail, default=str)])
 
 
-def latest(connection: psycopg.Connection, wanted: Filter, limit: int, report: Report = lambda done: None) -> list[Row]:
+def latest(
+    connection: psycopg.Connection, criteria: Filter, limit: int, report: Report = lambda done: None
+) -> list[Row]:
     """The latest statements that match, oldest first; ``report`` is told how much of the time is done, 0 to 1."""
-    found: list[Row] = []
+    newest: list[Row] = []
     # Most lines stand for statements.
-    for rows in _scan(connection, wanted, report, newest=True, page=min(PAGE, limit + limit // 8 + 2)):
-        found += sorted(rows, key=_place, reverse=True)
-        if len(found) >= limit:
+    for rows in _scan(connection, criteria, report, newest=True, page=min(PAGE, limit + limit // 8 + 2)):
+        newest += sorted(rows, key=_place, reverse=True)
+        if len(newest) >= limit:
             break
-    return sorted(found[:limit], key=_place)
+    return sorted(newest[:limit], key=_place)
 
 
-def everything(connection: psycopg.Connection, wanted: Filter, report: Report = lambda done: None) -> Iterator[Row]:
+def everything(connection: psycopg.Connection, criteria: Filter, report: Report = lambda done: None) -> Iterator[Row]:
     """All statements that match, oldest first, however many there are."""
-    for rows in _scan(connection, wanted, report, newest=False):
+    for rows in _scan(connection, criteria, report, newest=False):
         yield from sorted(rows, key=_place)
 
 
@@ -143,13 +147,13 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
 
 def follow(
     connection: psycopg.Connection,
-    wanted: Filter,
+    criteria: Filter,
     clock: Callable[[], datetime],
     *,
     after: dict[str, int],
     running: Sequence[Row] = (),
 ) -> Iterator[list[Row]]:
-    """What is stored after the batches ``after`` (by server), for ever: a list for each look, which may be empty.
+    """Statements stored after the batches ``after`` (by server), for ever: a list for each look, which may be empty.
 
     A statement is told once: when its end is on record, or as ``unknown`` when it takes longer than a while.
     ``running``: statements from before that have not ended.
@@ -157,85 +161,85 @@ def follow(
     seen, waiting = _Seen(), {_key(row): clock() for row in running}
     while True:
         now = clock()
-        window = replace(wanted, since=now - _FOLLOWED, until=now + _AROUND)
-        found: list[Row] = []
+        window = replace(criteria, since=now - _FOLLOWED, until=now + _AROUND)
+        rows: list[Row] = []
         # What is stored meanwhile is for the next look.
         with snapshot(connection):
             heads = batches(connection)
             if heads != after:
-                found += _news(connection, window, after, seen)
-            found += _rows(connection, window, list(waiting))
+                rows += _news(connection, window, after, seen)
+            rows += _rows(connection, window, list(waiting))
         after = heads
-        settled = [row for row in found if row["outcome"] != "unknown"]
-        for row in found:
+        settled = [row for row in rows if row["outcome"] != "unknown"]
+        for row in rows:
             if row["outcome"] == "unknown":
                 since = waiting.setdefault(_key(row), now)
                 if (now - since).total_seconds() >= _HELD_SECONDS:
                     settled.append(row)
         for row in settled:
             waiting.pop(_key(row), None)
-        yield sorted((row for row in settled if _matches(row, wanted)), key=_place)
+        yield sorted((row for row in settled if _matches(row, criteria)), key=_place)
 
 
 def batches(connection: psycopg.Connection) -> dict[str, int]:
-    """The last batch of each server."""
+    """Number of the last stored batch of each server."""
     cursor = connection.execute("SELECT server, batch FROM audit.heads()")
     return dict(cursor.fetchall())
 
 
-def _news(connection: psycopg.Connection, wanted: Filter, after: dict[str, int], seen: _Seen) -> list[Row]:
-    found: list[Row] = []
-    for hits in _hits(connection, wanted, {"batches": after}, (wanted.since, wanted.until), newest=False):
-        keys = _lines(connection, wanted, hits, seen)
+def _news(connection: psycopg.Connection, criteria: Filter, after: dict[str, int], seen: _Seen) -> list[Row]:
+    rows: list[Row] = []
+    for hits in _hits(connection, criteria, {"batches": after}, (criteria.since, criteria.until), newest=False):
+        keys = _lines(connection, criteria, hits, seen)
         new = [key for key in keys if key not in seen.statements]
         seen.statements.update(new)
-        found += _rows(connection, wanted, new)
+        rows += _rows(connection, criteria, new)
     if len(seen.statements) > 100_000:
         seen.statements.clear()
-    return found
+    return rows
 
 
 def _scan(
-    connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool, page: int = PAGE
+    connection: psycopg.Connection, criteria: Filter, report: Report, *, newest: bool, page: int = PAGE
 ) -> Iterator[list[Row]]:
     seen = _Seen()
-    times = slices(days(connection), wanted)
+    times = slices(days(connection), criteria)
     if newest:
         times.reverse()
     # Of few hits an hour, a day's are looked at together.
     pending: list[Row] = []
     for number, (begin, end) in enumerate(times):
         report(number / len(times))
-        for hits in _hits(connection, wanted, {}, (begin, end), newest=newest, page=page):
+        for hits in _hits(connection, criteria, {}, (begin, end), newest=newest, page=page):
             pending += hits
             if len(pending) >= page:
-                yield _found(connection, wanted, pending, seen)
+                yield _statements_of_hits(connection, criteria, pending, seen)
                 pending = []
         if pending and (number + 1 == len(times) or times[number + 1][0].date() != begin.date()):
-            yield _found(connection, wanted, pending, seen)
+            yield _statements_of_hits(connection, criteria, pending, seen)
             pending = []
     report(1.0)
 
 
-def _found(connection: psycopg.Connection, wanted: Filter, hits: list[Row], seen: _Seen) -> list[Row]:
-    keys = _lines(connection, wanted, hits, seen)
-    if wanted.by_lines:
+def _statements_of_hits(connection: psycopg.Connection, criteria: Filter, hits: list[Row], seen: _Seen) -> list[Row]:
+    keys = _lines(connection, criteria, hits, seen)
+    if criteria.by_lines:
         keys = [key for key in keys if key not in seen.statements]
         seen.statements.update(keys)
-    around = replace(wanted, since=min(h["at"] for h in hits), until=max(h["at"] for h in hits))
-    return [row for row in _rows(connection, around, keys) if _matches(row, wanted)]
+    around = replace(criteria, since=min(h["at"] for h in hits), until=max(h["at"] for h in hits))
+    return [row for row in _rows(connection, around, keys) if _matches(row, criteria)]
 
 
 def _hits(
     connection: psycopg.Connection,
-    wanted: Filter,
+    criteria: Filter,
     more: dict[str, Any],
     within: tuple[datetime, datetime],
     *,
     newest: bool,
     page: int = PAGE,
 ) -> Iterator[list[Row]]:
-    document = json.dumps({**wanted.document(), **more})
+    document = json.dumps({**criteria.document(), **more})
     after: str | None = None
     while True:
         hits = _fetch(
@@ -251,26 +255,26 @@ def _hits(
         after = json.dumps({"at": last["at"].isoformat(), "session": last["session_id"], "line": last["line_num"]})
 
 
-def _lines(connection: psycopg.Connection, wanted: Filter, hits: list[Row], seen: _Seen) -> list[Key]:
+def _lines(connection: psycopg.Connection, criteria: Filter, hits: list[Row], seen: _Seen) -> list[Key]:
     """The lines that may stand for statements, each once."""
-    if not wanted.by_lines:
+    if not criteria.by_lines:
         return [_key(hit) for hit in hits]
     keys = [_key(hit) for hit in hits if hit["kind"] != "statement"]
     # A loop in a function has many lines that match, and all are of one statement.
-    asked = [hit for hit in hits if hit["kind"] != "duration" and not _within(hit, seen)]
-    if not asked:
+    open_hits = [hit for hit in hits if hit["kind"] != "duration" and not _within(hit, seen)]
+    if not open_hits:
         return keys
-    found = _fetch(
+    lines = _fetch(
         connection,
         "SELECT hit, line_num FROM audit.statement_lines(%s, %s, %s, %s, %s)",
         [
-            *_arrays([_key(hit) for hit in asked]),
-            min(hit["at"] for hit in asked) - _AROUND,
-            max(hit["at"] for hit in asked) + _AROUND,
+            *_arrays([_key(hit) for hit in open_hits]),
+            min(hit["at"] for hit in open_hits) - _AROUND,
+            max(hit["at"] for hit in open_hits) + _AROUND,
         ],
     )
-    for row in found:
-        hit = asked[row["hit"] - 1]
+    for row in lines:
+        hit = open_hits[row["hit"] - 1]
         server, session, line = _key(hit)
         keys.append((server, session, row["line_num"]))
         if hit["kind"] == "statement":
@@ -283,25 +287,25 @@ def _within(hit: Row, seen: _Seen) -> bool:
     return bool(hit["kind"] == "statement" and first <= hit["line_num"] <= last)
 
 
-def _rows(connection: psycopg.Connection, wanted: Filter, keys: Sequence[Key]) -> list[Row]:
+def _rows(connection: psycopg.Connection, criteria: Filter, keys: Sequence[Key]) -> list[Row]:
     if not keys:
         return []
-    begin, end = wanted.since - _AROUND, wanted.until + _AROUND
-    rows = _statements(connection, wanted, keys, begin, end)
+    begin, end = criteria.since - _AROUND, criteria.until + _AROUND
+    rows = _statements(connection, criteria, keys, begin, end)
     open_ended = [_key(row) for row in rows if row["outcome"] == "unknown"]
     if not open_ended:
         return rows
-    ended = {_key(row): row for row in _statements(connection, wanted, open_ended, begin, end + _LONGEST)}
+    ended = {_key(row): row for row in _statements(connection, criteria, open_ended, begin, end + _LONGEST)}
     return [ended.get(_key(row), row) for row in rows]
 
 
 def _statements(
-    connection: psycopg.Connection, wanted: Filter, keys: Sequence[Key], begin: datetime, end: datetime
+    connection: psycopg.Connection, criteria: Filter, keys: Sequence[Key], begin: datetime, end: datetime
 ) -> list[Row]:
     return _fetch(
         connection,
         "SELECT * FROM audit.statements_at(%s, %s, %s, %s, %s, %s)",
-        [json.dumps(wanted.document()), *_arrays(keys), begin, end],
+        [json.dumps(criteria.document()), *_arrays(keys), begin, end],
     )
 
 
@@ -323,5 +327,5 @@ def _place(row: Row) -> tuple[Any, ...]:
     return row["at"], row["session_id"], row["line_num"]
 
 
-def _matches(row: Row, wanted: Filter) -> bool:
-    return wanted.outcome is None or bool(row["outcome"] == wanted.outcome)
+def _matches(row: Row, criteria: Filter) -> bool:
+    return criteria.outcome is None or bool(row["outcome"] == criteria.outcome)

@@ -17,6 +17,8 @@ _CONNECTION = frozenset({"BackendInitialize", "set_authn_id", "PerformAuthentica
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
+# How long a record is kept that no policy speaks of.
+DEFAULT_DAYS = 400
 
 # While a session waits for a lock, PostgreSQL adds this to its process title.
 _WAITING = " waiting"
@@ -73,7 +75,7 @@ class Record(msgspec.Struct, gc=False):
     role: str | None
     tenant: str
     person: str
-    ground: str
+    authorization: str
     database: str | None
     address: str | None
     application: str | None
@@ -93,7 +95,7 @@ class Record(msgspec.Struct, gc=False):
     message: str | None = None
     file: str = ""
     position: int = 0
-    keep: int = 400
+    keep: int = DEFAULT_DAYS
 
 
 class MalformedLine(ValueError):
@@ -121,7 +123,7 @@ def decoded(line: bytes) -> LogLine:
 
 
 def record_of(entry: LogLine, server: str, who: Identity) -> Record:
-    """What is stored of a line. Raises MalformedLine."""
+    """The record of a line whose fields were read, and the person behind it. Raises MalformedLine."""
     record = Record(
         server=server,
         at=timestamp(entry.timestamp),
@@ -132,7 +134,7 @@ def record_of(entry: LogLine, server: str, who: Identity) -> Record:
         role=entry.user,
         tenant=who.tenant,
         person=who.person,
-        ground=who.ground,
+        authorization=who.authorization,
         database=entry.dbname,
         address=address_of(entry.remote_host)[0],
         application=entry.application_name,
@@ -148,8 +150,8 @@ def record_of(entry: LogLine, server: str, who: Identity) -> Record:
 
 def numbered(line: bytes) -> tuple[str, int] | None:
     """Session and line number of a line that is malformed, if it shows them."""
-    found = _NUMBER(line)
-    return (found[1].decode(), int(found[2])) if found else None
+    match = _NUMBER(line)
+    return (match[1].decode(), int(match[2])) if match else None
 
 
 @lru_cache(4096)
@@ -167,10 +169,10 @@ def timestamp(text: str) -> datetime:
 def address_of(remote: str | None) -> tuple[str | None, Address | None]:
     """The address as it is stored, and as rules know it. None for a Unix socket, and a name (log_hostname is on)."""
     try:
-        found = str(ip_address((remote or "").split("%", 1)[0]))
+        address = str(ip_address((remote or "").split("%", 1)[0]))
     except ValueError:
         return None, None
-    return found, parse_address(found)
+    return address, parse_address(address)
 
 
 def _tag(entry: LogLine) -> str:
@@ -228,10 +230,10 @@ def _fields(message: str) -> list[str]:
     fields = message[len(_AUDIT_MARK) : place].split(",")
     if fields.pop():
         raise MalformedLine("pgAudit payload: a quote within a field")
-    while found := _FIELD.match(message, place):
-        quoted = found[1]
-        fields.append(found[2] if quoted is None else quoted.replace('""', '"') if '""' in quoted else quoted)
-        place = found.end() + 1
+    while match := _FIELD.match(message, place):
+        quoted = match[1]
+        fields.append(match[2] if quoted is None else quoted.replace('""', '"') if '""' in quoted else quoted)
+        place = match.end() + 1
         if place > len(message):
             return fields
         if message[place - 1] != ",":

@@ -55,7 +55,7 @@ def _before(r: Record) -> str:
     substatement_id = NULL if r.substatement_id is None else _int(r.substatement_id)
     return (
         f"{_texts(r.server)}\t{timestamp(r.at)}\t{string(r.session_id)}\t{_int(r.line_num)}\t{r.kind}\t{pid}\t"
-        f"{_texts(r.role, r.tenant, r.person, r.ground, r.database)}\t{address(r.address)}\t"
+        f"{_texts(r.role, r.tenant, r.person, r.authorization, r.database)}\t{address(r.address)}\t"
         f"{_texts(r.application, r.tag)}\t{string(r.vxid)}\t"
         f"{_texts(r.class_, r.command, r.object_type, r.object_name)}\t{statement_id}\t{substatement_id}"
     )
@@ -92,7 +92,7 @@ def sealed(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes) -> byt
 
 
 def string(value: str | None) -> str:
-    """A text."""
+    """A text as COPY writes it, with its escapes; NULL for None."""
     if value is None:
         return NULL
     # Quicker than a search for the few characters that matter, and true of nearly all texts.
@@ -106,31 +106,31 @@ def _texts(*values: str | None) -> str:
 
 @lru_cache(4096)
 def timestamp(value: datetime) -> str:
-    """A timestamptz."""
+    """A timestamptz as COPY writes it."""
     text = value.astimezone(UTC).isoformat(" ")[:-6]
     return (text.rstrip("0") if "." in text else text) + "+00"
 
 
 def binary(value: bytes) -> str:
-    """A bytea."""
+    """A bytea as COPY writes it."""
     return "\\\\x" + value.hex()
 
 
 @lru_cache(4096)
 def address(value: str | None) -> str:
-    """An inet of one host."""
+    """An inet of one host as COPY writes it; NULL for None."""
     if value is None:
         return NULL
     if ":" not in value:
         return value
-    found = ip_address(value)
-    assert isinstance(found, IPv6Address)
+    parsed = ip_address(value)
+    assert isinstance(parsed, IPv6Address)
     # PostgreSQL writes the last four bytes as an IPv4 address in ::a.b.c.d and ::ffff:a.b.c.d.
-    high, low = int(found) >> 32, int(found) & 0xFFFFFFFF
+    high, low = int(parsed) >> 32, int(parsed) & 0xFFFFFFFF
     if (high == 0 and low >> 16) or high == 0xFFFF:
         dotted = ".".join(str(byte) for byte in low.to_bytes(4, "big"))
         return f"::ffff:{dotted}" if high else f"::{dotted}"
-    return str(found)
+    return str(parsed)
 
 
 def _int(value: int, largest: int = _LARGEST_BIGINT) -> str:
@@ -140,7 +140,7 @@ def _int(value: int, largest: int = _LARGEST_BIGINT) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A double precision that is a duration. Raises MalformedLine."""
+    """A duration (double precision) as COPY writes it; NULL for None. Raises MalformedLine."""
     if value is None:
         return NULL
     if not 0 <= value < _LONGEST_MS:

@@ -1,55 +1,84 @@
-"""The store's schema and logins, made by its owner."""
-
-from importlib.resources import files
+"""The store's schema and logins, made by its owner; and whether a store has the schema that this release works with."""
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
-_LOCK = 0x7662_7802
+from vaultbrix.postgres.migrations import Ledger, Migration, migrate_database, read_migrations
+
+# Two installs at once would race for the same roles.
+_LOCK = f"SELECT pg_advisory_xact_lock({0x7662_7802})"
+_LEDGER = Ledger(
+    table=("public", "audit_migration"),
+    lock=_LOCK,
+    create=(
+        "CREATE TABLE IF NOT EXISTS public.audit_migration(version int PRIMARY KEY,"
+        " name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())",
+        # Everybody who works with the store asks first whether they know its schema.
+        "GRANT SELECT ON public.audit_migration TO PUBLIC",
+    ),
+    note="INSERT INTO public.audit_migration(version, name) VALUES (%(version)s, %(file_name)s)",
+)
+_VERSION = "SELECT coalesce(max(version), 0) FROM public.audit_migration"
 # COPY FROM is not allowed under row security; these may insert only, and see no record.
 _BYPASS = frozenset({"audit_append"})
 
 
+class OtherSchema(Exception):
+    """The store's schema, ``stored``, is not the one that this release works with, ``known``: numbers of migrations."""
+
+    def __init__(self, stored: int, known: int) -> None:
+        super().__init__(f"schema {stored} is not this release's {known}")
+        self.stored = stored
+        self.known = known
+
+    @property
+    def newer(self) -> bool:
+        """Whether the store is of a later release, and not of an earlier one."""
+        return self.stored > self.known
+
+
+def migrations() -> list[Migration]:
+    """The store's scripts, in order."""
+    return read_migrations("vaultbrix.audit")
+
+
 async def migrate(connection: psycopg.AsyncConnection) -> int:
-    """Apply the migrations that are missing, as the store's owner; returns the version in force."""
-    async with connection.transaction():
-        await _lock(connection)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS public.audit_migration(version int PRIMARY KEY,"
-            " name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-        current = await _version(connection)
-        for version, name, script in _scripts():
-            if version > current:
-                await connection.execute(script.encode())
-                await connection.execute(
-                    "INSERT INTO public.audit_migration(version, name) VALUES (%s, %s)", [version, name]
-                )
-                current = version
-        # Everybody who works with the store asks first whether they know its schema.
-        await connection.execute("GRANT SELECT ON public.audit_migration TO PUBLIC")
-    return current
+    """Apply the migrations that are missing, as the store's owner; returns the version in force.
+
+    A store of a newer release is left as it is, and its version returned. Raises psycopg.Error.
+    """
+    return await migrate_database(connection, _LEDGER, migrations())
 
 
-async def version(connection: psycopg.AsyncConnection) -> tuple[int, int]:
-    """The schema's version, and that of this release."""
-    ours = release_version()
+async def check_schema(connection: psycopg.AsyncConnection) -> None:
+    """Raises OtherSchema where the store is of another release, psycopg.Error where it cannot be asked."""
     try:
-        return await _version(connection), ours
-    except psycopg.errors.InsufficientPrivilege:
-        # The first release kept it from all but the owner.
-        return 1, ours
+        row = await (await connection.execute(_VERSION)).fetchone()
+    except errors.InsufficientPrivilege:
+        row = None
+    _compare(row)
 
 
-def release_version() -> int:
-    """The version of the schema that this release knows."""
-    return max(number for number, _, _ in _scripts())
+def check_schema_sync(connection: psycopg.Connection) -> None:
+    """The same for a connection that blocks."""
+    try:
+        row = connection.execute(_VERSION).fetchone()
+    except errors.InsufficientPrivilege:
+        row = None
+    _compare(row)
+
+
+def _compare(row: tuple[int] | None) -> None:
+    # The first release kept its version from all but the owner.
+    stored, known = row[0] if row else 1, migrations()[-1].version
+    if stored != known:
+        raise OtherSchema(stored, known)
 
 
 async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str) -> None:
     """A login that is a member of one of the store's groups, and nothing else."""
     async with connection.transaction():
-        await _lock(connection)
+        await connection.execute(_LOCK)
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
         login = sql.Identifier(name)
         if await cursor.fetchone() is None:
@@ -60,19 +89,3 @@ async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group:
             )
         )
         await connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), login))
-
-
-async def _lock(connection: psycopg.AsyncConnection) -> None:
-    # Two installs at once would race for the same roles.
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-
-
-async def _version(connection: psycopg.AsyncConnection) -> int:
-    cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM public.audit_migration")
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
-
-
-def _scripts() -> list[tuple[int, str, str]]:
-    found = sorted(files("vaultbrix.audit").joinpath("sql").iterdir(), key=lambda item: item.name)
-    return [(int(item.name.split("_", 1)[0]), item.name, item.read_text()) for item in found]

@@ -50,22 +50,22 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Siblings from a leaf up to the root (RFC 6962 2.1.1)."""
-    level, found = list(leaves), []
+    level, siblings = list(leaves), []
     while len(level) > 1:
         sibling = index ^ 1
         if sibling < len(level):
-            found.append(level[sibling])
+            siblings.append(level[sibling])
         odd = [level[-1]] if len(level) % 2 else []
         pairs = iter(level)
         level = [_sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)] + odd
         index //= 2
-    return found
+    return siblings
 
 
 def root_of_path(start: bytes, index: int, size: int, siblings: Sequence[bytes]) -> bytes | None:
     """The root that a leaf and its path lead to, None for a path that is not one of such a tree."""
     rest = list(siblings)
-    found, last = start, size - 1
+    node, last = start, size - 1
     if not 0 <= index <= last:
         return None
     while last > 0:
@@ -73,14 +73,14 @@ def root_of_path(start: bytes, index: int, size: int, siblings: Sequence[bytes])
             if not rest:
                 return None
             other = rest.pop(0)
-            found = _sha256(b"\x01" + (other + found if index % 2 else found + other)).digest()
+            node = _sha256(b"\x01" + (other + node if index % 2 else node + other)).digest()
         index, last = index // 2, last // 2
-    return None if rest else found
+    return None if rest else node
 
 
 @dataclass(frozen=True)
 class Part:
-    """One subtree of a batch."""
+    """One subtree of a batch: how many leaves it has, and its root hash."""
 
     leaves: int
     root: bytes
@@ -130,15 +130,15 @@ def identity(key: Ed25519PublicKey) -> bytes:
 def public_keys(pem: bytes) -> dict[bytes, Ed25519PublicKey]:
     """The keys of a PEM file by identity; a file keeps old ones beside the new. Raises ValueError."""
     mark = b"-----BEGIN PUBLIC KEY-----"
-    found = {}
+    keys = {}
     for block in pem.split(mark)[1:]:
         key = serialization.load_pem_public_key(mark + block)
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError("public keys must be Ed25519 keys in PEM")  # noqa: TRY004 - content, not type
-        found[identity(key)] = key
-    if not found:
+        keys[identity(key)] = key
+    if not keys:
         raise ValueError("no public key in PEM found")
-    return found
+    return keys
 
 
 def signed(header: Header, signature: bytes, signer: bytes, keys: Mapping[bytes, Ed25519PublicKey]) -> bool:

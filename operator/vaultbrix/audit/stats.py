@@ -47,7 +47,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Stats:
-    """Of the time from ``since`` to before ``until``; ``whole`` is None for an auditor of tenants."""
+    """Counts of the time from ``since`` to before ``until``; ``whole`` is None for an auditor of tenants."""
 
     since: datetime
     until: datetime
@@ -55,22 +55,22 @@ class Stats:
     whole: Whole | None
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """The numbers as one object for JSON."""
         counts = [{name.rstrip("_"): value for name, value in asdict(count).items()} for count in self.counts]
         whole = asdict(self.whole) if self.whole else {}
         return {"since": self.since, "until": self.until, "counts": counts, **whole}
 
     def by(self, field: str) -> dict[str, Counter[str]]:
         """Numbers by a field's value: of each class, of each way to fail, and ``statements``."""
-        found: dict[str, Counter[str]] = {}
+        by_value: dict[str, Counter[str]] = {}
         for count in self.counts:
-            numbers = found.setdefault(str(getattr(count, field)), Counter())
+            numbers = by_value.setdefault(str(getattr(count, field)), Counter())
             numbers[count.outcome if count.outcome != STARTED else count.class_ or "statements"] += count.many
-        return found
+        return by_value
 
 
 def gather(connection: psycopg.Connection, since: datetime, until: datetime, report: Report, *, now: datetime) -> Stats:
-    """Raises psycopg.Error."""
+    """Count what the store has of that time. Raises psycopg.Error."""
     counts = []
     times = slices(days(connection), Filter(since, until))
     for number, (begin, end) in enumerate(times):

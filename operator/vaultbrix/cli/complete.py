@@ -1,4 +1,7 @@
-"""Names for the shell's completion. It must neither wait long nor say anything: what goes wrong completes nothing."""
+"""Names of objects for the shell's completion.
+
+It must neither wait long nor say anything: what goes wrong completes nothing.
+"""
 
 import typer
 
@@ -41,7 +44,7 @@ def _names(model: type, ctx: typer.Context, incomplete: str) -> list[str]:
 
     logging.getLogger("kubernetes").setLevel(logging.CRITICAL)
     try:
-        found = asyncio.run(ask())
+        names = asyncio.run(ask())
     except (Expected, NotFound, TimeoutError):
         return []
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(name for name in names if name.startswith(incomplete))

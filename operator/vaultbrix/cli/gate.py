@@ -1,6 +1,7 @@
 """``vaultbrix gate``: for who administers PostgreSQL itself; no cluster is needed."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -55,9 +56,14 @@ def uninstall(
 def _ask(function: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> T:
     import psycopg  # noqa: PLC0415
 
+    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
+
     async def call() -> T:
         async with await psycopg.AsyncConnection.connect(
-            application_name="vaultbrix-gate", connect_timeout=10, autocommit=True
+            application_name="vaultbrix-gate",
+            connect_timeout=10,
+            options=pinned(os.environ.get("PGOPTIONS", "")),
+            autocommit=True,
         ) as connection:
             return await function(connection)
 

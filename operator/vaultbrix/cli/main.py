@@ -34,12 +34,12 @@ def operator(
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules and DDLApprovals."""
-    from vaultbrix.kube.cache import Settings  # noqa: PLC0415
+    from vaultbrix.ddl.run import JobSettings  # noqa: PLC0415
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
-    settings = Settings(namespace=namespace, image=image, pull_policy=pull_policy)
-    run(main(Options(settings, identity or socket.gethostname(), probe_port, resync_minutes)))
+    jobs = JobSettings(namespace=namespace, image=image, pull_policy=pull_policy)
+    run(main(Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes)))
 
 
 @app.command()

@@ -74,20 +74,20 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
     from rich.table import Table  # noqa: PLC0415 - only for those who print one
     from rich.text import Text  # noqa: PLC0415
 
-    found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for header in headers:
-        found.add_column(header, overflow="fold")
+        made.add_column(header, overflow="fold")
     for row in rows:
-        found.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    return found
+        made.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    return made
 
 
-def show(found: "Table", *, indent: int = 0) -> None:
+def show(printed: "Table", *, indent: int = 0) -> None:
     """Print a table: as wide as the terminal, or one line for each row in a pipe."""
     from rich.padding import Padding  # noqa: PLC0415
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", _PIPE_WIDTH))
-    _console(width).print(Padding(found, (0, 0, 0, indent), expand=False))
+    _console(width).print(Padding(printed, (0, 0, 0, indent), expand=False))
 
 
 def _console(width: int | None) -> "Console":
@@ -104,9 +104,3 @@ def document(value: Any, form: Format) -> None:
     import yaml  # noqa: PLC0415
 
     typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=False), nl=False)
-
-
-def manifest(raw: dict[str, Any]) -> dict[str, Any]:
-    """An object as kubectl shows it: without the bookkeeping of field managers."""
-    metadata = {k: v for k, v in raw.get("metadata", {}).items() if k != "managedFields"}
-    return {**raw, "metadata": metadata}

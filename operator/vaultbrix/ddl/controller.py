@@ -1,29 +1,40 @@
 """DDLApproval: parse, wait for the decision, run once, report. The ledger in the database is the only proof."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, is_true
-from vaultbrix.api.ddlapproval import (
-    FINAL_PHASES,
-    ApprovalPhase,
-    DDLApproval,
-    DDLApprovalStatus,
-    Execution,
-    ExecutionError,
-    Verdict,
+import psycopg
+
+from vaultbrix.api.conditions import Reason
+from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.ddl.decisions import (
+    ApprovalVerdict,
+    RunState,
+    Step,
+    allows_nested,
+    approval_status,
+    blocked_status,
+    decide,
+    effect_grew,
+    invalid_status,
+    obstacle,
 )
-from vaultbrix.ddl.decisions import ApprovalVerdict, RunState, Step, decide, effect_grew, refused_decision
 from vaultbrix.ddl.plan import Plan, RejectedText, plan
+from vaultbrix.ddl.refusals.controller import Refusals
 from vaultbrix.ddl.rehearsal import decisions as rehearsal
 from vaultbrix.ddl.rehearsal.controller import Rehearsals
-from vaultbrix.ddl.run import Run, locate
+from vaultbrix.ddl.run import Run, RunContext, locate
+from vaultbrix.ddl.sweep import sweep
 from vaultbrix.ddl.watch import Watcher
-from vaultbrix.kube.cache import Context
 from vaultbrix.kube.client import NotFound, resource_type
-from vaultbrix.kube.status import Conditions, set_finalizer, write_status
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.status import set_finalizer, write_status
+from vaultbrix.kube.store import Change
 from vaultbrix.runtime.errors import Blocked, Expected
 
 FINALIZER = "vaultbrix.com/run"
@@ -31,85 +42,166 @@ FINALIZER = "vaultbrix.com/run"
 # A run is looked at whenever something about it changed; this is for what nobody saw.
 LOOK_AGAIN = timedelta(seconds=20)
 
+WORKERS = 4
+
+ApprovalKey = tuple[str, str]
 
 # Each holds its text and more.
 _planned = lru_cache(maxsize=32)(plan)
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What is done for approvals beside their own controller, each part with its own memory."""
+class Runs:
+    """What other subjects may use of this one."""
 
-    rehearsals: Rehearsals = field(default_factory=Rehearsals)
-    watcher: Watcher = field(default_factory=Watcher)
+    context: RunContext
+    rehearsing: Container[str]
 
-    def forget(self, approval: DDLApproval) -> None:
-        """Of one that is gone."""
+    async def sweep(self, connection: psycopg.AsyncConnection) -> None:
+        """End on a server what approvals that are gone have left there."""
+        await sweep(self.context, connection, self.rehearsing)
+
+
+def register(registry: Registry, context: RunContext) -> Runs:
+    """Have DDLApprovals taken to their end, rehearsed on the way, and made of refusals where a Tenant asks for it."""
+    controller = ApprovalController(registry, context)
+    registry.on_change(DDLApproval, controller.approval_changed)
+    registry.on_change(Tenant, controller.tenant_changed)
+    registry.on_change(PostgresServer, controller.server_changed)
+    registry.on_resync(controller.resync)
+    Refusals(registry, context.kube, context.cache, context.admin)
+    return Runs(context, controller.rehearsals.logins)
+
+
+class ApprovalController:
+    """Works on approvals."""
+
+    def __init__(self, registry: Registry, context: RunContext) -> None:
+        self._context = context
+        self._queue = registry.queue("DDLApproval", self.reconcile, workers=WORKERS)
+        self.rehearsals = Rehearsals(registry, context.cache, context.admin, self._queue.add)
+        self.watcher = Watcher(registry, context, self._queue.add)
+
+    def approval_changed(self, change: Change[DDLApproval]) -> None:
+        """Look at the approval."""
+        if not change.own:
+            self._queue.add(change.resource.key)
+        if change.gone:
+            self._forget(change.resource)
+
+    def tenant_changed(self, change: Change[Tenant]) -> None:
+        """Look at all approvals of the Tenant."""
+        approvals = self._context.cache.approvals_of(change.resource.key) if change.decisive else []
+        for approval in approvals:
+            self._queue.add(approval.key)
+        if approvals:
+            self.rehearsals.look_at(change.resource.spec.server_ref.name)
+
+    def server_changed(self, change: Change[PostgresServer]) -> None:
+        """Look at all open approvals of the server's Tenants."""
+        if change.decisive:
+            name = change.resource.metadata.name
+            for approval, _ in self._context.cache.open_approvals(name):
+                self._queue.add(approval.key)
+            self.rehearsals.look_at(name)
+
+    def resync(self) -> None:
+        """Look at every approval."""
+        for approval in self._context.cache.approvals:
+            self._queue.add(approval.key)
+
+    async def reconcile(self, key: ApprovalKey) -> datetime | None:
+        """Take the approval one step further. Raises Expected after the status says so."""
+        approval = self._context.cache.approvals.get(*key)
+        if approval is None:
+            return None
+        now = datetime.now(UTC)
+        try:
+            return await self._advance(approval, now)
+        finally:
+            fresh = self._context.cache.approvals.get(*key)
+            tenant = self._context.cache.tenant_of(fresh) if fresh is not None else None
+            if fresh is not None and tenant is not None:
+                server = tenant.spec.server_ref.name
+                if fresh.status.phase in (ApprovalPhase.APPROVED, ApprovalPhase.RUNNING):
+                    self.watcher.schedule(server, now)
+                self.rehearsals.schedule(fresh, server, now)
+
+    async def _advance(self, known: DDLApproval, now: datetime) -> datetime | None:
+        try:
+            # Read afresh: what is decided here happens once, and must not rest on a stale copy.
+            raw = await self._context.kube.get(resource_type(DDLApproval), *known.key)
+        except NotFound:
+            return None
+        approval = DDLApproval.parse(raw)
+        started = FINALIZER in approval.metadata.finalizers
+        if approval.deleting:
+            if started:
+                await self._withdraw(approval)
+                await self._release(approval)
+            return None
+        if approval.status.phase in FINAL_PHASES and not started:
+            return None
+        try:
+            tenant = self._context.cache.tenant_of(approval)
+            planned = await asyncio.to_thread(_planned, approval.spec.sql, schema=tenant.role if tenant else None)
+        except RejectedText as error:
+            if started:
+                # Begun by an operator that read it otherwise.
+                await self._withdraw(approval)
+            if approval.status.phase not in FINAL_PHASES:
+                status = invalid_status(approval, error, now)
+                approval = await write_status(self._context.kube, self._context.cache, approval, status)
+            if started:
+                await self._release(approval)
+            return None
+        work = _Work(self._context, self.rehearsals, self.watcher, planned, now)
+        try:
+            again = await work.advance(approval)
+        except Expected as error:
+            await work.report_blocked(approval, error)
+            raise
+        if work.ended:
+            self._forget(approval)
+        return again
+
+    async def _withdraw(self, approval: DDLApproval) -> None:
+        run = await locate(self._context, approval)
+        if run is not None:
+            await run.withdraw()
+
+    async def _release(self, approval: DDLApproval) -> None:
+        await set_finalizer(self._context.kube, approval, FINALIZER, present=False)
+
+    def _forget(self, approval: DDLApproval) -> None:
         self.rehearsals.forget(approval)
         self.watcher.forget(approval)
 
 
-async def reconcile(context: Context, parts: Parts, known: DDLApproval, now: datetime) -> datetime | None:
-    """Take the approval one step further. Raises Expected after the status says so."""
-    try:
-        # Read afresh: what is decided here happens once, and must not rest on a stale copy.
-        raw = await context.kube.get(resource_type(DDLApproval), *known.key)
-    except NotFound:
-        return None
-    approval = DDLApproval.parse(raw)
-    started = FINALIZER in approval.metadata.finalizers
-    if approval.deleting:
-        if started:
-            run = await locate(context, approval)
-            if run is not None:
-                await run.withdraw()
-            await set_finalizer(context.kube, approval, FINALIZER, present=False)
-        return None
-    if approval.status.phase in FINAL_PHASES and not started:
-        return None
-    try:
-        tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
-        planned = await asyncio.to_thread(_planned, approval.spec.sql, schema=tenant.role if tenant else None)
-    except RejectedText as error:
-        if started:
-            # Begun by an operator that read it otherwise.
-            run = await locate(context, approval)
-            if run is not None:
-                await run.withdraw()
-        if approval.status.phase not in FINAL_PHASES:
-            approval = await _invalid(context, approval, error, now)
-        if started:
-            await set_finalizer(context.kube, approval, FINALIZER, present=False)
-        return None
-    work = _Work(context, parts, planned, now)
-    try:
-        return await work.advance(approval)
-    except Expected as error:
-        await work.fail(approval, error)
-        raise
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Work:
-    """One look at one approval, whose text is known to parse."""
+    """One look at one approval, whose text is known to parse. ``ended`` says that it is at its end."""
 
-    context: Context
-    parts: Parts
+    context: RunContext
+    rehearsals: Rehearsals
+    watcher: Watcher
     plan: Plan
     now: datetime
+    ended: bool = False
 
     async def advance(self, approval: DDLApproval) -> datetime | None:
+        """One step; returns when to look again."""
         started = FINALIZER in approval.metadata.finalizers
         run = await locate(self.context, approval) if started else None
-        state = await run.gather(self.plan, self.parts.watcher.progress(approval)) if run else RunState()
-        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+        state = await run.gather(self.plan, self.watcher.progress(approval)) if run else RunState()
+        tenant = self.context.cache.tenant_of(approval)
         orphaned = started and (tenant is None or tenant.deleting)
         if started and run is None and not orphaned:
             raise Blocked(
                 Reason.SERVER_NOT_FOUND,
                 "the PostgresServer that its run is on is gone; how it went is not known",
             )
-        state = replace(state, unneeded=not self.plan.gated and not _nested(approval), orphaned=orphaned)
+        state = replace(state, unneeded=not self.plan.gated and not allows_nested(approval), orphaned=orphaned)
         verdict = decide(approval, self.plan.sha256, state, self.now)
         if verdict.step is Step.ISSUE:
             return await self._start(approval, verdict)
@@ -122,8 +214,14 @@ class _Work:
             return min(again, ends) if ends else again
         if verdict.phase in FINAL_PHASES:
             await set_finalizer(self.context.kube, approval, FINALIZER, present=False)
-            self.parts.forget(approval)
+            self.ended = True
         return None
+
+    async def report_blocked(self, approval: DDLApproval, error: Expected) -> None:
+        """Write why nothing goes on now."""
+        fresh = self.context.cache.approvals.get(*approval.key) or approval
+        status = blocked_status(fresh, self.plan, error, self.now)
+        await write_status(self.context.kube, self.context.cache, fresh, status)
 
     async def _start(self, approval: DDLApproval, verdict: ApprovalVerdict) -> datetime:
         # The deadline is written before anything happens, so that no crash gives the approval a second life.
@@ -131,20 +229,13 @@ class _Work:
         expires_at = approval.status.expires_at
         if expires_at is None:
             return self.now
-        tenant = self.context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
-        server = self.context.server_of(tenant) if tenant else None
-        if (
-            tenant is None
-            or server is None
-            or tenant.deleting
-            or not is_true(tenant.status.conditions, ConditionType.PROVISIONED)
-        ):
-            raise Blocked(
-                Reason.TENANT_NOT_READY,
-                f"Tenant {approval.spec.tenant_ref.name} does not exist or is not provisioned; see its conditions",
-            )
-        if tenant.spec.suspended:
-            raise Blocked(Reason.TENANT_SUSPENDED, f"Tenant {tenant.display} is suspended (spec.suspended)")
+        tenant = self.context.cache.tenant_of(approval)
+        server = self.context.cache.server_of(tenant)
+        blocked = obstacle(server, tenant, approval.spec.tenant_ref.name)
+        if blocked is not None:
+            raise blocked
+        assert tenant is not None
+        assert server is not None
         approval = await set_finalizer(self.context.kube, approval, FINALIZER, present=True)
         if FINALIZER not in approval.metadata.finalizers:
             return self.now
@@ -169,12 +260,10 @@ class _Work:
         """Whether the gate refused because the effect has grown, found by another rehearsal."""
         expected = rehearsal.expected_drops(approval.status.rehearsal)
         # What it would say now is not worth holding up rules and tenants behind another rehearsal.
-        if expected is None or run.tenant is None or self.parts.rehearsals.busy(run.server):
+        if expected is None or run.tenant is None or self.rehearsals.busy(run.server):
             return verdict
         try:
-            now = await self.parts.rehearsals.rehearse(
-                self.context, approval, run.tenant, run.server, self.plan, self.now
-            )
+            now = await self.rehearsals.rehearse(approval, run.tenant, run.server, self.plan, self.now)
         except Expected:
             return verdict
         more = rehearsal.grown(expected, now.drops)
@@ -183,105 +272,6 @@ class _Work:
     async def _write(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> DDLApproval:
         if approval.status.phase in FINAL_PHASES and verdict.step is Step.NOTHING:
             return approval
-        status = self._status(approval, verdict, state)
-        return await write_status(self.context.kube, self.context.approvals, approval, status)
-
-    async def fail(self, approval: DDLApproval, error: Expected) -> None:
-        """Write why nothing goes on now."""
-        fresh = self.context.approvals.get(*approval.key) or approval
-        conditions = Conditions(approval, fresh.status.conditions, self.now)
-        self._parsed(conditions)
-        for type_ in (
-            ConditionType.REHEARSED,
-            ConditionType.DECIDED,
-            ConditionType.PASS_ISSUED,
-            ConditionType.EXECUTED,
-        ):
-            conditions.keep(type_)
-        conditions.set(ConditionType.READY, False, error.reason, error.message)
-        status = fresh.status.model_copy(update={"conditions": conditions.all()})
-        await write_status(self.context.kube, self.context.approvals, fresh, status)
-
-    def _status(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> DDLApprovalStatus:
-        old, now = approval.status, self.now.replace(microsecond=0)
-        decided = verdict.phase not in (ApprovalPhase.PENDING, ApprovalPhase.INVALID)
-        decided_at = old.decided_at or (now if decided else None)
-        ran = verdict.phase in (ApprovalPhase.SUCCEEDED, ApprovalPhase.FAILED)
-        running = verdict.phase is ApprovalPhase.RUNNING
-        approved = approval.spec.decision is not None and approval.spec.decision.verdict is Verdict.APPROVED
-        by_job = approval.spec.execution is Execution.JOB
-        started = running or ran or (state.executed > 0 and not by_job)
-        error = state.error if verdict.phase is ApprovalPhase.FAILED else None
-        return DDLApprovalStatus(
-            observed_generation=approval.metadata.generation,
-            phase=verdict.phase,
-            sha256=self.plan.sha256,
-            statements=list(self.plan.statements),
-            decided_at=decided_at,
-            expires_at=old.expires_at or (decided_at + approval.spec.valid_for if decided_at and approved else None),
-            rehearsal=self.parts.rehearsals.of(approval),
-            progress=state.progress if running else None,
-            executed=max(old.executed, state.executed),
-            job_name=old.job_name or (f"ddl-{approval.metadata.uid}" if (running or ran) and by_job else None),
-            started_at=old.started_at or (now if started else None),
-            finished_at=old.finished_at or (now if ran else None),
-            error=_named(error, verdict),
-            conditions=self._conditions(approval, verdict, state),
-        )
-
-    def _conditions(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> list[Condition]:
-        phase = verdict.phase
-        conditions = Conditions(approval, approval.status.conditions, self.now)
-        self._parsed(conditions)
-        self.parts.rehearsals.report(approval, conditions)
-        decision = approval.spec.decision
-        refused = refused_decision(approval, self.plan.sha256)
-        if decision is None:
-            conditions.set(ConditionType.DECIDED, False, Reason.UNDECIDED, "no admin has decided yet")
-        elif refused is not None:
-            conditions.set(ConditionType.DECIDED, False, *refused)
-        else:
-            conditions.set(
-                ConditionType.DECIDED, True, Reason(str(decision.verdict)), f"{decision.verdict} by {decision.by}"
-            )
-        issued = phase is ApprovalPhase.RUNNING or (phase is ApprovalPhase.APPROVED and state.pass_exists)
-        conditions.set(
-            ConditionType.PASS_ISSUED,
-            issued,
-            Reason.ISSUED if issued else Reason.CLOSED if phase in FINAL_PHASES else Reason.WAITING,
-            "the gate lets the text through once" if issued else "the gate lets nothing through for this approval",
-        )
-        succeeded = phase is ApprovalPhase.SUCCEEDED
-        for type_ in (ConditionType.EXECUTED, ConditionType.READY):
-            conditions.set(type_, succeeded, verdict.reason, verdict.message)
-        return conditions.all()
-
-    def _parsed(self, conditions: Conditions) -> None:
-        count = len(self.plan.statements)
-        conditions.set(ConditionType.PARSED, True, Reason.PARSED, f"{count} statement{'s' if count > 1 else ''}")
-
-
-async def _invalid(context: Context, approval: DDLApproval, error: RejectedText, now: datetime) -> DDLApproval:
-    reason = Reason.SYNTAX_ERROR if error.syntax else Reason.NOT_SUPPORTED
-    message = f"{error}; correct it in a new DDLApproval"
-    conditions = Conditions(approval, approval.status.conditions, now)
-    conditions.set(ConditionType.PARSED, False, reason, message)
-    conditions.set(ConditionType.READY, False, reason, message)
-    status = DDLApprovalStatus(
-        observed_generation=approval.metadata.generation,
-        phase=ApprovalPhase.INVALID,
-        conditions=conditions.all(),
-    )
-    return await write_status(context.kube, context.approvals, approval, status)
-
-
-def _nested(approval: DDLApproval) -> bool:
-    decision = approval.spec.decision
-    return decision is not None and decision.allow_nested
-
-
-def _named(error: ExecutionError | None, verdict: ApprovalVerdict) -> ExecutionError | None:
-    """The error with what is known better than PostgreSQL's own words say it."""
-    if error is None or verdict.reason not in (Reason.EFFECT_GREW, Reason.INTERRUPTED):
-        return error
-    return error.model_copy(update={"message": verdict.message[:1024]})
+        shown, rehearsed = self.rehearsals.of(approval), self.rehearsals.state(approval)
+        status = approval_status(approval, self.plan, verdict, state, shown, rehearsed, self.now)
+        return await write_status(self.context.kube, self.context.cache, approval, status)

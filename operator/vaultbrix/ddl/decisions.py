@@ -1,21 +1,29 @@
 """DDLApproval decisions: from the object and what the world says about its run to phase and next step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from vaultbrix.api.conditions import Reason
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, conditions, is_true
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
     ApprovalPhase,
     DDLApproval,
+    DDLApprovalStatus,
     Execution,
     ExecutionError,
     Progress,
+    Rehearsal,
     Verdict,
 )
 from vaultbrix.api.meta import rfc3339
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.ddl.parse.text import RejectedText
+from vaultbrix.ddl.plan import Plan
+from vaultbrix.runtime.errors import Blocked, Expected
 
 
 class Step(StrEnum):
@@ -56,6 +64,11 @@ class ApprovalVerdict:
     reason: Reason
     message: str
     step: Step
+
+
+def run_name(uid: str) -> str:
+    """Name of an approval's Job and Secret."""
+    return f"ddl-{uid}"
 
 
 LOGIN_PREFIX = "vaultbrix_d_"
@@ -198,3 +211,132 @@ def _failed(run: RunState) -> ApprovalVerdict:
         if error.statement == run.unfinished:
             text += "; it ran outside a transaction, so look for what it left, such as an INVALID index"
     return ApprovalVerdict(ApprovalPhase.FAILED, reason, text, Step.CLOSE)
+
+
+def approval_status(
+    approval: DDLApproval,
+    plan: Plan,
+    verdict: ApprovalVerdict,
+    run: RunState,
+    rehearsal: Rehearsal | None,
+    rehearsed: State,
+    now: datetime,
+) -> DDLApprovalStatus:
+    """The whole status of an approval whose text is understood. ``rehearsed`` is what condition Rehearsed says."""
+    old, now = approval.status, now.replace(microsecond=0)
+    decided = verdict.phase not in (ApprovalPhase.PENDING, ApprovalPhase.INVALID)
+    decided_at = old.decided_at or (now if decided else None)
+    ran = verdict.phase in (ApprovalPhase.SUCCEEDED, ApprovalPhase.FAILED)
+    running = verdict.phase is ApprovalPhase.RUNNING
+    approved = approval.spec.decision is not None and approval.spec.decision.verdict is Verdict.APPROVED
+    by_job = approval.spec.execution is Execution.JOB
+    started = running or ran or (run.executed > 0 and not by_job)
+    error = run.error if verdict.phase is ApprovalPhase.FAILED else None
+    return DDLApprovalStatus(
+        observed_generation=approval.metadata.generation,
+        phase=verdict.phase,
+        sha256=plan.sha256,
+        statements=list(plan.statements),
+        decided_at=decided_at,
+        expires_at=old.expires_at or (decided_at + approval.spec.valid_for if decided_at and approved else None),
+        rehearsal=rehearsal,
+        progress=run.progress if running else None,
+        executed=max(old.executed, run.executed),
+        job_name=old.job_name or (run_name(approval.metadata.uid) if (running or ran) and by_job else None),
+        started_at=old.started_at or (now if started else None),
+        finished_at=old.finished_at or (now if ran else None),
+        error=_named(error, verdict),
+        conditions=_conditions(
+            approval,
+            {
+                ConditionType.PARSED: _parsed(plan),
+                ConditionType.REHEARSED: rehearsed,
+                ConditionType.DECIDED: _decided(approval, plan.sha256),
+                ConditionType.PASS_ISSUED: _pass_issued(verdict.phase, run),
+                **dict.fromkeys(
+                    (ConditionType.EXECUTED, ConditionType.READY),
+                    State(verdict.phase is ApprovalPhase.SUCCEEDED, verdict.reason, verdict.message),
+                ),
+            },
+            now,
+        ),
+    )
+
+
+def blocked_status(approval: DDLApproval, plan: Plan, failure: Expected, now: datetime) -> DDLApprovalStatus:
+    """The status while something stands in the way of the next step: all else is as it was."""
+    states = {
+        ConditionType.PARSED: _parsed(plan),
+        ConditionType.REHEARSED: None,
+        ConditionType.DECIDED: None,
+        ConditionType.PASS_ISSUED: None,
+        ConditionType.EXECUTED: None,
+        ConditionType.READY: State(False, failure.reason, failure.message),
+    }
+    return approval.status.model_copy(update={"conditions": _conditions(approval, states, now)})
+
+
+def invalid_status(approval: DDLApproval, error: RejectedText, now: datetime) -> DDLApprovalStatus:
+    """The status of an approval whose text cannot be one."""
+    reason = Reason.SYNTAX_ERROR if error.syntax else Reason.NOT_SUPPORTED
+    state = State(False, reason, f"{error}; correct it in a new DDLApproval")
+    return DDLApprovalStatus(
+        observed_generation=approval.metadata.generation,
+        phase=ApprovalPhase.INVALID,
+        conditions=_conditions(approval, {ConditionType.PARSED: state, ConditionType.READY: state}, now),
+    )
+
+
+def _conditions(approval: DDLApproval, states: Mapping[ConditionType, State | None], now: datetime) -> list[Condition]:
+    return conditions(states, approval.status.conditions, generation=approval.metadata.generation, now=now)
+
+
+def _parsed(plan: Plan) -> State:
+    count = len(plan.statements)
+    return State(True, Reason.PARSED, f"{count} statement{'s' if count > 1 else ''}")
+
+
+def _decided(approval: DDLApproval, sha256: str) -> State:
+    decision = approval.spec.decision
+    if decision is None:
+        return State(False, Reason.UNDECIDED, "no admin has decided yet")
+    refused = refused_decision(approval, sha256)
+    if refused is not None:
+        return State(False, *refused)
+    return State(True, Reason(str(decision.verdict)), f"{decision.verdict} by {decision.by}")
+
+
+def _pass_issued(phase: ApprovalPhase, run: RunState) -> State:
+    if phase is ApprovalPhase.RUNNING or (phase is ApprovalPhase.APPROVED and run.pass_exists):
+        return State(True, Reason.ISSUED, "the gate lets the text through once")
+    reason = Reason.CLOSED if phase in FINAL_PHASES else Reason.WAITING
+    return State(False, reason, "the gate lets nothing through for this approval")
+
+
+def _named(error: ExecutionError | None, verdict: ApprovalVerdict) -> ExecutionError | None:
+    """The error with what is known better than PostgreSQL's own words say it."""
+    if error is None or verdict.reason not in (Reason.EFFECT_GREW, Reason.INTERRUPTED):
+        return error
+    return error.model_copy(update={"message": verdict.message[:1024]})
+
+
+def allows_nested(approval: DDLApproval) -> bool:
+    """Whether the decision lets through what functions of the text do."""
+    decision = approval.spec.decision
+    return decision is not None and decision.allow_nested
+
+
+def obstacle(server: PostgresServer | None, tenant: Tenant | None, name: str) -> Blocked | None:
+    """What keeps texts of the Tenant of that name from running now."""
+    if (
+        tenant is None
+        or server is None
+        or tenant.deleting
+        or not is_true(tenant.status.conditions, ConditionType.PROVISIONED)
+    ):
+        return Blocked(
+            Reason.TENANT_NOT_READY, f"Tenant {name} does not exist or is not provisioned; see its conditions"
+        )
+    if tenant.spec.suspended:
+        return Blocked(Reason.TENANT_SUSPENDED, f"Tenant {tenant.display} is suspended (spec.suspended)")
+    return None

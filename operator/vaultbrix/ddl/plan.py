@@ -71,19 +71,19 @@ def plan(sql: str, *, schema: str | None = None) -> Plan:
     """
     pieces = tuple(text.pieces(sql))
     called = [queries.functions(piece.tree) for piece in pieces]
-    for position, (piece, found) in enumerate(zip(pieces, called, strict=True), 1):
-        why = refusal(piece.tree, found)
+    for position, (piece, calls) in enumerate(zip(pieces, called, strict=True), 1):
+        why = refusal(piece.tree, calls)
         if why:
             raise RejectedText(f"{text.place(sql, piece.start)}: statement {position} {why}")
-    summaries = tuple(_summary(sql, n, pieces, found, schema) for n, found in enumerate(called, 1))
+    summaries = tuple(_summary(sql, n, pieces, calls, schema) for n, calls in enumerate(called, 1))
     return Plan(
         sha256=digest(sql).hex(),
         statements=summaries,
         texts=tuple(sql[piece.start : piece.stop] for piece in pieces),
         nested=tuple(
             n
-            for n, (piece, found) in enumerate(zip(pieces, called, strict=True), 1)
-            if queries.is_nested(piece.tree, found)
+            for n, (piece, calls) in enumerate(zip(pieces, called, strict=True), 1)
+            if queries.is_nested(piece.tree, calls)
         ),
         _text=sql,
         # Plans are kept by the hundred, trees are large.

@@ -1,4 +1,4 @@
-"""What an approver needs to know of a DDLApproval, whether a decision on it can be written, and what comes next."""
+"""What an approver needs to know of a DDLApproval, whether a decision on it can be written, what comes next. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from shlex import quote
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason
+from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
     ApprovalPhase,
@@ -60,7 +60,7 @@ def by_urgency(approvals: Iterable[DDLApproval]) -> list[DDLApproval]:
 
 
 class Rehearsed(Enum):
-    """How far the rehearsal is. ``NONE``: there is none, and none is announced."""
+    """How far the rehearsal of an approval is. ``NONE``: there is none, and the operator announces none."""
 
     NONE = "none"
     WAITING = "waiting"
@@ -70,13 +70,13 @@ class Rehearsed(Enum):
 
 
 def rehearsed(approval: DDLApproval) -> Rehearsed:
-    """Of what the operator has written down."""
-    found = approval.status.rehearsal
-    if found is not None:
-        if found.error is not None:
+    """How far the rehearsal is, by what the operator has written into the status."""
+    rehearsal = approval.status.rehearsal
+    if rehearsal is not None:
+        if rehearsal.error is not None:
             return Rehearsed.FAILED
-        return Rehearsed.DONE if found.possible else Rehearsed.IMPOSSIBLE
-    condition = _condition(approval, ConditionType.REHEARSED)
+        return Rehearsed.DONE if rehearsal.possible else Rehearsed.IMPOSSIBLE
+    condition = find_condition(approval.status.conditions, ConditionType.REHEARSED)
     if condition is None or condition.reason == Reason.NOT_SUPPORTED:
         return Rehearsed.NONE
     if condition.reason == Reason.NOT_POSSIBLE:
@@ -86,7 +86,11 @@ def rehearsed(approval: DDLApproval) -> Rehearsed:
 
 @dataclass(frozen=True)
 class Victim:
-    """Something that would be dropped, emptied, altered or rewritten; None and -1 rows where nothing is known."""
+    """Something that would be dropped, emptied, altered or rewritten.
+
+    ``rows`` is an estimate, -1 for a table that was never counted; both it and ``bytes`` are None where no size is
+    known.
+    """
 
     name: str
     rows: int | None = None
@@ -95,7 +99,7 @@ class Victim:
 
 
 def victims(rehearsal: Rehearsal) -> tuple[list[Victim], list[Victim]]:
-    """What would go, and what would stay but is altered or rewritten."""
+    """What a rehearsed text would drop or empty, and what would stay but is altered or rewritten."""
     unclaimed = {a.object: a for a in rehearsal.affected}
     gone = []
     for name in rehearsal.drops:
@@ -107,16 +111,16 @@ def victims(rehearsal: Rehearsal) -> tuple[list[Victim], list[Victim]]:
 
 def warnings(statement: StatementSummary) -> list[str]:
     """What an approver should know of a statement besides its row in the table."""
-    found = list(statement.notes)
+    notes = list(statement.notes)
     if not statement.transactional:
-        found.append("runs outside a transaction: what it did stays when a later statement fails")
+        notes.append("runs outside a transaction: what it did stays when a later statement fails")
     if cut(statement):
-        found.append("longer than is shown here")
+        notes.append("longer than is shown here")
     strange = foreign(statement.sql)
     if strange and not any(strange[0].split()[0] in note for note in statement.notes):
         more = f" and {len(strange) - MOST_FOREIGN} more" if len(strange) > MOST_FOREIGN else ""
-        found.append(f"characters that are not Latin: {', '.join(strange[:MOST_FOREIGN])}{more}")
-    return found
+        notes.append(f"characters that are not Latin: {', '.join(strange[:MOST_FOREIGN])}{more}")
+    return notes
 
 
 def cut(statement: StatementSummary) -> bool:
@@ -143,18 +147,18 @@ def contradictions(approval: DDLApproval) -> list[str]:
 
 
 def not_true(approval: DDLApproval) -> list[Condition]:
-    """Conditions that are not True, Ready first, each cause once.
+    """The approval's conditions that are not True, Ready first, each cause once.
 
-    None for one that has run, and none that say only that nobody has decided yet.
+    An approval that has run has none; those that say only that nobody has decided yet are left out.
     """
     if approval.status.phase is ApprovalPhase.SUCCEEDED:
         return []
-    found: dict[tuple[str, str], Condition] = {}
+    by_cause: dict[tuple[str, str], Condition] = {}
     for condition in sorted(approval.status.conditions, key=lambda c: c.type != ConditionType.READY):
         expected = condition.reason == Reason.UNDECIDED or condition.type == ConditionType.PASS_ISSUED
         if condition.status != "True" and not (expected and waiting(approval)):
-            found.setdefault((condition.reason, condition.message), condition)
-    return list(found.values())
+            by_cause.setdefault((condition.reason, condition.message), condition)
+    return list(by_cause.values())
 
 
 def state(approval: DDLApproval, now: datetime) -> str:
@@ -186,7 +190,7 @@ def state(approval: DDLApproval, now: datetime) -> str:
 
 def why(approval: DDLApproval) -> str:
     """What the operator says last, in one line; empty when it has said nothing."""
-    ready = _condition(approval, ConditionType.READY)
+    ready = find_condition(approval.status.conditions, ConditionType.READY)
     return f"{ready.reason}: {ready.message}" if ready else ""
 
 
@@ -195,27 +199,27 @@ def shortfall(approval: DDLApproval, now: datetime) -> str:
     status = approval.status
     if status.phase is None:
         return "nothing has looked at it yet; is the operator running?"
-    said = why(approval)
+    reported = why(approval)
     if status.phase in FINAL_PHASES:
-        return said or f"{status.phase}: {state(approval, now)}"
-    return f"{state(approval, now)}{f' ({said})' if said and not waiting(approval) else ''}"
+        return reported or f"{status.phase}: {state(approval, now)}"
+    return f"{state(approval, now)}{f' ({reported})' if reported and not waiting(approval) else ''}"
 
 
 def progress(approval: DDLApproval, now: datetime) -> str:
-    """One line of a run, or of the waiting for it."""
-    found, status = approval.status.progress, approval.status
-    if status.phase is not ApprovalPhase.RUNNING or found is None:
+    """How far a run is, or what it waits for, in one line."""
+    run, status = approval.status.progress, approval.status
+    if status.phase is not ApprovalPhase.RUNNING or run is None:
         return f"{status.phase or 'New'}: {state(approval, now)}"
-    phase = f", {found.phase}" if found.phase else ""
-    percent = f", {found.percent} %" if found.percent is not None else ""
-    return f"{status.phase}: statement {found.statement} of {found.of}{phase}{percent}"
+    phase = f", {run.phase}" if run.phase else ""
+    percent = f", {run.percent} %" if run.percent is not None else ""
+    return f"{status.phase}: statement {run.statement} of {run.of}{phase}{percent}"
 
 
 def milestone(approval: DDLApproval) -> tuple[object, ...]:
-    """What a log gets a line for when it changes: not every second, nor every percent."""
-    found, status = approval.status.progress, approval.status
-    tens = None if found is None or found.percent is None else found.percent // 10
-    return status.phase, approval.spec.decision is None, found and (found.statement, found.phase, tens)
+    """What a change of is worth a line in a log: not every second, nor every percent of a run."""
+    run, status = approval.status.progress, approval.status
+    tens = None if run is None or run.percent is None else run.percent // 10
+    return status.phase, approval.spec.decision is None, run and (run.statement, run.phase, tens)
 
 
 def settled(approval: DDLApproval, *, decided: bool) -> ApprovalPhase | None:
@@ -269,8 +273,8 @@ def _doubt(approval: DDLApproval) -> str | None:
     anyway = "approve it all the same with --despite-rehearsal"
     match rehearsed(approval):
         case Rehearsed.FAILED:
-            found = approval.status.rehearsal
-            error = told(found.error if found else None)
+            rehearsal = approval.status.rehearsal
+            error = describe_error(rehearsal.error if rehearsal else None)
             return f"failed when it was rehearsed ({error}) and would fail again; {anyway}"
         case Rehearsed.WAITING:
             return f"is not rehearsed yet, so its effect is not known; try again soon, or {anyway}"
@@ -278,8 +282,8 @@ def _doubt(approval: DDLApproval) -> str | None:
             return None
 
 
-def told(error: ExecutionError | None) -> str:
-    """An error of PostgreSQL in one line."""
+def describe_error(error: ExecutionError | None) -> str:
+    """An error of a run or rehearsal in one line: the statement, PostgreSQL's SQLSTATE and message."""
     if error is None:
         return "see its conditions"
     at = f"statement {error.statement}: " if error.statement else ""
@@ -336,7 +340,7 @@ def next_steps(approval: DDLApproval) -> list[str]:
         case None | ApprovalPhase.PENDING | ApprovalPhase.APPROVED | ApprovalPhase.RUNNING:
             return [f"to see how it ends: vaultbrix ddl wait {where}"]
         case ApprovalPhase.FAILED:
-            error, ready = approval.status.error, _condition(approval, ConditionType.READY)
+            error, ready = approval.status.error, find_condition(approval.status.conditions, ConditionType.READY)
             hint = _HINTS.get(error.sqlstate if error else "") or _REASON_HINTS.get(ready.reason if ready else "")
             return [hint or f"correct it, and submit it again: {again}"]
         case ApprovalPhase.EXPIRED:
@@ -345,7 +349,3 @@ def next_steps(approval: DDLApproval) -> list[str]:
             return [f"correct it, and submit it again: {again}"]
         case ApprovalPhase.SUCCEEDED:
             return []
-
-
-def _condition(approval: DDLApproval, type_: ConditionType) -> Condition | None:
-    return next((c for c in approval.status.conditions if c.type == type_), None)

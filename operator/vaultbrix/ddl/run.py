@@ -11,37 +11,51 @@ from vaultbrix.api.ddlapproval import DDLApproval, Execution, ExecutionError, Pr
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl import activity
-from vaultbrix.ddl.decisions import RunState, login_name, rehearsal_login
+from vaultbrix.ddl.decisions import RunState, login_name, rehearsal_login, run_name
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.ddl.job.manifest import ddl_job
 from vaultbrix.ddl.plan import Plan
 from vaultbrix.ddl.progress import executed, finished, unfinished, used, used_up
 from vaultbrix.ddl.rehearsal import decisions as rehearsal
 from vaultbrix.ddl.rehearsal import runner
-from vaultbrix.kube.cache import Context
-from vaultbrix.kube.client import JOBS, PODS, SECRETS, Conflict, NotFound, Object
+from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.client import JOBS, PODS, SECRETS, Conflict, Kube, NotFound, Object
 from vaultbrix.postgres import scram
-from vaultbrix.postgres.admin import admin_connection, certificate_authority
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.scram import PASSWORD_BYTES
 
 # Beyond the statements' own time: pulling the image, connecting, retries after a lost connection.
 _JOB_SLACK = timedelta(minutes=10)
 
 
-def run_name(uid: str) -> str:
-    """Name of an approval's Job and Secret."""
-    return f"ddl-{uid}"
+@dataclass(frozen=True)
+class JobSettings:
+    """How Jobs are made. ``namespace`` is the operator's own: there it keeps Jobs and their Secrets."""
+
+    namespace: str
+    image: str
+    pull_policy: str
 
 
-async def locate(context: Context, approval: DDLApproval) -> "Run | None":
+@dataclass(frozen=True)
+class RunContext:
+    """What runs are made with: the Kubernetes API, the objects last seen, the servers' admin, and how Jobs look."""
+
+    kube: Kube
+    cache: Cache
+    admin: Admin
+    jobs: JobSettings
+
+
+async def locate(context: RunContext, approval: DDLApproval) -> "Run | None":
     """The approval with the server that its run is on; of a Tenant that is gone, the one that has the pass."""
-    tenant = context.tenants.get(approval.metadata.namespace, approval.spec.tenant_ref.name)
+    tenant = context.cache.tenant_of(approval)
     if tenant is not None:
-        server = context.server_of(tenant)
+        server = context.cache.server_of(tenant)
         return Run(context, approval, tenant, server) if server else None
-    for server in context.servers:
+    for server in context.cache.servers:
         if is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
-            async with admin_connection(context.kube, server) as connection:
+            async with context.admin.connection(server) as connection:
                 if await passes.use_of(connection, approval.metadata.uid) is not None:
                     return Run(context, approval, None, server)
     return None
@@ -51,7 +65,7 @@ async def locate(context: Context, approval: DDLApproval) -> "Run | None":
 class Run:
     """One approval with what it refers to. Pass, login, Secret and Job are found by the approval's uid."""
 
-    context: Context
+    context: RunContext
     approval: DDLApproval
     tenant: Tenant | None
     server: PostgresServer
@@ -78,7 +92,7 @@ class Run:
     async def gather(self, plan: Plan, progress: Progress | None) -> RunState:
         """How the run stands. The Job is read before the ledger, so that no commit slips between the two."""
         job = None if self._session else await self._read_job()
-        async with admin_connection(self.context.kube, self.server) as connection:
+        async with self.context.admin.connection(self.server) as connection:
             seen = (await activity.see(connection, {self.pass_id: self.login}))[self.pass_id]
         state = self._state(plan, seen)
         if self._session or job is None:
@@ -99,7 +113,7 @@ class Run:
 
     async def _read_job(self) -> Object | None:
         try:
-            return await self.context.kube.get(JOBS, self.context.settings.namespace, self.name)
+            return await self.context.kube.get(JOBS, self.context.jobs.namespace, self.name)
         except NotFound:
             return None
 
@@ -125,7 +139,7 @@ class Run:
         decision, tenant = self.approval.spec.decision, self.tenant
         assert decision is not None
         assert tenant is not None
-        async with admin_connection(self.context.kube, self.server) as connection:
+        async with self.context.admin.connection(self.server) as connection:
             # Its own rehearsal must not stand in its way.
             await runner.end(connection, rehearsal_login(self.approval.metadata.uid))
             await passes.issue_pass(
@@ -150,15 +164,15 @@ class Run:
             )
         await self.context.kube.apply(SECRETS, await self._secret(password, tenant))
         try:
-            await self.context.kube.create(JOBS, self.context.settings.namespace, self._job(plan))
+            await self.context.kube.create(JOBS, self.context.jobs.namespace, self._job(plan))
         except Conflict:
             return
 
     async def close(self, plan: Plan) -> RunState:
         """End pass, login and Secret; how the run stands then. The Job stays as a record for a while."""
         if not self._session:
-            await self.context.kube.delete(SECRETS, self.context.settings.namespace, self.name)
-        async with admin_connection(self.context.kube, self.server) as connection:
+            await self.context.kube.delete(SECRETS, self.context.jobs.namespace, self.name)
+        async with self.context.admin.connection(self.server) as connection:
             # The login first: a transaction of its session holds the pass.
             await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await passes.revoke_pass(connection, self.pass_id)
@@ -167,10 +181,10 @@ class Run:
 
     async def withdraw(self) -> None:
         """Close, and take the Job away too."""
-        namespace = self.context.settings.namespace
+        namespace = self.context.jobs.namespace
         await self.context.kube.delete(JOBS, namespace, self.name)
         await self.context.kube.delete(SECRETS, namespace, self.name)
-        async with admin_connection(self.context.kube, self.server) as connection:
+        async with self.context.admin.connection(self.server) as connection:
             await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await passes.revoke_pass(connection, self.pass_id)
 
@@ -178,7 +192,7 @@ class Run:
         return len(plan.statements) * self.approval.spec.statement_timeout + _JOB_SLACK
 
     def _job(self, plan: Plan) -> Object:
-        settings = self.context.settings
+        settings = self.context.jobs
         return ddl_job(
             name=self.name,
             namespace=settings.namespace,
@@ -207,12 +221,12 @@ class Run:
             "parameters.json": json.dumps(parameters),
             "statements.sql": spec.sql,
             "password": password,
-            "ca.crt": await certificate_authority(self.context.kube, self.server),
+            "ca.crt": await self.context.admin.certificate_authority(self.server),
         }
         return {
             "metadata": {
                 "name": self.name,
-                "namespace": self.context.settings.namespace,
+                "namespace": self.context.jobs.namespace,
                 "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
             },
             "type": "Opaque",
@@ -222,7 +236,7 @@ class Run:
     async def _error(self, job: Object) -> ExecutionError:
         """What the Pods said last, or the Job, or that they said nothing."""
         labels = f"batch.kubernetes.io/job-name={self.name}"
-        pods = await self.context.kube.list(PODS, self.context.settings.namespace, labels=labels)
+        pods = await self.context.kube.list(PODS, self.context.jobs.namespace, labels=labels)
         ended = [
             (terminated.get("finishedAt") or "", terminated.get("message") or "")
             for pod in pods.get("items", [])

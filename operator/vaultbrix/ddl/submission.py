@@ -1,4 +1,7 @@
-"""From a file or an option to a DDLApproval: read as UTF-8, understood by the operator's own parser, refused early."""
+"""From a file or an option to a DDLApproval: read as UTF-8, understood by the operator's own parser, refused early.
+
+Pure: what is read is given as bytes, and what is to be created is returned as a manifest.
+"""
 
 import re
 from collections.abc import Iterable
@@ -38,7 +41,10 @@ class Unfit(Misused):
 
 
 def decode(option: str, content: bytes) -> tuple[str, list[str]]:
-    """The text of a file, and what was left out of it. Raises Misused; ``option`` names the file in messages."""
+    """The statements in the bytes of a file or option, and notes on what was left out of them.
+
+    Raises Misused for bytes that are too many or no UTF-8; ``option`` names where they come from.
+    """
     if len(content) > MAX_SQL_BYTES:
         raise Misused(f"{option}: is longer than {MAX_SQL_BYTES // 1024} KiB; split it into several DDLApprovals")
     if content.startswith(_UTF16):
@@ -59,7 +65,10 @@ def decode(option: str, content: bytes) -> tuple[str, list[str]]:
 
 
 def understood(option: str, text: str, schema: str | None = None) -> Plan:
-    """As the operator will read it; ``schema`` is the tenant's, once it is known. Raises Unfit with the place."""
+    """A text as the operator will read it; ``schema`` is the tenant's own, if it is known already.
+
+    Raises Unfit, with the place, for a text that cannot be approved.
+    """
     if not text.strip():
         raise Unfit(Refusal(f"{option}: is empty; give the statements to run"))
     try:
@@ -122,7 +131,7 @@ def ddl_approval(
     lock_timeout: timedelta,
     statement_timeout: timedelta,
 ) -> dict[str, Any]:
-    """The DDLApproval to create; without ``name`` the API server makes one that begins with the tenant's."""
+    """The manifest of the DDLApproval to create; without ``name`` the API server makes one from the tenant's."""
     named = {"name": name} if name else {"generateName": f"{tenant}-"}
     return {
         "apiVersion": API_VERSION,

@@ -5,18 +5,17 @@ from collections.abc import Container
 import psycopg
 import structlog
 
-from vaultbrix.ddl.decisions import REHEARSAL_PREFIX, login_name, login_uid
+from vaultbrix.ddl.decisions import REHEARSAL_PREFIX, login_name, login_uid, run_name
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.ddl.rehearsal import runner
-from vaultbrix.ddl.run import run_name
-from vaultbrix.kube.cache import Context
+from vaultbrix.ddl.run import RunContext
 from vaultbrix.kube.client import JOBS, SECRETS
 from vaultbrix.postgres.connect import classify
 
 log = structlog.get_logger(__name__)
 
 
-async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsing: Container[str]) -> None:
+async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehearsing: Container[str]) -> None:
     """End the runs whose approval is gone, however it went: with its namespace, or stripped of its finalizer.
 
     ``rehearsing`` are the logins of rehearsals that are under way. What a lock stands in the way of is left to the
@@ -24,7 +23,7 @@ async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsin
     """
     # Read first: the approval of a login that is made meanwhile is known by then.
     known_logins, open_passes = await logins.logins(connection), await passes.open_passes(connection)
-    uids = {approval.metadata.uid for approval in context.approvals}
+    uids = {approval.metadata.uid for approval in context.cache.approvals}
     alive = {login_name(uid) for uid in uids}
     for login in known_logins:
         if login in alive or login in rehearsing:
@@ -49,7 +48,7 @@ async def sweep(context: Context, connection: psycopg.AsyncConnection, rehearsin
     await runner.sweep(connection)
 
 
-async def _end(context: Context, connection: psycopg.AsyncConnection, login: str) -> None:
+async def _end(context: RunContext, connection: psycopg.AsyncConnection, login: str) -> None:
     if login.startswith(REHEARSAL_PREFIX):
         await logins.drop_login(connection, login)
         return
@@ -58,6 +57,6 @@ async def _end(context: Context, connection: psycopg.AsyncConnection, login: str
     except ValueError:
         return
     for kind in (JOBS, SECRETS):
-        await context.kube.delete(kind, context.settings.namespace, run_name(uid))
+        await context.kube.delete(kind, context.jobs.namespace, run_name(uid))
     await logins.drop_login(connection, login)
     await passes.revoke_pass(connection, uid)

@@ -123,7 +123,7 @@ class Identity:
 
     tenant: str = ""
     person: str = ""
-    ground: str = ""
+    authorization: str = ""
 
 
 class Snapshot(_Stored):
@@ -235,7 +235,7 @@ class AgentState:
         return Identity(
             tenant=", ".join(sorted({g.tenant for g in found})),
             person=", ".join(sorted({g.requested_by for g in found})),
-            ground=", ".join(sorted({g.rule for g in found})),
+            authorization=", ".join(sorted({g.rule for g in found})),
         )
 
     def turns(self, role: str) -> list[datetime]:

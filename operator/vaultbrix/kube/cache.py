@@ -1,111 +1,102 @@
-"""What every controller works with: the objects last seen, the API server, and the operator's own settings."""
+"""The objects last seen of all kinds and how they refer to each other, for operator and agent alike."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any
 
-from vaultbrix.access.decisions import AccessVerdict, decide_all
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
-from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.ddlapproval import FINAL_PHASES, DDLApproval
+from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.client import Kube
-from vaultbrix.kube.store import Store
+from vaultbrix.kube.store import Change, R, Store
+
+TenantKey = tuple[str, str]
+"""(namespace, name) of a Tenant."""
 
 
-class Key(NamedTuple):
-    """What a worker is given: a kind of the API, or NetworkPolicy for the policy of the Tenant of that name."""
+class Cache:
+    """A store of each kind. Whoever decides reads them and never changes an object; ``listener`` hears every change."""
 
-    kind: str
-    namespace: str
-    name: str
+    def __init__(self, listener: Callable[[Change[Any]], None] = lambda _: None) -> None:
+        self.listener = listener
+        self.servers = Store(PostgresServer, basis=_basis_of_server)
+        self.tenants = Store(Tenant, group=lambda tenant: tenant.spec.server_ref.name, basis=_basis_of_tenant)
+        self.rules = Store(AccessRule, group=lambda rule: rule.tenant_key, basis=_basis_of_rule)
+        self.approvals = Store(DDLApproval, group=lambda approval: approval.tenant_key, basis=_identity)
+        self.stores: dict[type[Resource], Store[Any]] = {
+            store.model: store for store in (self.servers, self.tenants, self.rules, self.approvals)
+        }
+        self._open_approvals: dict[TenantKey, DDLApproval] = {}
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}".replace(" /", " ")
+    def put(self, resource: Resource, *, own: bool = False) -> None:
+        """Keep an object, unless one as new is held already. ``own``: it is the answer to a write of this process."""
+        self._changed(self.stores[type(resource)].put(resource, own=own))
 
+    def remove(self, model: type[Resource], namespace: str, name: str) -> None:
+        """Forget an object."""
+        self._changed(self.stores[model].remove(namespace, name))
 
-@dataclass(frozen=True)
-class Settings:
-    """How this operator runs. ``namespace`` is its own: there it keeps Jobs and their Secrets."""
+    def refresh(self, resource: R) -> None:
+        """Keep what the API server answered to a write, unless the object is gone, or another of the same name."""
+        held = self.stores[type(resource)].get(*resource.key)
+        if held is not None and held.metadata.uid == resource.metadata.uid:
+            self.put(resource, own=True)
 
-    namespace: str
-    image: str
-    pull_policy: str
-
-
-@dataclass
-class _Decided:
-    """Verdicts with what they rest on, and the time until which they hold."""
-
-    basis: tuple[int, Tenant | None, PostgresServer | None]
-    since: datetime
-    until: datetime | None
-    verdicts: dict[str, AccessVerdict]
-
-    def holds(self, basis: tuple[int, Tenant | None, PostgresServer | None], now: datetime) -> bool:
-        """Whether nothing that counts has changed. Objects in a store are replaced, never changed."""
-        same = self.basis[0] == basis[0] and self.basis[1] is basis[1] and self.basis[2] is basis[2]
-        return same and self.since <= now and (self.until is None or now < self.until)
-
-
-@dataclass(frozen=True)
-class Context:
-    """Shared by all controllers; they read the stores and never change them."""
-
-    kube: Kube
-    settings: Settings
-    servers: Store[PostgresServer] = field(default_factory=lambda: Store(PostgresServer))
-    tenants: Store[Tenant] = field(
-        default_factory=lambda: Store(Tenant, group=lambda tenant: tenant.spec.server_ref.name)
-    )
-    rules: Store[AccessRule] = field(default_factory=lambda: Store(AccessRule, group=_tenant_key, basis=_decisive))
-    approvals: Store[DDLApproval] = field(default_factory=lambda: Store(DDLApproval, group=_tenant_key))
-    _decided: dict[tuple[str, str], _Decided] = field(default_factory=dict)
-
-    def server_of(self, tenant: Tenant) -> PostgresServer | None:
+    def server_of(self, tenant: Tenant | None) -> PostgresServer | None:
         """The tenant's server, or None while it does not exist."""
-        return self.servers.get("", tenant.spec.server_ref.name)
+        return self.servers.get("", tenant.spec.server_ref.name) if tenant is not None else None
 
-    def tenant_of(self, rule: AccessRule) -> Tenant | None:
-        """The rule's tenant, or None while it does not exist."""
-        return self.tenants.get(*_tenant_key(rule))
+    def tenant_of(self, dependent: AccessRule | DDLApproval) -> Tenant | None:
+        """The tenant that a rule or an approval names, or None while it does not exist."""
+        return self.tenants.get(*dependent.tenant_key)
 
     def tenants_of(self, server: str) -> list[Tenant]:
         """Tenants that name the server."""
         return self.tenants.of(server)
 
-    def rules_of(self, tenant: tuple[str, str]) -> list[AccessRule]:
-        """Rules that name the tenant of that key."""
+    def rules_of(self, tenant: TenantKey) -> list[AccessRule]:
+        """Rules that name the tenant."""
         return self.rules.of(tenant)
 
-    def verdicts(self, tenant: tuple[str, str], now: datetime) -> dict[str, AccessVerdict]:
-        """uid → verdict for all rules of a tenant; decided again only when an object or the time changes one."""
-        version = self.rules.version(tenant)
-        if not version:
-            self._decided.pop(tenant, None)
-            return {}
-        found = self.tenants.get(*tenant)
-        basis = (version, found, self.server_of(found) if found else None)
-        decided = self._decided.get(tenant)
-        if decided is None or not decided.holds(basis, now):
-            verdicts = decide_all(self.rules_of(tenant), found, basis[2], now)
-            turns = [when for v in verdicts.values() for when in (v.opens_at, v.deadline) if when and when > now]
-            decided = _Decided(basis, now, min(turns, default=None), verdicts)
-            self._decided[tenant] = decided
-        return decided.verdicts
+    def approvals_of(self, tenant: TenantKey) -> list[DDLApproval]:
+        """Approvals that name the tenant."""
+        return self.approvals.of(tenant)
 
-    def verdict(self, rule: AccessRule, now: datetime) -> AccessVerdict:
-        """The verdict on a rule that is in the store."""
-        return self.verdicts(_tenant_key(rule), now)[rule.metadata.uid]
+    def open_approvals(self, server: str) -> list[tuple[DDLApproval, Tenant]]:
+        """Approvals of the server's tenants that are not at their end, each with its tenant."""
+        open_ = [(approval, self.tenant_of(approval)) for approval in self._open_approvals.values()]
+        return [
+            (approval, tenant)
+            for approval, tenant in open_
+            if tenant is not None and tenant.spec.server_ref.name == server
+        ]
+
+    def _changed(self, change: Change[Any] | None) -> None:
+        if change is None:
+            return
+        if isinstance(change.resource, DDLApproval):
+            if change.gone or change.resource.status.phase in FINAL_PHASES:
+                self._open_approvals.pop(change.resource.key, None)
+            else:
+                self._open_approvals[change.resource.key] = change.resource
+        self.listener(change)
 
 
-def _tenant_key(resource: AccessRule | DDLApproval) -> tuple[str, str]:
-    return (resource.metadata.namespace, resource.spec.tenant_ref.name)
+def _identity(resource: Resource) -> tuple[Hashable, ...]:
+    return (resource.metadata.uid, resource.metadata.generation, resource.deleting)
 
 
-def _decisive(rule: AccessRule) -> Hashable:
-    """What a verdict rests on; that an agent or we ourselves report on the rule changes none."""
-    meta, status = rule.metadata, rule.status
-    revoked, opened = status.phase is AccessPhase.REVOKED, status.opened_at is not None
-    return (meta.uid, meta.generation, rule.deleting, revoked, opened, status.closed_at)
+def _basis_of_server(server: PostgresServer) -> Hashable:
+    """What agents say of themselves concerns no tenant; that tenants can be placed there does."""
+    return (*_identity(server), is_true(server.status.conditions, ConditionType.GATE_INSTALLED))
+
+
+def _basis_of_tenant(tenant: Tenant) -> Hashable:
+    return (*_identity(tenant), is_true(tenant.status.conditions, ConditionType.PROVISIONED))
+
+
+def _basis_of_rule(rule: AccessRule) -> Hashable:
+    """What a verdict rests on; that an agent or the operator reports on the rule changes none of it."""
+    status = rule.status
+    return (*_identity(rule), status.phase is AccessPhase.REVOKED, status.opened_at is not None, status.closed_at)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 import yaml
@@ -120,6 +121,9 @@ class Kube:
         async with self._loading:
             if self._loaded is None:
                 configuration = await _configuration(self._context)
+                configuration.proxy = configuration.proxy or _proxy(configuration.host)
+                # Else the environment and ~/.netrc are read again for every request.
+                configuration.client_session_kwargs = {"trust_env": False}
                 try:
                     self._loaded = client.ApiClient(configuration)
                 except (OSError, ValueError) as error:
@@ -208,9 +212,15 @@ class Kube:
             if not uid:
                 raise
 
-    async def watch(self, kind: ResourceType, resource_version: str, namespace: str = "") -> AsyncIterator[Object]:
-        """Events since a version: {type, object}. Ends quietly when the server closes; raises Gone on a gap."""
+    async def watch(
+        self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = ""
+    ) -> AsyncIterator[Object]:
+        """Events since a version: {type, object}, of one object where ``name`` is given.
+
+        Ends quietly when the server closes; raises Gone on a gap.
+        """
         query = {
+            **({"fieldSelector": f"metadata.name={name}"} if name else {}),
             "watch": "true",
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
@@ -304,10 +314,21 @@ async def _configuration(context: str) -> client.Configuration:
         else:
             return configuration
     try:
-        await config.load_kube_config(context=context or None, client_configuration=configuration)
+        # Given by name: the library reads the environment only once, when it is imported.
+        file = os.environ.get("KUBECONFIG") or None
+        await config.load_kube_config(file, context=context or None, client_configuration=configuration)
     except _BAD_CONFIGURATION as error:
         raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
     return configuration
+
+
+def _proxy(host: str) -> str | None:
+    """The proxy that the environment names for this host (HTTPS_PROXY, NO_PROXY), as aiohttp would find it."""
+    proxies = getproxies_environment()
+    parts = urlsplit(host)
+    if proxy_bypass(parts.netloc):
+        return None
+    return proxies.get(parts.scheme)
 
 
 def _in_pod(context: str) -> bool:

@@ -11,31 +11,36 @@ from vaultbrix.runtime.errors import Expected
 log = structlog.get_logger(__name__)
 
 
-async def warn(kube: Kube, about: Resource, reason: str, message: str) -> None:
-    """A Warning about an object with a namespace; never raises Expected."""
+async def warn(kube: Kube, about: Resource, reason: str, message: str, *, component: str, host: str = "") -> None:
+    """A Warning about an object, as ``component`` on ``host`` saw it; never raises Expected.
+
+    Events of objects without a namespace live in namespace default (Kubernetes API, core/v1 Event).
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     kind = resource_type(type(about))
+    meta = about.metadata
+    namespace = meta.namespace or "default"
     event: Object = {
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
-        "metadata": {"generateName": f"{about.metadata.name[:200]}-", "namespace": about.metadata.namespace},
+        "metadata": {"generateName": f"{meta.name[:200]}-", "namespace": namespace},
         "type": "Warning",
         "reason": reason,
         "message": message[:1024],
         "involvedObject": {
             "apiVersion": kind.api_version,
             "kind": kind.kind,
-            "namespace": about.metadata.namespace,
-            "name": about.metadata.name,
-            "uid": about.metadata.uid,
+            "name": meta.name,
+            "uid": meta.uid,
+            **({"namespace": meta.namespace} if meta.namespace else {}),
         },
-        "source": {"component": "vaultbrix-operator"},
+        "source": {"component": component, **({"host": host} if host else {})},
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
     }
     log.warning("event", about=about.display, reason=reason, message=message)
     try:
-        await kube.create(EVENTS, about.metadata.namespace, event)
+        await kube.create(EVENTS, namespace, event)
     except (Expected, Conflict, NotFound) as error:
         log.warning("event not written", message=str(error))

@@ -1,4 +1,4 @@
-"""Keeps a Store as the API server has it, and tells of every change: list, watch, and list again after a gap."""
+"""Keeps one kind in the cache as the API server has it: list, watch, and list again after a gap."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Generic
 import structlog
 from pydantic import ValidationError
 
-from vaultbrix.api.meta import Resource
+from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Gone, Kube, Object, resource_type
 from vaultbrix.kube.store import R, Store
 from vaultbrix.runtime.errors import Expected
@@ -15,21 +15,17 @@ from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
 
-Changed = Callable[[Resource], None]
 Trim = Callable[[Object], None]
 
 
 class Informer(Generic[R]):
-    """One kind. ``changed`` is called with the object after the store changed; for one that is gone, as last seen.
+    """One kind. ``trim`` takes out of an object, as the API server sent it, what nobody will read."""
 
-    ``trim`` takes out of an object, as the API server sent it, what nobody will read.
-    """
-
-    def __init__(self, kube: Kube, store: Store[R], changed: Changed, trim: Trim | None = None) -> None:
+    def __init__(self, kube: Kube, cache: Cache, model: type[R], trim: Trim | None = None) -> None:
         self._kube = kube
-        self._changed = changed
+        self._cache = cache
         self._trim = trim
-        self.store = store
+        self.model = model
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -41,59 +37,57 @@ class Informer(Generic[R]):
                 failures = 0
                 await self._follow(version)
             except Gone:
-                log.info("watch fell behind; listing again", kind=self.store.model.__name__)
+                log.info("watch fell behind; listing again", kind=self.model.__name__)
             except Expected as error:
                 failures += 1
-                log.warning("API server", kind=self.store.model.__name__, message=error.message)
+                log.warning("API server", kind=self.model.__name__, message=error.message)
                 await asyncio.sleep(min(5.0, pause_after(failures, 0.0)))
 
     async def relist(self) -> str:
-        """Make the store equal to the API server's list; returns its resourceVersion. Raises Transient."""
+        """Make the cache equal to the API server's list; returns its resourceVersion. Raises Transient."""
         seen: set[tuple[str, str]] = set()
         version = ""
-        async for page in self._kube.pages(resource_type(self.store.model)):
+        async for page in self._kube.pages(resource_type(self.model)):
             seen.update(self._take(item) for item in page.get("items", []))
             version = str(page["metadata"]["resourceVersion"])
-        for namespace, name in self.store.keys() - seen:
-            held = self.store.get(namespace, name)
+        store: Store[R] = self._cache.stores[self.model]
+        for namespace, name in store.keys() - seen:
+            held = store.get(namespace, name)
             # One that a watch brought meanwhile is newer than the list and not missing from it.
             if held is not None and int(held.metadata.resource_version or 0) <= int(version):
-                self._drop(namespace, name)
+                self._cache.remove(self.model, namespace, name)
         self.synced.set()
         return version
 
     def observe(self, event: str | None, raw: Object) -> None:
         """Take over one event of a watch; ``event`` is ADDED, MODIFIED, DELETED, or None for an object listed."""
         if event == "DELETED":
-            self._drop(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
+            self._cache.remove(self.model, raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
         else:
             self._take(raw)
 
     async def _follow(self, version: str) -> None:
         while True:
-            async for event in self._kube.watch(resource_type(self.store.model), version):
+            async for event in self._kube.watch(resource_type(self.model), version):
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
                     self.observe(event["type"], event["object"])
 
-    def _drop(self, namespace: str, name: str) -> None:
-        gone = self.store.remove(namespace, name)
-        if gone is not None:
-            self._changed(gone)
-
     def _take(self, raw: Object) -> tuple[str, str]:
         meta = raw["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
+        if self._cache.stores[self.model].holds(*key, uid=meta["uid"], version=int(meta["resourceVersion"])):
+            # Most often the echo of a write of our own, whose answer was kept.
+            return key
         try:
             if self._trim is not None:
                 self._trim(raw)
-            resource = self.store.model.parse(raw)
+            resource = self.model.parse(raw)
         except ValidationError as error:
             # Written by a newer version: what cannot be read opens nothing.
             where = [".".join(map(str, problem["loc"])) for problem in error.errors()]
-            log.error("object cannot be read", kind=self.store.model.__name__, name="/".join(key), fields=where)
-            self._drop(*key)
+            log.error("object cannot be read", kind=self.model.__name__, name="/".join(key), fields=where)
+            self._cache.remove(self.model, *key)
             return key
-        if self.store.put(resource):
-            self._changed(resource)
+        self._cache.put(resource)
         return key

@@ -1,57 +1,18 @@
 """Status and finalizers: written only when they differ, so that a controller at rest writes nothing."""
 
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition
+from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import ApiModel, Resource
+from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
-from vaultbrix.kube.store import Store
+from vaultbrix.kube.store import R
 from vaultbrix.runtime.errors import Transient
-
-R = TypeVar("R", bound=Resource)
 
 _SHARED = ("conditions", "agents")
 
 # How often a write is tried that collides with others'.
 _ATTEMPTS = 5
-
-
-class Conditions:
-    """Builds the conditions of one object, each with the transition time that it deserves."""
-
-    def __init__(self, resource: Resource, previous: list[Condition], now: datetime) -> None:
-        self._generation = resource.metadata.generation
-        self._previous = previous
-        self._now = now
-        self._built: dict[ConditionType, Condition] = {}
-
-    def set(self, type_: ConditionType, status: bool | None, reason: Reason, message: str) -> None:
-        """Set a condition; None stands for Unknown."""
-        self._built[type_] = condition(
-            type_, status, reason, message, generation=self._generation, now=self._now, previous=self._previous
-        )
-
-    def keep(self, type_: ConditionType) -> None:
-        """Leave a condition as it was; Unknown where there was none."""
-        for old in self._previous:
-            if old.type == type_:
-                self._built[type_] = old
-                return
-        self.set(type_, None, Reason.WAITING, "not known yet")
-
-    def is_true(self, type_: ConditionType) -> bool:
-        """Whether the condition was set, and to True."""
-        return type_ in self._built and self._built[type_].status == "True"
-
-    def failed(self, type_: ConditionType) -> Condition | None:
-        """The condition where it was set, and not to True."""
-        found = self._built.get(type_)
-        return found if found is not None and found.status != "True" else None
-
-    def all(self) -> list[Condition]:
-        """In the order in which they were set."""
-        return list(self._built.values())
 
 
 def differs(current: ApiModel, wanted: ApiModel) -> bool:
@@ -64,7 +25,7 @@ def differs(current: ApiModel, wanted: ApiModel) -> bool:
     return bool(old != new)
 
 
-async def write_status(kube: Kube, store: Store[R], resource: R, wanted: ApiModel) -> R:
+async def write_status(kube: Kube, cache: Cache, resource: R, wanted: ApiModel) -> R:
     """Apply the whole status that the operator owns; returns the object as it is now, or as it was if it is gone."""
     current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
     if not differs(current, wanted):
@@ -80,7 +41,7 @@ async def write_status(kube: Kube, store: Store[R], resource: R, wanted: ApiMode
         return resource
     fresh = type(resource).parse(answer)
     if changed_by_us_alone(resource, fresh, wanted):
-        store.refresh(fresh)
+        cache.refresh(fresh)
     return fresh
 
 

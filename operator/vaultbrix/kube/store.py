@@ -1,7 +1,8 @@
-"""The objects last seen, by kind and key: a cache that decisions read instead of asking the API server."""
+"""The objects last seen of one kind: a cache that decisions read instead of asking the API server."""
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vaultbrix.api.meta import Resource
@@ -9,10 +10,37 @@ from vaultbrix.api.meta import Resource
 R = TypeVar("R", bound=Resource)
 
 
-class Store(Generic[R]):
-    """Objects of one kind by (namespace, name), and by what ``group`` says of them.
+@dataclass(frozen=True, slots=True)
+class Change(Generic[R]):
+    """What became of one object: ``before`` is None for a new one, ``after`` for one that is gone.
 
-    ``basis`` is the part of an object that makes a change of it one of its group; without it, every change is.
+    ``decisive`` says that other objects' decisions may turn on it; see ``Store``. ``own`` says that it is the answer
+    to this process's own write, so that nothing has to be decided again about the object itself.
+    """
+
+    before: R | None
+    after: R | None
+    decisive: bool
+    own: bool = False
+
+    @property
+    def resource(self) -> R:
+        """The object as it is, or as it was last seen."""
+        resource = self.after if self.after is not None else self.before
+        assert resource is not None
+        return resource
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object no longer exists."""
+        return self.after is None
+
+
+class Store(Generic[R]):
+    """Objects of one kind by (namespace, name), by uid, and by what ``group`` says of them.
+
+    ``basis`` is the part of an object that others are decided from: a change of it is decisive, and makes another
+    version of the object's group. Without it, every change is.
     """
 
     def __init__(
@@ -34,6 +62,11 @@ class Store(Generic[R]):
         """The object, or None."""
         return self._objects.get((namespace, name))
 
+    def holds(self, namespace: str, name: str, *, uid: str, version: int) -> bool:
+        """Whether this version of the object, or a newer one, is held already."""
+        old = self._objects.get((namespace, name))
+        return old is not None and old.metadata.uid == uid and version <= _version(old)
+
     def of(self, group: Hashable) -> list[R]:
         """The objects of one group."""
         return list(self._groups.get(group, {}).values())
@@ -44,14 +77,15 @@ class Store(Generic[R]):
         return self._objects.get(key) if key is not None else None
 
     def version(self, group: Hashable) -> int:
-        """Another number after every change of the group; 0 for one that is empty."""
+        """Another number after every decisive change of the group; 0 for one that is empty."""
         return self._versions.get(group, 0)
 
-    def put(self, resource: R) -> bool:
-        """Keep the object; False when it is no newer than the version held."""
+    def put(self, resource: R, *, own: bool = False) -> Change[R] | None:
+        """Keep the object; None when it is no newer than the version held."""
+        if self.holds(*resource.key, uid=resource.metadata.uid, version=_version(resource)):
+            return None
         old = self._objects.get(resource.key)
-        if old is not None and old.metadata.uid == resource.metadata.uid and _version(resource) <= _version(old):
-            return False
+        decisive = old is None or self._basis is None or self._basis(old) != self._basis(resource)
         if old is not None:
             self._uids.pop(old.metadata.uid, None)
         self._objects[resource.key] = resource
@@ -60,25 +94,20 @@ class Store(Generic[R]):
             group = self._group(resource)
             if old is not None and self._group(old) != group:
                 self._leave(old)
-                old = None
+                decisive = True
             self._groups.setdefault(group, {})[resource.key] = resource
-            if old is None or self._basis is None or self._basis(old) != self._basis(resource):
+            if decisive:
                 self._versions[group] = next(self._changes)
-        return True
+        return Change(old, resource, decisive, own)
 
-    def refresh(self, resource: R) -> None:
-        """Keep what the API server answered to a write, unless the object is gone or newer by now."""
-        old = self._objects.get(resource.key)
-        if old is not None and old.metadata.uid == resource.metadata.uid:
-            self.put(resource)
-
-    def remove(self, namespace: str, name: str) -> R | None:
-        """Forget the object and return what was held."""
+    def remove(self, namespace: str, name: str) -> Change[R] | None:
+        """Forget the object; None when none was held."""
         old = self._objects.pop((namespace, name), None)
-        if old is not None:
-            self._uids.pop(old.metadata.uid, None)
-            self._leave(old)
-        return old
+        if old is None:
+            return None
+        self._uids.pop(old.metadata.uid, None)
+        self._leave(old)
+        return Change(old, None, decisive=True)
 
     def keys(self) -> set[tuple[str, str]]:
         """The keys held now."""

@@ -1,26 +1,38 @@
-"""``vaultbrix operator``: the reconcilers, one leader among the replicas."""
+"""``vaultbrix operator``: the reconcilers of all subjects, one leader among the replicas."""
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
-from vaultbrix.kube.cache import Context, Settings
+from vaultbrix.access import controller as access
+from vaultbrix.audit.flow.controller import AuditFlows
+from vaultbrix.audit.retention.controller import Retention
+from vaultbrix.ddl import controller as ddl
+from vaultbrix.ddl.run import JobSettings, RunContext
+from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.lease import Lease, lead
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.secrets import Secrets
 from vaultbrix.operator.manager import Manager
 from vaultbrix.operator.metrics import ServerMetrics, handler
 from vaultbrix.operator.watch import watch
+from vaultbrix.postgres.admin import Admin
+from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.probes import probes
+from vaultbrix.servers import controller as servers
+from vaultbrix.tenants import controller as tenants
 
 LEASE = "vaultbrix-operator"
+
+CLOSE_IDLE_EVERY = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class Options:
     """Command line of the operator."""
 
-    settings: Settings
+    jobs: JobSettings
     identity: str
     probe_port: int
     resync_minutes: int
@@ -28,30 +40,37 @@ class Options:
 
 async def main(options: Options) -> None:
     """Until cancelled, or until the Lease is lost."""
-    kube = await Kube.connect("vaultbrix-operator")
+    kube, cache = await Kube.connect("vaultbrix-operator"), Cache()
     try:
-        context = Context(kube, options.settings)
         # A replica that waits for the Lease is as ready as it can be.
-        async with probes(options.probe_port, lambda: True, handler(ServerMetrics(lambda: context.servers))):
-            lease = Lease(kube, name=LEASE, namespace=options.settings.namespace, identity=options.identity)
-            await lead(lease, lambda: _work(context, options))
+        async with probes(options.probe_port, lambda: True, handler(ServerMetrics(lambda: cache.servers))):
+            lease = Lease(kube, name=LEASE, namespace=options.jobs.namespace, identity=options.identity)
+            await lead(lease, lambda: _work(kube, cache, options))
     finally:
         await kube.close()
 
 
-async def _work(context: Context, options: Options) -> None:
-    manager = Manager(context)
-    await manager.start()
-    scheduler = AsyncIOScheduler(timezone="UTC")
-    scheduler.add_job(
-        manager.resync, "interval", minutes=options.resync_minutes, misfire_grace_time=None, coalesce=True
-    )
-    # Done when it starts, too: an operator that is often started anew must not put it off for ever.
-    scheduler.add_job(manager.expire, "interval", hours=24, misfire_grace_time=None, coalesce=True)
-    scheduler.start()
+def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings) -> Registry:
+    """All that the operator does, from the subject that knows no other to the one that knows them all."""
+    registry = Registry()
+    flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
+    runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))
+    tenants.register(registry, kube, cache, admin)
+    rules = access.register(registry, kube, cache, admin)
+    servers.register(registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules)
+    return registry
+
+
+async def _work(kube: Kube, cache: Cache, options: Options) -> None:
+    secrets, pool = Secrets(kube), Pool()
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs)
+    registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
+    manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:
+        await manager.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(manager.run())
-            group.create_task(watch(manager))
+            group.create_task(watch(manager.informers))
     finally:
-        scheduler.shutdown(wait=False)
+        await secrets.close()
+        await pool.close()

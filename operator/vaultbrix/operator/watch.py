@@ -1,25 +1,25 @@
-"""kopf watches, the manager works: handlers hand an event on and nothing else.
+"""kopf watches, the manager works: handlers hand an event on to an informer and do nothing else.
 
 No handler here changes state for kopf, so kopf adds no finalizer, no annotation and no event of its own.
 """
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
 
 from vaultbrix.api.meta import GROUP, VERSION, Resource
 from vaultbrix.kube.informer import Informer
-from vaultbrix.operator.manager import Manager
 from vaultbrix.runtime.errors import Stopped
 
 
-async def watch(manager: Manager) -> None:
-    """Feed the manager until cancelled."""
+async def watch(informers: Mapping[type[Resource], Informer[Any]]) -> None:
+    """Feed the informers until cancelled."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
-    for model, informer in manager.informers.items():
+    for model, informer in informers.items():
         _register(registry, model, informer)
     stop = asyncio.Event()
     try:
@@ -43,6 +43,20 @@ def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: 
         informer.observe(event["type"], dict(event["object"]))
 
 
+class _NothingCompared(kopf.DiffBaseStorage):
+    """Spares a deep copy of each object at each event: no handler of ours asks kopf what has changed."""
+
+    def build(self, **_: Any) -> Any:
+        """An essence in which nothing ever differs."""
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        """No state was handled before."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept on an object."""
+
+
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
     # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
     if os.environ.get("KUBECONFIG"):
@@ -54,6 +68,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NothingCompared()
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 0.5

@@ -1,4 +1,4 @@
-"""The operator's own way into a server: its admin Secret and CA, read each time so that a change counts at once."""
+"""The operator's ways into a server and its audit store, by the Secrets that the PostgresServer refers to."""
 
 import base64
 import binascii
@@ -9,91 +9,102 @@ import psycopg
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer, SecretRef
-from vaultbrix.kube.client import SECRETS, Kube, NotFound
-from vaultbrix.postgres.connect import Target, connect
+from vaultbrix.kube.client import NotFound
+from vaultbrix.kube.secrets import Secrets
+from vaultbrix.postgres.connect import Target
+from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.errors import Blocked
 
 # A tenant that holds a lock must not hold a worker.
-_TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
-_AUDIT_TIMEOUTS = "-c statement_timeout=30s -c default_transaction_read_only=on"
+_ADMIN_TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
+_READER_TIMEOUTS = "-c statement_timeout=30s -c default_transaction_read_only=on"
 _MANAGER_TIMEOUTS = "-c statement_timeout=10min"
 
 
-@asynccontextmanager
-async def admin_connection(kube: Kube, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
-    """An autocommit connection as the admin. Raises Blocked or Transient, also for statements run inside."""
-    async with connect(await admin_target(kube, server)) as connection:
-        yield connection
+class Admin:
+    """Connections as a server's admin, and to its audit store. Credentials that are changed count at once."""
 
+    def __init__(self, secrets: Secrets, pool: Pool) -> None:
+        self.secrets = secrets
+        self._pool = pool
 
-async def admin_target(kube: Kube, server: PostgresServer) -> Target:
-    """Where and as whom. Raises Blocked for a Secret that is missing or incomplete."""
-    spec = server.spec
-    secret = await _secret(kube, spec.admin_secret_ref, "spec.adminSecretRef")
-    return Target(
-        host=spec.host,
-        port=spec.port,
-        database=spec.database,
-        user=_value(secret, "username", spec.admin_secret_ref, "spec.adminSecretRef"),
-        password=_value(secret, "password", spec.admin_secret_ref, "spec.adminSecretRef"),
-        ssl_mode=spec.tls.mode,
-        ca=await certificate_authority(kube, server),
-        application="vaultbrix-operator",
-        options=_TIMEOUTS,
-    )
+    @asynccontextmanager
+    async def connection(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
+        """An autocommit connection as the admin. Raises Blocked or Transient, also for statements run inside."""
+        async with self._pool.connection(await self.target(server)) as connection:
+            yield connection
 
+    @asynccontextmanager
+    async def audit_reader(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
+        """A connection to the audit store as its reader. Raises as ``connection``, Blocked also where none is named."""
+        reference, field = server.spec.audit_secret_ref, "spec.auditSecretRef"
+        async with self._pool.connection(await self._store(reference, field, _READER_TIMEOUTS)) as connection:
+            yield connection
 
-async def audit_target(kube: Kube, server: PostgresServer) -> Target:
-    """The audit store as its reader. Raises Blocked for a Secret that is not named, missing or incomplete."""
-    return await _store(kube, server.spec.audit_secret_ref, "spec.auditSecretRef", _AUDIT_TIMEOUTS)
+    @asynccontextmanager
+    async def audit_manager(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
+        """A connection to the audit store as who keeps its retention. Raises as ``audit_reader``."""
+        reference, field = server.spec.audit_manager_secret_ref, "spec.auditManagerSecretRef"
+        async with self._pool.connection(await self._store(reference, field, _MANAGER_TIMEOUTS)) as connection:
+            yield connection
 
-
-async def audit_manager_target(kube: Kube, server: PostgresServer) -> Target:
-    """The audit store as who keeps retention. Raises as audit_target."""
-    return await _store(kube, server.spec.audit_manager_secret_ref, "spec.auditManagerSecretRef", _MANAGER_TIMEOUTS)
-
-
-async def _store(kube: Kube, reference: SecretRef | None, field: str, options: str) -> Target:
-    if reference is None:
-        raise Blocked(Reason.SECRET_NOT_FOUND, f"{field} is not set")
-    secret = await _secret(kube, reference, field)
-    host, port, database, user, password, authority = (
-        _value(secret, key, reference, field) for key in ("host", "port", "dbname", "username", "password", "ca.crt")
-    )
-    if not port.isdecimal():
-        raise Blocked(
-            Reason.SECRET_INVALID, f"{field}: Secret {reference.namespace}/{reference.name} has no number in key port"
+    async def target(self, server: PostgresServer) -> Target:
+        """Where the server is and who the admin is. Raises Blocked for a Secret that is missing or incomplete."""
+        spec = server.spec
+        data = await self._read(spec.admin_secret_ref, "spec.adminSecretRef")
+        return Target(
+            host=spec.host,
+            port=spec.port,
+            database=spec.database,
+            user=_value(data, "username", spec.admin_secret_ref, "spec.adminSecretRef"),
+            password=_value(data, "password", spec.admin_secret_ref, "spec.adminSecretRef"),
+            ssl_mode=spec.tls.mode,
+            ca=await self.certificate_authority(server),
+            application="vaultbrix-operator",
+            options=_ADMIN_TIMEOUTS,
         )
-    return Target(
-        host=host,
-        port=int(port),
-        database=database,
-        user=user,
-        password=password,
-        ca=authority,
-        application="vaultbrix-operator",
-        options=options,
-    )
 
+    async def certificate_authority(self, server: PostgresServer) -> str:
+        """PEM text of the CA, empty where none is named. Raises Blocked for a Secret that is missing or incomplete."""
+        reference = server.spec.tls.ca_secret_ref
+        if reference is None:
+            return ""
+        data = await self._read(reference, "spec.tls.caSecretRef")
+        return _value(data, reference.key, reference, "spec.tls.caSecretRef")
 
-async def certificate_authority(kube: Kube, server: PostgresServer) -> str:
-    """PEM text of the CA, empty where none is named."""
-    reference = server.spec.tls.ca_secret_ref
-    if reference is None:
-        return ""
-    secret = await _secret(kube, reference, "spec.tls.caSecretRef")
-    return _value(secret, reference.key, reference, "spec.tls.caSecretRef")
+    async def _store(self, reference: SecretRef | None, field: str, options: str) -> Target:
+        if reference is None:
+            raise Blocked(Reason.SECRET_NOT_FOUND, f"{field} is not set")
+        data = await self._read(reference, field)
+        host, port, database, user, password, authority = (
+            _value(data, key, reference, field) for key in ("host", "port", "dbname", "username", "password", "ca.crt")
+        )
+        if not port.isdecimal():
+            raise Blocked(
+                Reason.SECRET_INVALID,
+                f"{field}: Secret {reference.namespace}/{reference.name} has no number in key port",
+            )
+        return Target(
+            host=host,
+            port=int(port),
+            database=database,
+            user=user,
+            password=password,
+            ca=authority,
+            application="vaultbrix-operator",
+            options=options,
+        )
 
-
-async def _secret(kube: Kube, reference: SecretRef, field: str) -> dict[str, str]:
-    try:
-        found = await kube.get(SECRETS, reference.namespace, reference.name)
-    except NotFound:
-        raise Blocked(
-            Reason.SECRET_NOT_FOUND, f"{field}: Secret {reference.namespace}/{reference.name} does not exist; create it"
-        ) from None
-    data: dict[str, str] = found.get("data") or {}
-    return data
+    async def _read(self, reference: SecretRef, field: str) -> dict[str, str]:
+        try:
+            secret = await self.secrets.get(reference.namespace, reference.name)
+        except NotFound:
+            raise Blocked(
+                Reason.SECRET_NOT_FOUND,
+                f"{field}: Secret {reference.namespace}/{reference.name} does not exist; create it",
+            ) from None
+        data: dict[str, str] = secret.get("data") or {}
+        return data
 
 
 def _value(data: dict[str, str], key: str, reference: SecretRef, field: str) -> str:

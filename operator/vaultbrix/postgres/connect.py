@@ -17,6 +17,9 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Blocked, Transient
 
 CONNECT_TIMEOUT = 5
+# Where a tenant may create in a schema of the path, say in public, an operator or function of theirs whose arguments
+# fit better than those of PostgreSQL's own would run with the rights of whoever is connected.
+_PINNED = "-c search_path=pg_catalog,pg_temp"
 
 _DENIED = (
     "password authentication failed",
@@ -29,7 +32,11 @@ _DENIED_STATES = ("28000", "28P01")
 
 @dataclass(frozen=True)
 class Target:
-    """Where and as whom to connect. ``ca`` is the PEM text of the CA for verify-*; the password is never shown."""
+    """Where and as whom to connect. ``ca`` is the PEM text of the CA for verify-*; the password is never shown.
+
+    ``own_search_path``: names without a schema mean what the role's settings say, as the texts of tenants need it.
+    Nothing of ours may depend on it.
+    """
 
     host: str
     port: int
@@ -40,6 +47,7 @@ class Target:
     ca: str = field(default="", repr=False)
     application: str = "vaultbrix"
     options: str = ""
+    own_search_path: bool = False
 
 
 @functools.cache
@@ -73,6 +81,7 @@ async def open_connection(target: Target) -> psycopg.AsyncConnection:
 
 def conninfo(target: Target) -> str:
     """libpq's connection string, which holds the password."""
+    options = target.options if target.own_search_path else pinned(target.options)
     return psycopg.conninfo.make_conninfo(
         host=target.host,
         port=target.port,
@@ -81,10 +90,15 @@ def conninfo(target: Target) -> str:
         sslmode=target.ssl_mode,
         application_name=target.application,
         connect_timeout=CONNECT_TIMEOUT,
-        **({"options": target.options} if target.options else {}),
+        **({"options": options} if options else {}),
         **({"password": target.password} if target.password else {}),
         **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
     )
+
+
+def pinned(*options: str) -> str:
+    """libpq's ``options`` for a connection of ours: these, and the search_path, whatever they say of it."""
+    return " ".join(filter(None, (*options, _PINNED)))
 
 
 @contextmanager

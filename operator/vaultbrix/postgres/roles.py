@@ -1,6 +1,6 @@
 """Roles of ours that log in: made, mended when they drift, dropped without a trace."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,26 +31,108 @@ class LoginRole:
     valid_until: datetime | None = None
 
 
-async def ensure(connection: psycopg.AsyncConnection, wanted: LoginRole) -> None:
-    """Make attributes, memberships and settings as wanted; call within a transaction."""
-    name = sql.Identifier(wanted.name)
-    await _attributes(connection, wanted, name)
-    await _memberships(connection, wanted, name)
-    await _settings(connection, wanted, name)
-    await _no_truncate(connection, wanted.name, name)
+@dataclass(frozen=True)
+class Membership:
+    """That a role is a member of a group. ``more``: with rights beyond being one; ``may_become``: None before 16."""
+
+    group: str
+    more: bool
+    may_become: bool | None
 
 
-async def ensure_password(connection: psycopg.AsyncConnection, role: str, password: str, salt: bytes) -> None:
-    """Make the verifier that of the password, unless it is already; call within a transaction, as its last part."""
-    cursor = await connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role])
-    row = await cursor.fetchone()
-    if row is None or not scram.matches(password, row[0]):
+@dataclass(frozen=True)
+class SeenRole:
+    """What a role is in the catalogue. ``privileged``: by an attribute that no login of ours has.
+
+    ``valid_until`` is as PostgreSQL's epoch in seconds, None for ever. ``keeps_truncate``: that a table which it makes
+    may be truncated by it.
+    """
+
+    login: bool
+    connection_limit: int
+    inherits: bool
+    privileged: bool
+    valid_until: float | None
+    verifier: str | None
+    memberships: Sequence[Membership]
+    settings: Mapping[str, str]
+    keeps_truncate: bool
+
+
+# Before PostgreSQL 16 a membership had no options of its own; the columns are missing.
+_READ = (
+    "SELECT r.rolcanlogin, r.rolconnlimit, r.rolinherit,"
+    " r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls,"
+    " extract(epoch FROM nullif(r.rolvaliduntil, 'infinity')), r.rolpassword,"
+    " ARRAY(SELECT jsonb_build_array(g.rolname, m.admin_option"
+    "   OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, false), (to_jsonb(m)->>'set_option')::boolean)"
+    "  FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),"
+    " ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0),"
+    " NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a WHERE d.defaclrole = r.oid"
+    "  AND d.defaclnamespace = 0 AND d.defaclobjtype = 'r' AND a.grantee = r.oid"
+    "  GROUP BY d.oid HAVING NOT bool_or(a.privilege_type = 'TRUNCATE'))"
+    " FROM pg_authid r WHERE r.rolname = %s"
+)
+
+
+async def read(connection: psycopg.AsyncConnection, name: str) -> SeenRole | None:
+    """The role as it is; None where there is none."""
+    row = await (await connection.execute(_READ, [name])).fetchone()
+    if row is None:
+        return None
+    login, limit, inherits, privileged, until, verifier, memberships, settings, keeps_truncate = row
+    return SeenRole(
+        login=login,
+        connection_limit=limit,
+        inherits=inherits,
+        privileged=privileged,
+        valid_until=float(until) if until is not None else None,
+        verifier=verifier,
+        memberships=[Membership(*each) for each in memberships],
+        settings=dict(setting.split("=", 1) for setting in settings),
+        keeps_truncate=keeps_truncate,
+    )
+
+
+def changes(wanted: LoginRole, seen: SeenRole | None, server_version: int) -> list[sql.Composable]:
+    """The statements that make attributes, memberships and settings as wanted; none where they are."""
+    return [
+        *_attributes(wanted, seen),
+        *_memberships(wanted, seen, server_version),
+        *_settings(wanted, seen),
+        *_no_truncate(wanted, seen),
+    ]
+
+
+async def apply(
+    connection: psycopg.AsyncConnection,
+    statements: Sequence[sql.Composable],
+    role: str,
+    stored_verifier: str | None,
+    password: str,
+    salt: bytes,
+) -> None:
+    """Send statements as one message, and make the role's verifier that of the password unless it is already.
+
+    Call within a transaction, as its last part: what follows is not logged by the server.
+    """
+    if statements:
+        await connection.execute(sql.SQL("; ").join(statements))
+    if not scram.matches(password, stored_verifier):
+        # In a message of its own: PostgreSQL logs a message by the settings that it began with.
         await quiet(connection)
         await connection.execute(
             sql.SQL("ALTER ROLE {} PASSWORD {}").format(
                 sql.Identifier(role), sql.Literal(scram.verifier(password, salt))
             )
         )
+
+
+async def ensure(connection: psycopg.AsyncConnection, wanted: LoginRole, password: str, salt: bytes) -> None:
+    """Make attributes, memberships, settings and verifier as wanted; call within a transaction, as its last part."""
+    seen = await read(connection, wanted.name)
+    statements = changes(wanted, seen, connection.info.server_version)
+    await apply(connection, statements, wanted.name, seen.verifier if seen else None, password, salt)
 
 
 async def lock(connection: psycopg.AsyncConnection, role: str) -> None:
@@ -89,8 +171,11 @@ async def end_sessions(connection: psycopg.AsyncConnection, role: str) -> None:
 
 async def quiet(connection: psycopg.AsyncConnection) -> None:
     """Keep the statements of this transaction, which hold a verifier, out of the server's log."""
-    for name, value in _QUIET:
-        await connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+    settings = [
+        sql.SQL("SET LOCAL {} = {}").format(sql.SQL(".").join(map(sql.Identifier, name.split("."))), sql.Literal(value))
+        for name, value in _QUIET
+    ]
+    await connection.execute(sql.SQL("; ").join(settings))
 
 
 # Every statement goes on record before it runs, with every table and view that it touches. pgaudit.log_rows stays off:
@@ -105,86 +190,69 @@ _QUIET: Sequence[tuple[str, str]] = (
 )
 
 
-async def _attributes(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
-    until = wanted.valid_until.isoformat() if wanted.valid_until else "infinity"
-    cursor = await connection.execute(
-        "SELECT rolcanlogin, rolconnlimit, rolinherit,"
-        " rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
-        " OR coalesce(rolvaliduntil, 'infinity') <> %s::timestamptz"
-        " FROM pg_roles WHERE rolname = %s",
-        [until, wanted.name],
+def _attributes(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+    name = sql.Identifier(wanted.name)
+    until = wanted.valid_until.timestamp() if wanted.valid_until else None
+    attributes = (wanted.login, wanted.connection_limit, False, False, until)
+    if seen is not None and attributes == (
+        seen.login,
+        seen.connection_limit,
+        seen.inherits,
+        seen.privileged,
+        seen.valid_until,
+    ):
+        return
+    yield sql.SQL(
+        "{} ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+        " CONNECTION LIMIT {} VALID UNTIL {}"
+    ).format(
+        sql.SQL("CREATE" if seen is None else "ALTER"),
+        name,
+        sql.SQL("LOGIN" if wanted.login else "NOLOGIN"),
+        sql.Literal(wanted.connection_limit),
+        sql.Literal(wanted.valid_until.isoformat() if wanted.valid_until else "infinity"),
     )
-    row = await cursor.fetchone()
-    if row is None:
-        await connection.execute(sql.SQL("CREATE ROLE {}").format(name))
-    if row != (wanted.login, wanted.connection_limit, False, False):
-        await connection.execute(
-            sql.SQL(
-                "ALTER ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-                " CONNECTION LIMIT {} VALID UNTIL {}"
-            ).format(
-                name,
-                sql.SQL("LOGIN" if wanted.login else "NOLOGIN"),
-                sql.Literal(wanted.connection_limit),
-                sql.Literal(until),
-            )
-        )
 
 
-async def _memberships(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
+def _memberships(wanted: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[sql.Composable]:
     groups = {wanted.mark: False} | ({wanted.acts_as: True} if wanted.acts_as else {})
-    # Before PostgreSQL 16 a membership had no options of its own; the columns are missing.
-    cursor = await connection.execute(
-        "SELECT g.rolname, m.admin_option OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, false),"
-        " (to_jsonb(m)->>'set_option')::boolean FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
-        [wanted.name],
-    )
     kept = set()
-    for group, more, may_become in await cursor.fetchall():
-        if group in groups and not more and may_become in (None, groups[group]):
+    for membership in seen.memberships if seen else ():
+        group = membership.group
+        if group in groups and not membership.more and membership.may_become in (None, groups[group]):
             kept.add(group)
         else:
-            await connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), name))
+            yield sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(wanted.name))
     for group in sorted(groups.keys() - kept):
-        await join(connection, wanted.name, group, may_become=groups[group])
+        yield _join(wanted.name, group, server_version, may_become=groups[group])
+
+
+def _join(role: str, group: str, server_version: int, *, may_become: bool) -> sql.Composed:
+    options = f" WITH INHERIT FALSE, SET {may_become}" if server_version >= 160000 else ""
+    return sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role)) + sql.SQL(options)
 
 
 async def join(connection: psycopg.AsyncConnection, role: str, group: str, *, may_become: bool) -> None:
     """Make a role a member that inherits nothing; ``may_become``: by SET ROLE, which before PostgreSQL 16 any may."""
-    options = f" WITH INHERIT FALSE, SET {may_become}" if connection.info.server_version >= 160000 else ""
-    await connection.execute(
-        sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role)) + sql.SQL(options)
-    )
+    await connection.execute(_join(role, group, connection.info.server_version, may_become=may_become))
 
 
-async def _settings(connection: psycopg.AsyncConnection, wanted: LoginRole, name: sql.Identifier) -> None:
+def _settings(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
     # search_path is a list of identifiers, stored as PostgreSQL prints it; a role's name needs no quotes there.
     desired = {**wanted.settings, "search_path": wanted.search_path, **AUDITED}
-    cursor = await connection.execute(
-        "SELECT unnest(s.setconfig) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole"
-        " WHERE r.rolname = %s AND s.setdatabase = 0",
-        [wanted.name],
-    )
-    current = dict(row[0].split("=", 1) for row in await cursor.fetchall())
+    current = seen.settings if seen else {}
+    name = sql.Identifier(wanted.name)
     for key, value in sorted(desired.items()):
         if current.get(key) != value:
             parameter = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
             shown = sql.Identifier(value) if key == "search_path" else sql.Literal(value)
-            await connection.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, parameter, shown))
+            yield sql.SQL("ALTER ROLE {} SET {} = {}").format(name, parameter, shown)
     for key in sorted(MANAGED_SETTINGS & current.keys() - desired.keys()):
-        await connection.execute(sql.SQL("ALTER ROLE {} RESET {}").format(name, sql.Identifier(key)))
+        yield sql.SQL("ALTER ROLE {} RESET {}").format(name, sql.Identifier(key))
 
 
-async def _no_truncate(connection: psycopg.AsyncConnection, role: str, name: sql.Identifier) -> None:
+def _no_truncate(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
     # EXPLAIN ANALYZE CREATE TABLE AS fires no event trigger: without this, its table could be truncated unseen.
-    cursor = await connection.execute(
-        "SELECT 1 FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole, aclexplode(d.defaclacl) a"
-        " WHERE r.rolname = %s AND d.defaclnamespace = 0 AND d.defaclobjtype = 'r' AND a.grantee = r.oid"
-        " GROUP BY d.oid HAVING NOT bool_or(a.privilege_type = 'TRUNCATE')",
-        [role],
-    )
-    if await cursor.fetchone() is None:
-        await connection.execute(
-            sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE TRUNCATE ON TABLES FROM {}").format(name, name)
-        )
+    if seen is None or seen.keeps_truncate:
+        name = sql.Identifier(wanted.name)
+        yield sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE TRUNCATE ON TABLES FROM {}").format(name, name)

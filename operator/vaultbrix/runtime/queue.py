@@ -38,7 +38,8 @@ class WorkQueue(Generic[Key]):
     logged with its traceback, then backed off like Transient.
     """
 
-    def __init__(self, process: Callable[[Key], Awaitable[datetime | None]], *, workers: int) -> None:
+    def __init__(self, process: Callable[[Key], Awaitable[datetime | None]], *, workers: int, name: str = "") -> None:
+        self.name = name
         self._process = process
         self._workers = workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
@@ -57,6 +58,11 @@ class WorkQueue(Generic[Key]):
     def add_at(self, key: Key, when: datetime) -> None:
         """Have the key processed at a time of the wall clock, unless an earlier one is set."""
         self._later.set_earlier(key, when)
+
+    @property
+    def waiting(self) -> frozenset[Key]:
+        """The keys that are to be worked on as soon as a worker is free."""
+        return frozenset(self._waiting)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -85,17 +91,21 @@ class WorkQueue(Generic[Key]):
             again = await self._process(key)
         except Blocked as error:
             self._failures.pop(key, None)
-            log.info("blocked", key=key, reason=str(error.reason), message=error.message)
+            log.info("blocked", key=self._shown(key), reason=str(error.reason), message=error.message)
             return self._after(BLOCKED_PAUSE)
         except Transient as error:
-            log.warning("will try again", key=key, reason=str(error.reason), message=error.message)
+            log.warning("will try again", key=self._shown(key), reason=str(error.reason), message=error.message)
         except Exception:
-            log.exception("unexpected error", key=key)
+            log.exception("unexpected error", key=self._shown(key))
         else:
             self._failures.pop(key, None)
             return again
         self._failures[key] = self._failures.get(key, 0) + 1
         return self._after(pause_after(self._failures[key], random.random()))  # noqa: S311 - jitter
+
+    def _shown(self, key: Key) -> str:
+        parts = [part for part in key if part] if isinstance(key, tuple) else [key]
+        return f"{self.name} {'/'.join(map(str, parts))}".lstrip()
 
     @staticmethod
     def _after(seconds: float) -> datetime:

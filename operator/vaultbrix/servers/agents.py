@@ -3,50 +3,49 @@
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from vaultbrix.api.conditions import ConditionType
+from vaultbrix.api.conditions import ConditionType, State
 from vaultbrix.api.postgresserver import PostgresServer, ServerAgent
 from vaultbrix.kube.client import NODES, Kube, NotFound, Object
 from vaultbrix.kube.lease import LEASES
-from vaultbrix.kube.status import Conditions
 from vaultbrix.runtime.errors import Blocked, Expected
-from vaultbrix.servers.agent_decisions import Renewal, agent_connected, clock_in_sync, connected
+from vaultbrix.servers.decisions import Renewal, agent_connected, clock_in_sync, connected
 from vaultbrix.servers.source_addresses import source_addresses, unknown_to
 
 _LEASE_SECONDS = 40
 
 
-async def report(kube: Kube, server: PostgresServer, conditions: Conditions) -> list[ServerAgent]:
-    """Set AgentConnected, ClockInSync and SourceAddressPreserved; what cannot be read is Unknown, with the cause.
+async def look_at_agents(
+    kube: Kube, server: PostgresServer
+) -> tuple[dict[ConditionType, State | None], list[ServerAgent]]:
+    """What AgentConnected, ClockInSync and SourceAddressPreserved say, and the agents that are connected.
 
-    Returns the agents that are connected, all where that cannot be told.
+    What cannot be read is Unknown, with the cause; then all agents count as connected.
     """
     alive = agents = server.status.agents
+    states: dict[ConditionType, State | None] = {}
     try:
-        renewals = {agent.name: found for agent in agents if (found := await _renewal(kube, server, agent))}
+        leases = {agent.name: await _renewal(kube, server, agent) for agent in agents}
     except Expected as error:
-        for type_ in (ConditionType.AGENT_CONNECTED, ConditionType.CLOCK_IN_SYNC):
-            _unknown(conditions, type_, error)
+        states[ConditionType.AGENT_CONNECTED] = states[ConditionType.CLOCK_IN_SYNC] = _unknown(error)
     else:
+        renewals = {name: renewal for name, renewal in leases.items() if renewal is not None}
         alive = connected(agents, renewals, kube.server_now())
-        conditions.set(ConditionType.AGENT_CONNECTED, *agent_connected(agents, alive))
-        conditions.set(ConditionType.CLOCK_IN_SYNC, *clock_in_sync(alive))
+        states[ConditionType.AGENT_CONNECTED] = agent_connected(agents, alive)
+        states[ConditionType.CLOCK_IN_SYNC] = clock_in_sync(alive)
     sources = list(chain.from_iterable(agent.sources for agent in agents))
     trusted = server.spec.trusted_cidrs
     try:
         cluster = await _cluster(kube) if unknown_to(sources, trusted) else []
     except Expected as error:
-        _unknown(conditions, ConditionType.SOURCE_ADDRESS_PRESERVED, error)
+        states[ConditionType.SOURCE_ADDRESS_PRESERVED] = _unknown(error)
     else:
-        conditions.set(ConditionType.SOURCE_ADDRESS_PRESERVED, *source_addresses(sources, cluster, trusted))
-    return alive
+        states[ConditionType.SOURCE_ADDRESS_PRESERVED] = source_addresses(sources, cluster, trusted)
+    return states, alive
 
 
-def _unknown(conditions: Conditions, type_: ConditionType, error: Expected) -> None:
+def _unknown(error: Expected) -> State | None:
     # Out of reach for a moment: what held goes on to hold. Not permitted: somebody has to know.
-    if isinstance(error, Blocked):
-        conditions.set(type_, None, error.reason, error.message)
-    else:
-        conditions.keep(type_)
+    return State(None, error.reason, error.message) if isinstance(error, Blocked) else None
 
 
 async def _renewal(kube: Kube, server: PostgresServer, agent: ServerAgent) -> Renewal | None:

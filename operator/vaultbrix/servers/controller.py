@@ -1,76 +1,138 @@
 """PostgresServer: reach it, install the gate, keep the base NetworkPolicy, see how its agents do."""
 
-from collections.abc import Container
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from vaultbrix.access.controller import Parts
-from vaultbrix.api.conditions import ConditionType, Reason
-from vaultbrix.api.postgresserver import PostgresServer, PostgresServerStatus
+from vaultbrix.access.controller import Access
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.audit.flow.controller import AuditFlows
+from vaultbrix.audit.retention.controller import Retention
+from vaultbrix.ddl.controller import Runs
 from vaultbrix.ddl.gate import drift, schema
-from vaultbrix.ddl.sweep import sweep
-from vaultbrix.kube.cache import Context
-from vaultbrix.kube.status import Conditions, write_status
-from vaultbrix.postgres.admin import admin_connection
+from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.client import Kube
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.secrets import SecretKey
+from vaultbrix.kube.status import write_status
+from vaultbrix.kube.store import Change
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
-from vaultbrix.servers import agents, facts
+from vaultbrix.servers.agents import look_at_agents
+from vaultbrix.servers.decisions import Gate, ServerView, server_status
+from vaultbrix.servers.facts import read_facts
 
 # How often a server that is well is looked at: switched-off guards are put back, a lost server is noticed.
 CHECK_EVERY = timedelta(seconds=60)
 
-
-async def reconcile(
-    context: Context, parts: Parts, rehearsing: Container[str], server: PostgresServer, now: datetime
-) -> datetime | None:
-    """Make the server ready for tenants; ``rehearsing`` as of sweep. Raises Expected after the status says so."""
-    conditions = Conditions(server, server.status.conditions, now)
-    alive = await agents.report(context.kube, server, conditions)
-    anchor = parts.flows.report(server, alive, conditions, now)
-    parts.retention.report(context, server, conditions)
-    tenants = context.tenants_of(server.metadata.name)
-    verdicts = [verdict for tenant in tenants for verdict in context.verdicts(tenant.key, now).values()]
-    status = server.status.model_copy(
-        update={
-            "observed_generation": server.metadata.generation,
-            "tenants": len(tenants),
-            "open_rules": sum(verdict.grant is not None for verdict in verdicts),
-            "audit": anchor,
-        }
-    )
-    try:
-        async with admin_connection(context.kube, server) as connection:
-            about = await facts.facts(connection)
-            version = await schema.install(connection)
-            findings = await drift.audit_gate(connection)
-            await sweep(context, connection, rehearsing)
-            await parts.logins.sweep(context, connection, now)
-        await parts.policies.reconcile_base(context, server)
-    except Expected as error:
-        conditions.keep(ConditionType.GATE_INSTALLED)
-        conditions.keep(ConditionType.GATE_INTACT)
-        conditions.set(ConditionType.READY, False, error.reason, error.message)
-        await _report(context, server, status, conditions)
-        raise
-    conditions.set(ConditionType.GATE_INSTALLED, True, Reason.INSTALLED, f"migration {version} is in force")
-    conditions.set(
-        ConditionType.GATE_INTACT,
-        not findings,
-        Reason.RISKS_FOUND if findings else Reason.INTACT,
-        "; ".join(findings) or "nothing goes around the gate",
-    )
-    conditions.set(ConditionType.READY, True, Reason.READY, "tenants can be placed here")
-    status = status.model_copy(
-        update={
-            "version": about.version,
-            "system_identifier": about.system_identifier,
-            "gate_version": version,
-        }
-    )
-    await _report(context, server, status, conditions)
-    return now + CHECK_EVERY
+WORKERS = 4
 
 
-async def _report(
-    context: Context, server: PostgresServer, status: PostgresServerStatus, conditions: Conditions
+def register(
+    registry: Registry,
+    kube: Kube,
+    cache: Cache,
+    admin: Admin,
+    *,
+    flows: AuditFlows,
+    retention: Retention,
+    runs: Runs,
+    access: Access,
 ) -> None:
-    wanted = status.model_copy(update={"conditions": conditions.all()})
-    await write_status(context.kube, context.servers, server, wanted)
+    """Have PostgresServers reconciled: when they change, when what they refer to does, and every minute."""
+    controller = ServerController(kube, cache, admin, flows, retention, runs, access)
+    queue = registry.queue("PostgresServer", controller.reconcile, workers=WORKERS)
+
+    def server_changed(change: Change[PostgresServer]) -> None:
+        if not change.own:
+            queue.add(change.resource.metadata.name)
+
+    def secret_changed(secret: SecretKey) -> None:
+        for server in cache.servers:
+            if secret in _secrets_of(server):
+                queue.add(server.metadata.name)
+
+    def resync() -> None:
+        for server in cache.servers:
+            queue.add(server.metadata.name)
+
+    registry.on_change(PostgresServer, server_changed)
+    registry.on_resync(resync)
+    admin.secrets.changed = secret_changed
+    flows.changed = retention.changed = queue.add
+
+
+def _secrets_of(server: PostgresServer) -> set[SecretKey]:
+    spec = server.spec
+    references = (
+        spec.admin_secret_ref,
+        spec.tls.ca_secret_ref,
+        spec.audit_secret_ref,
+        spec.audit_manager_secret_ref,
+    )
+    return {(reference.namespace, reference.name) for reference in references if reference is not None}
+
+
+class ServerController:
+    """Makes servers ready for tenants."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        admin: Admin,
+        flows: AuditFlows,
+        retention: Retention,
+        runs: Runs,
+        access: Access,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._admin = admin
+        self._flows = flows
+        self._retention = retention
+        self._runs = runs
+        self._access = access
+
+    async def reconcile(self, name: str) -> datetime | None:
+        """Make the server ready for tenants; returns when to look again. Raises Expected after the status says so."""
+        server, now = self._cache.servers.get("", name), datetime.now(UTC)
+        if server is None:
+            await self._access.policies.remove_base(name)
+            return None
+        gate, failure = None, None
+        try:
+            gate = await self._prepare(server, now)
+        except Expected as error:
+            failure = error
+        view = await self._look_around(server, gate, failure, now)
+        await write_status(self._kube, self._cache, server, server_status(server, view, now))
+        if failure is not None:
+            raise failure
+        return now + CHECK_EVERY
+
+    async def _prepare(self, server: PostgresServer, now: datetime) -> Gate:
+        """Install what is missing, and take away what nobody accounts for. Raises Expected."""
+        async with self._admin.connection(server) as connection:
+            about = await read_facts(connection)
+            version = await schema.install(connection)
+            risks = await drift.audit_gate(connection)
+            await self._runs.sweep(connection)
+            await self._access.logins.sweep(connection, now)
+        await self._access.policies.reconcile_base(server)
+        return Gate(about, version, risks)
+
+    async def _look_around(
+        self, server: PostgresServer, gate: Gate | None, failure: Expected | None, now: datetime
+    ) -> ServerView:
+        agents, alive = await look_at_agents(self._kube, server)
+        tenants = self._cache.tenants_of(server.metadata.name)
+        verdicts = [v for tenant in tenants for v in self._access.verdicts.of_tenant(tenant.key, now).values()]
+        return ServerView(
+            agents=agents,
+            audit_flowing=self._flows.state(server, alive, now),
+            anchor=self._flows.next_anchor(server, now),
+            retention=self._retention.states(server),
+            tenants=len(tenants),
+            open_rules=sum(verdict.grant is not None for verdict in verdicts),
+            gate=gate,
+            failure=failure,
+        )

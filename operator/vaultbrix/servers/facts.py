@@ -1,24 +1,15 @@
 """What a PostgreSQL server says of itself."""
 
-from dataclasses import dataclass
-
 import psycopg
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Blocked
+from vaultbrix.servers.decisions import ServerFacts
 
 OLDEST_VERSION = 15
 
 
-@dataclass(frozen=True)
-class ServerFacts:
-    """What a server says of itself."""
-
-    version: str
-    system_identifier: str
-
-
-async def facts(connection: psycopg.AsyncConnection) -> ServerFacts:
+async def read_facts(connection: psycopg.AsyncConnection) -> ServerFacts:
     """Version and system identifier. Raises Blocked for a server that cannot be used."""
     cursor = await connection.execute(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from vaultbrix.api.conditions import Reason, Verdict
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.runtime.addresses import Address, parse_address
 
 
-def source_addresses(sources: Iterable[str], cluster: Iterable[str], trusted: Iterable[str]) -> Verdict:
+def source_addresses(sources: Iterable[str], cluster: Iterable[str], trusted: Iterable[str]) -> State:
     """Status, reason and message of SourceAddressPreserved.
 
     ``sources`` is a sample of addresses that connections of tenants came from; ``cluster`` are addresses of nodes and
@@ -15,12 +15,12 @@ def source_addresses(sources: Iterable[str], cluster: Iterable[str], trusted: It
     """
     seen = sorted(_addresses(sources), key=str)
     if not seen:
-        return None, Reason.NO_CONNECTIONS, "no connection of a tenant has been seen yet"
+        return State(None, Reason.NO_CONNECTIONS, "no connection of a tenant has been seen yet")
     inside = _networks([*cluster, *trusted])
     outside = [address for address in seen if not any(address in network for network in inside)]
     if outside:
-        return True, Reason.PRESERVED, f"PostgreSQL sees clients' own addresses, such as {outside[0]}"
-    return (
+        return State(True, Reason.PRESERVED, f"PostgreSQL sees clients' own addresses, such as {outside[0]}")
+    return State(
         False,
         Reason.NODE_ADDRESSES_ONLY,
         f"connections come from addresses of the cluster only, such as {seen[0]}, so no rule fits them: set "

@@ -1,133 +1,114 @@
 """Tenant: Secret first, then role and schema; on deletion, lock or drop."""
 
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 
-from vaultbrix.api.conditions import ConditionType, Reason, is_true
+from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import AutoApprove, DeletionPolicy, Tenant, TenantStatus
-from vaultbrix.ddl.gate import policy
-from vaultbrix.kube.cache import Context
-from vaultbrix.kube.status import Conditions, set_finalizer, write_status
+from vaultbrix.api.tenant import DeletionPolicy, Tenant
+from vaultbrix.kube.cache import Cache, TenantKey
+from vaultbrix.kube.client import Kube
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.status import set_finalizer, write_status
+from vaultbrix.kube.store import Change
 from vaultbrix.postgres import scram
-from vaultbrix.postgres.admin import admin_connection
-from vaultbrix.runtime.errors import Blocked, Expected
-from vaultbrix.tenants import role as tenants
-from vaultbrix.tenants import rule_logins
-from vaultbrix.tenants.role import TenantRole
+from vaultbrix.postgres.admin import Admin
+from vaultbrix.runtime.errors import Expected
+from vaultbrix.tenants import role, rule_logins
+from vaultbrix.tenants.decisions import ready_server, status, tenant_role
 from vaultbrix.tenants.secret import CredentialsSecret, ensure_secret
 
 FINALIZER = "vaultbrix.com/tenant"
 
-# Reasons that say that the role is not this tenant's; after any other failure it stays as it was.
-_NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
+WORKERS = 8
 
 
-async def reconcile(context: Context, tenant: Tenant, now: datetime) -> datetime | None:
-    """Make role, schema and Secret as the Tenant says. Raises Expected after the status says so."""
-    conditions = Conditions(tenant, tenant.status.conditions, now)
-    if tenant.deleting:
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> None:
+    """Have Tenants reconciled: when they change, when their server does, and at every resync."""
+    controller = TenantController(kube, cache, admin)
+    queue = registry.queue("Tenant", controller.reconcile, workers=WORKERS)
+
+    def tenant_changed(change: Change[Tenant]) -> None:
+        if not change.own:
+            queue.add(change.resource.key)
+
+    def server_changed(change: Change[PostgresServer]) -> None:
+        if change.decisive:
+            for tenant in cache.tenants_of(change.resource.metadata.name):
+                queue.add(tenant.key)
+
+    def resync() -> None:
+        for tenant in cache.tenants:
+            queue.add(tenant.key)
+
+    registry.on_change(Tenant, tenant_changed)
+    registry.on_change(PostgresServer, server_changed)
+    registry.on_resync(resync)
+
+
+class TenantController:
+    """Makes what a Tenant asks for."""
+
+    def __init__(self, kube: Kube, cache: Cache, admin: Admin) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._admin = admin
+
+    async def reconcile(self, key: TenantKey) -> None:
+        """Make role, schema and Secret as the Tenant says. Raises Expected after the status says so."""
+        tenant = self._cache.tenants.get(*key)
+        if tenant is None:
+            return
+        if tenant.deleting:
+            try:
+                await self._finalize(tenant)
+            except Expected as error:
+                await self._report(tenant, error, secret_written=False)
+                raise
+            return
+        if FINALIZER not in tenant.metadata.finalizers:
+            tenant = await set_finalizer(self._kube, tenant, FINALIZER, present=True)
+            if FINALIZER not in tenant.metadata.finalizers:
+                return
+            self._cache.refresh(tenant)
+        secret_written = False
         try:
-            await _finalize(context, tenant)
+            server = ready_server(tenant, self._cache.server_of(tenant))
+            password = await self._credentials(tenant, server)
+            secret_written = True
+            async with self._admin.connection(server) as connection:
+                salt = secrets.token_bytes(scram.SALT_BYTES)
+                await role.provision(connection, tenant_role(tenant), password, salt)
         except Expected as error:
-            _explain(conditions, error)
-            await _report(context, tenant, conditions)
+            await self._report(tenant, error, secret_written=secret_written)
             raise
-        return None
-    tenant = await set_finalizer(context.kube, tenant, FINALIZER, present=True)
-    try:
-        server = _ready_server(context, tenant)
-        password = await _credentials(context, tenant, server)
-        conditions.set(
-            ConditionType.CREDENTIALS_READY, True, Reason.CREDENTIALS_WRITTEN, f"Secret {tenant.secret_name}"
+        await self._report(tenant, None, secret_written=True)
+
+    async def _report(self, tenant: Tenant, failure: Expected | None, *, secret_written: bool) -> None:
+        new = status(tenant, failure, datetime.now(UTC), secret_written=secret_written)
+        await write_status(self._kube, self._cache, tenant, new)
+
+    async def _credentials(self, tenant: Tenant, server: PostgresServer) -> str:
+        credentials = CredentialsSecret(
+            owner=tenant,
+            name=tenant.secret_name,
+            server=server,
+            role=tenant.role,
+            schema=tenant.role,
+            remedy="name another in spec.credentials.secretName",
         )
-        async with admin_connection(context.kube, server) as connection:
-            salt = secrets.token_bytes(scram.SALT_BYTES)
-            await tenants.provision(connection, tenant_role(tenant), password, salt)
-            additive = AutoApprove.ADDITIVE in tenant.spec.ddl_policy.auto_approve
-            await policy.set_policy(connection, tenant.role, additive=additive)
-    except Expected as error:
-        _explain(conditions, error)
-        await _report(context, tenant, conditions)
-        raise
-    conditions.set(
-        ConditionType.PROVISIONED, True, Reason.PROVISIONED, f"role and schema {tenant.role} are as specified"
-    )
-    if tenant.spec.suspended:
-        conditions.set(ConditionType.READY, False, Reason.TENANT_SUSPENDED, "spec.suspended is true: nobody logs in")
-    else:
-        conditions.set(ConditionType.READY, True, Reason.READY, "role, schema and credentials are ready")
-    await _report(context, tenant, conditions)
-    return None
+        return await ensure_secret(self._kube, credentials, likely_new=not tenant.status.conditions)
 
-
-def _explain(conditions: Conditions, error: Expected) -> None:
-    if not conditions.is_true(ConditionType.CREDENTIALS_READY):
-        conditions.keep(ConditionType.CREDENTIALS_READY)
-    if error.reason in _NOT_OURS:
-        conditions.set(ConditionType.PROVISIONED, False, error.reason, error.message)
-    else:
-        conditions.keep(ConditionType.PROVISIONED)
-    conditions.set(ConditionType.READY, False, error.reason, error.message)
-
-
-async def _report(context: Context, tenant: Tenant, conditions: Conditions) -> None:
-    wanted = TenantStatus(
-        observed_generation=tenant.metadata.generation,
-        role=tenant.role,
-        schema_name=tenant.role,
-        secret_name=tenant.secret_name,
-        conditions=conditions.all(),
-    )
-    await write_status(context.kube, context.tenants, tenant, wanted)
-
-
-def _ready_server(context: Context, tenant: Tenant) -> PostgresServer:
-    server = context.server_of(tenant)
-    name = tenant.spec.server_ref.name
-    if server is None:
-        raise Blocked(
-            Reason.SERVER_NOT_FOUND,
-            f"PostgresServer {name} does not exist; create it, or correct spec.serverRef in a new Tenant",
-        )
-    if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
-        raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {name} is not ready; see its conditions")
-    return server
-
-
-def tenant_role(tenant: Tenant) -> TenantRole:
-    """The role as the Tenant wants it."""
-    return TenantRole(
-        role=tenant.role,
-        owner=tenant.key,
-        login=not tenant.spec.suspended,
-        connection_limit=tenant.spec.connection_limit,
-        settings=tenant.spec.settings.dump(),
-    )
-
-
-async def _credentials(context: Context, tenant: Tenant, server: PostgresServer) -> str:
-    wanted = CredentialsSecret(
-        owner=tenant,
-        name=tenant.secret_name,
-        server=server,
-        role=tenant.role,
-        schema=tenant.role,
-        remedy="name another in spec.credentials.secretName",
-    )
-    return await ensure_secret(context.kube, wanted)
-
-
-async def _finalize(context: Context, tenant: Tenant) -> None:
-    if FINALIZER not in tenant.metadata.finalizers:
-        return
-    server = context.server_of(tenant)
-    # A server whose object is gone cannot be reached and is no longer ours to change.
-    if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
-        async with admin_connection(context.kube, server) as connection:
-            await tenants.lock(connection, tenant.role, tenant.key)
-            # Rules find their server through the Tenant, so they cannot.
-            await rule_logins.end_of_tenant(connection, tenant.role, tenant.key)
-            if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
-                await tenants.drop(connection, tenant.role, tenant.key)
-    await set_finalizer(context.kube, tenant, FINALIZER, present=False)
+    async def _finalize(self, tenant: Tenant) -> None:
+        if FINALIZER not in tenant.metadata.finalizers:
+            return
+        server = self._cache.server_of(tenant)
+        # A server whose object is gone cannot be reached and is no longer ours to change.
+        if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+            async with self._admin.connection(server) as connection:
+                await role.lock(connection, tenant.role, tenant.key)
+                # Rules find their server through the Tenant, so they cannot.
+                await rule_logins.end_of_tenant(connection, tenant.role, tenant.key)
+                if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
+                    await role.drop(connection, tenant.role, tenant.key)
+        await set_finalizer(self._kube, tenant, FINALIZER, present=False)

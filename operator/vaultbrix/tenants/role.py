@@ -6,32 +6,28 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.ddl.gate.policy import set_policy
 from vaultbrix.postgres import roles
 from vaultbrix.runtime.errors import Blocked
-
-
-@dataclass(frozen=True)
-class TenantRole:
-    """What should hold in the database. ``owner`` is (namespace, name) of the Tenant."""
-
-    role: str
-    owner: tuple[str, str]
-    login: bool
-    connection_limit: int
-    settings: dict[str, str]
+from vaultbrix.tenants.decisions import TenantRole
 
 
 async def provision(connection: psycopg.AsyncConnection, wanted: TenantRole, password: str, salt: bytes) -> None:
-    """Make role, schema, memberships, settings and verifier as wanted, in one transaction.
+    """Make role, schema, memberships, settings, policy and verifier as wanted, in one transaction.
 
     Raises Blocked(SlugTaken), changing nothing, when the role or schema belongs to somebody else.
     """
-    name = sql.Identifier(wanted.role)
     async with connection.transaction():
-        await _claim(connection, wanted)
-        await roles.ensure(connection, _login_role(wanted))
-        await _schema(connection, wanted, name)
-        await roles.ensure_password(connection, wanted.role, password, salt)
+        claim = await _read_claim(connection, wanted.role)
+        role = await roles.read(connection, wanted.role)
+        statements = [
+            *_claim(wanted, claim, role_exists=role is not None),
+            *roles.changes(_login_role(wanted), role, connection.info.server_version),
+            *_schema(wanted, claim),
+        ]
+        await roles.apply(connection, statements, wanted.role, role.verifier if role else None, password, salt)
+        if claim.additive is not wanted.additive:
+            await set_policy(connection, wanted.role, additive=wanted.additive)
     if not wanted.login:
         await roles.end_sessions(connection, wanted.role)
 
@@ -83,40 +79,53 @@ async def _lock_claim(connection: psycopg.AsyncConnection, role: str) -> None:
     await connection.execute("SELECT 1 FROM vaultbrix.tenant WHERE role_name = %s FOR UPDATE", [role])
 
 
-async def _claim(connection: psycopg.AsyncConnection, wanted: TenantRole) -> None:
-    await _lock_claim(connection, wanted.role)
+@dataclass(frozen=True)
+class _Claim:
+    """Whose the slug is: ``owner`` is None while it is nobody's. ``schema_owner`` is None where there is no schema."""
+
+    owner: tuple[str, str] | None
+    schema_owner: str | None
+    additive: bool
+
+
+async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _Claim:
     cursor = await connection.execute(
-        "SELECT t.namespace, t.name, r.oid IS NOT NULL, s.oid IS NOT NULL AND s.nspowner IS DISTINCT FROM r.oid"
-        " FROM (SELECT %s::name AS wanted) w LEFT JOIN vaultbrix.tenant t ON t.role_name = w.wanted"
-        " LEFT JOIN pg_roles r ON r.rolname = w.wanted LEFT JOIN pg_namespace s ON s.nspname = w.wanted",
-        [wanted.role],
+        "WITH claim AS MATERIALIZED ("
+        "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
+        " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text,"
+        " EXISTS (SELECT FROM vaultbrix.additive_role WHERE role_name = %(role)s)"
+        " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s",
+        {"role": role},
     )
     row = await cursor.fetchone()
     assert row is not None
-    namespace, name, role_exists, schema_foreign = row
-    if namespace is not None and (namespace, name) != wanted.owner:
-        raise Blocked(
-            Reason.SLUG_TAKEN, f"{wanted.role} belongs to Tenant {namespace}/{name}; choose another spec.slug"
-        )
-    if namespace is None and (role_exists or schema_foreign):
+    namespace, name, schema_owner, additive = row
+    return _Claim((namespace, name) if namespace is not None else None, schema_owner, additive)
+
+
+def _claim(wanted: TenantRole, claim: _Claim, *, role_exists: bool) -> list[sql.Composable]:
+    """What makes the slug the Tenant's. Raises Blocked when it is somebody else's."""
+    if claim.owner == wanted.owner:
+        return []
+    if claim.owner is not None:
+        taken = "/".join(claim.owner)
+        raise Blocked(Reason.SLUG_TAKEN, f"{wanted.role} belongs to Tenant {taken}; choose another spec.slug")
+    if role_exists or claim.schema_owner is not None:
         raise Blocked(
             Reason.SLUG_TAKEN,
             f"a role or schema {wanted.role} that is not managed here exists; choose another spec.slug",
         )
-    if namespace is None:
-        await connection.execute(
-            "INSERT INTO vaultbrix.tenant(role_name, namespace, name) VALUES (%s, %s, %s)",
-            [wanted.role, *wanted.owner],
+    return [
+        sql.SQL("INSERT INTO vaultbrix.tenant(role_name, namespace, name) VALUES ({}, {}, {})").format(
+            *map(sql.Literal, (wanted.role, *wanted.owner))
         )
+    ]
 
 
-async def _schema(connection: psycopg.AsyncConnection, wanted: TenantRole, name: sql.Identifier) -> None:
-    cursor = await connection.execute(
-        "SELECT n.nspowner = r.oid FROM pg_namespace n, pg_roles r WHERE n.nspname = %s AND r.rolname = %s",
-        [wanted.role, wanted.role],
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        await connection.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(name, name))
-    elif not row[0]:
-        await connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(name, name))
+def _schema(wanted: TenantRole, claim: _Claim) -> list[sql.Composable]:
+    name = sql.Identifier(wanted.role)
+    if claim.schema_owner is None:
+        return [sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(name, name)]
+    if claim.schema_owner != wanted.role:
+        return [sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(name, name)]
+    return []

@@ -15,13 +15,13 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.postgres import roles
 from vaultbrix.postgres.connect import classify
 from vaultbrix.runtime.errors import Blocked, Transient
-from vaultbrix.tenants.role import TenantRole
+from vaultbrix.tenants.decisions import TenantRole
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class WantedLogin:
+class LoginTerms:
     """What should hold. ``tenant`` is whom it logs in as; the login ends at ``valid_until`` by itself."""
 
     login: str
@@ -39,28 +39,29 @@ class Claim:
     rule_uid: str
 
 
-async def provision(connection: psycopg.AsyncConnection, wanted: WantedLogin, password: str, salt: bytes) -> None:
+async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, password: str, salt: bytes) -> None:
     """Make login, memberships, settings and verifier as wanted, in one transaction.
 
     Raises Blocked(LoginTaken), changing nothing, when the name belongs to somebody else.
     """
-    tenant = wanted.tenant
+    tenant = terms.tenant
     async with connection.transaction():
-        await _claim(connection, wanted)
+        await _claim(connection, terms)
         await roles.ensure(
             connection,
             roles.LoginRole(
-                name=wanted.login,
+                name=terms.login,
                 login=True,
                 connection_limit=tenant.connection_limit,
                 mark="vaultbrix_tenants",
                 acts_as=tenant.role,
                 search_path=tenant.role,
                 settings={**tenant.settings, "role": tenant.role},
-                valid_until=wanted.valid_until,
+                valid_until=terms.valid_until,
             ),
+            password,
+            salt,
         )
-        await roles.ensure_password(connection, wanted.login, password, salt)
 
 
 async def claims(connection: psycopg.AsyncConnection) -> list[Claim]:
@@ -113,8 +114,8 @@ async def _drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
     await connection.execute("DELETE FROM vaultbrix.rule_login WHERE login = %s", [claim.login])
 
 
-async def _claim(connection: psycopg.AsyncConnection, wanted: WantedLogin) -> None:
-    tenant = wanted.tenant
+async def _claim(connection: psycopg.AsyncConnection, terms: LoginTerms) -> None:
+    tenant = terms.tenant
     # Held to the end, so that the tenant cannot go while a login of its is made.
     cursor = await connection.execute(
         "SELECT 1 FROM vaultbrix.tenant WHERE role_name = %s AND (namespace, name) = (%s, %s) FOR SHARE",
@@ -125,7 +126,7 @@ async def _claim(connection: psycopg.AsyncConnection, wanted: WantedLogin) -> No
     cursor = await connection.execute(
         "SELECT c.rule_uid, c.role_name, r.oid IS NOT NULL FROM (SELECT %s::name AS wanted) w"
         " LEFT JOIN vaultbrix.rule_login c ON c.login = w.wanted LEFT JOIN pg_roles r ON r.rolname = w.wanted",
-        [wanted.login],
+        [terms.login],
     )
     row = await cursor.fetchone()
     assert row is not None
@@ -133,10 +134,10 @@ async def _claim(connection: psycopg.AsyncConnection, wanted: WantedLogin) -> No
     if rule_uid is None and not exists:
         await connection.execute(
             "INSERT INTO vaultbrix.rule_login(login, role_name, rule_uid) VALUES (%s, %s, %s)",
-            [wanted.login, tenant.role, wanted.rule_uid],
+            [terms.login, tenant.role, terms.rule_uid],
         )
-    elif (rule_uid, role) != (wanted.rule_uid, tenant.role):
+    elif (rule_uid, role) != (terms.rule_uid, tenant.role):
         raise Blocked(
             Reason.LOGIN_TAKEN,
-            f"a role {wanted.login} that is not this rule's exists in PostgreSQL; create another AccessRule",
+            f"a role {terms.login} that is not this rule's exists in PostgreSQL; create another AccessRule",
         )

@@ -27,48 +27,61 @@ class CredentialsSecret:
     remedy: str
 
 
-async def ensure_secret(kube: Kube, wanted: CredentialsSecret) -> str:
+async def ensure_secret(kube: Kube, credentials: CredentialsSecret, *, likely_new: bool = False) -> str:
     """Make the Secret right and return the password in it; a new one only where there is none.
 
+    ``likely_new`` saves a look where there was no Secret yet when the owner was last reported on.
     Raises Blocked(SecretTaken) when it is somebody else's.
     """
-    namespace = wanted.owner.metadata.namespace
-    found = await _existing(kube, wanted.owner, wanted.name)
-    if found is not None and not _is_of(found, wanted.owner):
+    if likely_new:
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        try:
+            await kube.create(SECRETS, credentials.owner.metadata.namespace, _body(credentials, password))
+        except Conflict:
+            pass
+        else:
+            return password
+    return await _ensure_secret(kube, credentials)
+
+
+async def _ensure_secret(kube: Kube, credentials: CredentialsSecret) -> str:
+    namespace = credentials.owner.metadata.namespace
+    secret = await _existing(kube, credentials.owner, credentials.name)
+    if secret is not None and not _is_of(secret, credentials.owner):
         raise Blocked(
             Reason.SECRET_TAKEN,
-            f"Secret {wanted.name} exists and is not this {resource_type(type(wanted.owner)).kind}'s; "
-            f"delete it, or {wanted.remedy}",
+            f"Secret {credentials.name} exists and is not this {resource_type(type(credentials.owner)).kind}'s; "
+            f"delete it, or {credentials.remedy}",
         )
-    password = _password(found) if found else None
-    body = _body(wanted, password or secrets.token_urlsafe(PASSWORD_BYTES))
-    if found is None:
+    kept_password = _password(secret) if secret else None
+    body = _body(credentials, kept_password or secrets.token_urlsafe(PASSWORD_BYTES))
+    if secret is None:
         try:
             await kube.create(SECRETS, namespace, body)
         except Conflict as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {wanted.name} appeared meanwhile") from error
-    elif {k: found["data"].get(k) for k in body["data"]} != body["data"]:
-        body["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            raise Transient(Reason.SECRET_TAKEN, f"Secret {credentials.name} appeared meanwhile") from error
+    elif {k: secret["data"].get(k) for k in body["data"]} != body["data"]:
+        body["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
         try:
-            await kube.replace(SECRETS, namespace, wanted.name, body)
+            await kube.replace(SECRETS, namespace, credentials.name, body)
         except (Conflict, NotFound) as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {wanted.name} changed meanwhile") from error
+            raise Transient(Reason.SECRET_TAKEN, f"Secret {credentials.name} changed meanwhile") from error
     return base64.b64decode(body["data"]["password"]).decode()
 
 
 async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
     """Delete the Secret; one that is gone, or somebody else's, is left as it is."""
-    found = await _existing(kube, owner, name)
-    if found is not None and _is_of(found, owner):
-        await kube.delete(SECRETS, owner.metadata.namespace, name, uid=found["metadata"]["uid"])
+    secret = await _existing(kube, owner, name)
+    if secret is not None and _is_of(secret, owner):
+        await kube.delete(SECRETS, owner.metadata.namespace, name, uid=secret["metadata"]["uid"])
 
 
 async def _existing(kube: Kube, owner: Resource, name: str) -> Object | None:
     try:
-        found = await kube.get(SECRETS, owner.metadata.namespace, name)
+        secret = await kube.get(SECRETS, owner.metadata.namespace, name)
     except NotFound:
         return None
-    return {**found, "data": found.get("data") or {}}
+    return {**secret, "data": secret.get("data") or {}}
 
 
 def _is_of(secret: Object, owner: Resource) -> bool:
@@ -85,20 +98,20 @@ def _password(secret: Object) -> str | None:
     return password if len(password) >= PASSWORD_BYTES else None
 
 
-def _body(wanted: CredentialsSecret, password: str) -> Object:
+def _body(credentials: CredentialsSecret, password: str) -> Object:
     values = secret_data(
-        endpoint=wanted.server.endpoint,
-        database=wanted.server.spec.database,
-        role=wanted.role,
+        endpoint=credentials.server.endpoint,
+        database=credentials.server.spec.database,
+        role=credentials.role,
         password=password,
-        schema=wanted.schema,
+        schema=credentials.schema,
     )
-    owner, kind = wanted.owner, resource_type(type(wanted.owner))
+    owner, kind = credentials.owner, resource_type(type(credentials.owner))
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": wanted.name,
+            "name": credentials.name,
             "namespace": owner.metadata.namespace,
             "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
             "ownerReferences": [

@@ -22,13 +22,19 @@ OTHER_POD = {"app": "web"}
 
 RESYNC = """
 import asyncio
-from vaultbrix.kube.cache import Context, Settings
+from vaultbrix.ddl.run import JobSettings
+from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
+from vaultbrix.kube.secrets import Secrets
+from vaultbrix.operator.main import register_subjects
 from vaultbrix.operator.manager import Manager
+from vaultbrix.postgres.admin import Admin
+from vaultbrix.postgres.pool import Pool
 
 async def main():
-    kube = await Kube.connect("vaultbrix-operator")
-    manager = Manager(Context(kube, Settings(namespace="none", image="none", pull_policy="Never")))
+    kube, cache = await Kube.connect("vaultbrix-operator"), Cache()
+    jobs = JobSettings(namespace="none", image="none", pull_policy="Never")
+    manager = Manager(kube, cache, register_subjects(kube, cache, Admin(Secrets(kube), Pool()), jobs))
     await manager.start()
     await manager.resync()
     await kube.close()

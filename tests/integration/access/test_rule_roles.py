@@ -17,7 +17,7 @@ from vaultbrix.postgres import scram
 from vaultbrix.runtime.errors import Blocked, Transient
 from vaultbrix.tenants import role as tenants
 from vaultbrix.tenants import rule_logins
-from vaultbrix.tenants.rule_logins import Claim, WantedLogin
+from vaultbrix.tenants.rule_logins import Claim, LoginTerms
 
 HOUR = timedelta(hours=1)
 
@@ -77,11 +77,11 @@ class Case:
     def login(self) -> str:
         return rule_login(self.role, self.uid)
 
-    def wanted(self, until: timedelta = HOUR, **changes: Any) -> WantedLogin:
+    def wanted(self, until: timedelta = HOUR, **changes: Any) -> LoginTerms:
         deadline = (datetime.now(UTC) + until).replace(microsecond=0)
-        return WantedLogin(self.login, self.uid, wanted(self.role, **changes), deadline)
+        return LoginTerms(self.login, self.uid, wanted(self.role, **changes), deadline)
 
-    def provision(self, asked: WantedLogin | None = None) -> None:
+    def provision(self, asked: LoginTerms | None = None) -> None:
         self.database.admin(rule_logins.provision, asked or self.wanted(), PASSWORD, SALT)
 
     def drop(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.harness.shell import wait_for
 
 from vaultbrix.audit import seal
 from vaultbrix.audit.archive import manifest as manifests
-from vaultbrix.audit.archive import plan
+from vaultbrix.audit.archive import plan, store
 from vaultbrix.audit.archive.check import check_days, hash_of
 from vaultbrix.audit.archive.export import ExportError
 from vaultbrix.audit.archive.place import Place
@@ -294,3 +295,15 @@ def test_an_export_that_was_interrupted_is_gone_on_with(found: ArchivedStore, mo
     assert whole.stat().st_ino == kept
     assert "mallory" not in str(rows(found, "record"))
     assert not list(folder(found).glob("*.old"))
+
+
+def test_an_export_waits_for_one_that_has_just_ended_and_for_no_other(found: ArchivedStore) -> None:
+    with found.store.open() as second:
+        first = found.store.open()
+        assert store.alone(first)
+        assert not store.alone(second, patience=timedelta(milliseconds=100))
+        ending = threading.Timer(0.5, first.close)
+        ending.start()
+        assert store.alone(second)
+        ending.join()
+        assert second.execute("SHOW lock_timeout").fetchone() == ("0",)

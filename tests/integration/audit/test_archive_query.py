@@ -81,7 +81,7 @@ def test_each_filter_finds_the_same(both: Both) -> None:
         {"tenants": ()},
         {"person": JANE},
         {"person": "nobody"},
-        {"ground": "team/jane"},
+        {"authorization": "team/jane"},
         {"address": "127.0.0.0/8"},
         {"address": "10.0.0.0/8"},
         {"role": "tenant_other"},

@@ -77,7 +77,7 @@ TIMES = st.integers(0, 250_000_000_000 * 10**6).map(
 RECORDS = st.builds(
     Record,
     server=HOSTILE, at=TIMES, session_id=HOSTILE, line_num=BIGINT, kind=st.sampled_from(["statement", "other"]),
-    pid=st.none() | st.integers(0, 2**31 - 1), role=MAYBE, tenant=HOSTILE, person=HOSTILE, ground=HOSTILE,
+    pid=st.none() | st.integers(0, 2**31 - 1), role=MAYBE, tenant=HOSTILE, person=HOSTILE, authorization=HOSTILE,
     database=MAYBE, address=st.none() | ADDRESSES, application=MAYBE, tag=HOSTILE, vxid=MAYBE, class_=MAYBE,
     command=MAYBE, object_type=MAYBE, object_name=MAYBE, statement_id=st.none() | BIGINT,
     substatement_id=st.none() | BIGINT, statement=MAYBE, row_count=st.none() | BIGINT,

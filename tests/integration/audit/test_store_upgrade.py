@@ -18,6 +18,7 @@ from tests.harness.written_log import line
 
 from vaultbrix.audit import schema
 from vaultbrix.postgres import scram
+from vaultbrix.postgres.connect import pinned
 
 FIRST = files("vaultbrix.audit").joinpath("sql/0001_store.sql").read_text()
 NEWEST = max(int(script.name[:4]) for script in files("vaultbrix.audit").joinpath("sql").iterdir())
@@ -32,7 +33,12 @@ class OldStore(Store):
 
     async def as_owner(self, work: Callable[[psycopg.AsyncConnection], Coroutine[Any, Any, object]]) -> None:
         async with await psycopg.AsyncConnection.connect(
-            host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname="audit", autocommit=True
+            host=str(self.postgres.socket),
+            port=self.postgres.port,
+            user="postgres",
+            dbname="audit",
+            options=pinned(),
+            autocommit=True,
         ) as connection:
             await work(connection)
 

@@ -3,7 +3,17 @@ from typing import Any
 import pytest
 from tests.harness.builders import HOUR, MINUTE, NOW, Raw, approval, rule, server, tenant, true
 
-from vaultbrix.access.progress import Progress, closed, lacking, opening, sessions_ended, sessions_open
+from vaultbrix.access.progress import (
+    Progress,
+    Remainder,
+    closed,
+    lacking,
+    opening,
+    readiness,
+    remainders,
+    sessions_ended,
+    sessions_open,
+)
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.servers.overview import not_true, overview
@@ -68,6 +78,25 @@ def test_sessions_are_counted_over_all_agents() -> None:
     found = rule(status={"agents": agents})
     assert (sessions_open(found), sessions_ended(found)) == (4, 6)
     assert sessions_ended(rule(status={"sessions": {"terminated": 7}, "agents": agents})) == 7
+
+
+def test_what_is_left_open_of_a_revoked_rule_is_told_by_agent() -> None:
+    agents = [
+        {**GONE, "hba": True, "sessions": False, "error": "boom"},
+        {**GONE, "name": "done"},
+        {**GONE, "name": "late", "generation": 0},
+    ]
+    assert remainders(rule(status={"agents": agents})) == [
+        Remainder("agent-1", ("pg_hba", "sessions"), "boom"),
+        Remainder("late", (), ""),
+    ]
+
+
+def test_readiness_is_one_word() -> None:
+    def word(*conditions: Raw) -> str:
+        return readiness(rule(status={"conditions": list(conditions)}).status.conditions)
+
+    assert [word(), word(ready("True")), word(ready("False", "AgentPending"))] == ["Waiting", "True", "AgentPending"]
 
 
 def test_what_a_rule_lacks_is_named_by_its_cause() -> None:

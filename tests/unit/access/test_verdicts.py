@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, rule, server, tenant
 
 from vaultbrix.access.decisions import AccessVerdict, decide, decide_all
+from vaultbrix.access.verdicts import Verdicts
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import rfc3339
-from vaultbrix.kube.cache import Context, Settings
-from vaultbrix.kube.client import Kube
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.kube.cache import Cache
 
 TEAM = ("team", "acme")
 
@@ -83,40 +84,38 @@ def test_no_more_rules_are_open_than_the_limit_and_no_slot_stays_free(
         assert verdict == alone[uid] or (verdict.reason is Reason.TOO_MANY_RULES and counts(alone[uid]))
 
 
-def context(*rules: AccessRule, most: int = 50) -> Context:
-    found = Context(Kube("test"), Settings("system", "image", "Never"))
-    found.servers.put(server(limits={"maxRulesPerTenant": most}))
-    found.tenants.put(tenant())
-    for item in rules:
-        found.rules.put(item)
-    return found
+def filled(*rules: AccessRule, most: int = 50) -> tuple[Cache, Verdicts]:
+    cache = Cache()
+    for resource in (server(limits={"maxRulesPerTenant": most}), tenant(), *rules):
+        cache.put(resource)
+    return cache, Verdicts(cache)
 
 
 def test_verdicts_are_kept_until_an_object_or_the_time_changes_one() -> None:
-    found = context(made("a", 0, ttl="1h"), made("b", 0, startsAt="2026-12-01T12:30:00Z"))
-    first = found.verdicts(TEAM, NOW + MINUTE)
-    assert found.verdicts(TEAM, NOW + 2 * MINUTE) is first
-    opened = found.verdicts(TEAM, NOW + 30 * MINUTE)
+    cache, verdicts = filled(made("a", 0, ttl="1h"), made("b", 0, startsAt="2026-12-01T12:30:00Z"))
+    first = verdicts.of_tenant(TEAM, NOW + MINUTE)
+    assert verdicts.of_tenant(TEAM, NOW + 2 * MINUTE) is first
+    opened = verdicts.of_tenant(TEAM, NOW + 30 * MINUTE)
     assert opened["uid-b"].phase is AccessPhase.OPEN
-    assert found.verdicts(TEAM, NOW + HOUR)["uid-a"].phase is AccessPhase.EXPIRED
+    assert verdicts.of_tenant(TEAM, NOW + HOUR)["uid-a"].phase is AccessPhase.EXPIRED
     # A clock that jumps back.
-    assert found.verdicts(TEAM, NOW + MINUTE)["uid-b"].phase is AccessPhase.PENDING
-    found.rules.put(made("a", 0, revoked=True, metadata={"resourceVersion": "2", "generation": 2}))
-    assert found.verdicts(TEAM, NOW + MINUTE)["uid-a"].phase is AccessPhase.REVOKED
-    found.tenants.put(tenant(metadata={"resourceVersion": "2"}, suspended=True))
-    assert found.verdicts(TEAM, NOW + MINUTE)["uid-b"].reason is Reason.TENANT_SUSPENDED
-    found.servers.remove("", "main")
-    assert found.verdicts(TEAM, NOW + MINUTE)["uid-b"].reason is Reason.SERVER_NOT_FOUND
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-b"].phase is AccessPhase.PENDING
+    cache.put(made("a", 0, revoked=True, metadata={"resourceVersion": "2", "generation": 2}))
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-a"].phase is AccessPhase.REVOKED
+    cache.put(tenant(metadata={"resourceVersion": "2"}, suspended=True))
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-b"].reason is Reason.TENANT_SUSPENDED
+    cache.remove(PostgresServer, "", "main")
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-b"].reason is Reason.SERVER_NOT_FOUND
     for name in ("a", "b"):
-        found.rules.remove("team", name)
-    assert found.verdicts(TEAM, NOW + MINUTE) == {}
+        cache.remove(AccessRule, "team", name)
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE) == {}
 
 
 def test_rules_of_another_tenant_neither_count_nor_change_anything() -> None:
-    found = context(made("a", 0), most=1)
-    first = found.verdicts(TEAM, NOW + MINUTE)
-    found.rules.put(made("z", 0, tenantRef={"name": "other"}))
-    assert found.verdicts(TEAM, NOW + MINUTE) is first
+    cache, verdicts = filled(made("a", 0), most=1)
+    first = verdicts.of_tenant(TEAM, NOW + MINUTE)
+    cache.put(made("z", 0, tenantRef={"name": "other"}))
+    assert verdicts.of_tenant(TEAM, NOW + MINUTE) is first
     assert set(first) == {"uid-a"}
 
 
@@ -125,10 +124,10 @@ def test_rules_of_another_tenant_neither_count_nor_change_anything() -> None:
     st.booleans(),
 )
 def test_a_verdict_that_is_kept_is_the_one_that_would_be_decided(status: dict[str, Any], deleting: bool) -> None:
-    found = context(made("a", 0))
-    found.verdicts(TEAM, NOW + MINUTE)
+    cache, verdicts = filled(made("a", 0))
+    verdicts.of_tenant(TEAM, NOW + MINUTE)
     more = {"deletionTimestamp": rfc3339(NOW)} if deleting else {}
     later = made("a", 0, status=status, metadata={"resourceVersion": "2", **more})
-    found.rules.put(later)
-    kept = found.verdicts(TEAM, NOW + MINUTE)["uid-a"]
+    cache.put(later)
+    kept = verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-a"]
     assert kept == decide(later, tenant(), server(), NOW + MINUTE)

@@ -3,16 +3,25 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.builders import NOW, SECOND
+from tests.harness.builders import HOUR, NOW, SECOND
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, condition, is_true
+from vaultbrix.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    State,
+    condition,
+    conditions,
+    find_condition,
+    is_true,
+)
 
 STATUSES = st.sampled_from([True, False, None])
 
 
 def made(status: bool | None, seconds: int, *previous: Condition, reason: Reason = Reason.READY) -> Condition:
     now = NOW + seconds * SECOND
-    return condition(ConditionType.READY, status, reason, "", generation=seconds, now=now, previous=previous)
+    return condition(ConditionType.READY, State(status, reason, ""), generation=seconds, now=now, previous=previous)
 
 
 @pytest.mark.parametrize(("status", "text"), [(True, "True"), (False, "False"), (None, "Unknown")])
@@ -31,7 +40,7 @@ def test_a_flip_moves_the_transition_time() -> None:
 
 
 def test_the_history_of_another_type_does_not_count() -> None:
-    other = condition(ConditionType.ENFORCED, True, Reason.ENFORCED, "", generation=1, now=NOW)
+    other = condition(ConditionType.ENFORCED, State(True, Reason.ENFORCED, ""), generation=1, now=NOW)
     assert made(True, 9, other).last_transition_time == NOW + 9 * SECOND
 
 
@@ -47,7 +56,7 @@ def test_the_transition_time_is_that_of_the_last_flip(statuses: list[bool | None
 
 
 def test_a_message_fits_the_api_however_long_the_cause_was() -> None:
-    found = condition(ConditionType.READY, False, Reason.DATABASE_ERROR, "x" * 100_000, generation=1, now=NOW)
+    found = condition(ConditionType.READY, State(False, Reason.DATABASE_ERROR, "x" * 100_000), generation=1, now=NOW)
     assert len(found.message) <= 32768
 
 
@@ -57,3 +66,38 @@ def test_only_a_condition_that_is_present_and_true_is_true() -> None:
     assert not is_true([made(None, 0)], ConditionType.READY)
     assert not is_true([made(True, 0)], ConditionType.ENFORCED)
     assert not is_true([], ConditionType.READY)
+
+
+ACCEPTED = State(True, Reason.ACCEPTED, "")
+WAITS = State(False, Reason.WAITING, "waits")
+
+
+def test_conditions_keep_their_transition_time_across_reconciliations() -> None:
+    states = {ConditionType.READY: WAITS, ConditionType.ACCEPTED: ACCEPTED}
+    first = conditions(states, [], generation=1, now=NOW)
+    states = {
+        ConditionType.READY: State(False, Reason.AGENT_PENDING, "waits for the agent"),
+        ConditionType.ACCEPTED: State(False, Reason.EXPIRED, ""),
+    }
+    ready, accepted = conditions(states, first, generation=2, now=NOW + HOUR)
+    assert (ready.last_transition_time, ready.observed_generation) == (NOW, 2)
+    assert accepted.last_transition_time == NOW + HOUR
+
+
+def test_a_condition_of_which_nothing_is_known_stays_as_it_was_and_is_unknown_where_there_was_none() -> None:
+    first = conditions({ConditionType.ACCEPTED: ACCEPTED}, [], generation=1, now=NOW)
+    unknown = {ConditionType.ACCEPTED: None, ConditionType.READY: None}
+    accepted, ready = conditions(unknown, first, generation=2, now=NOW + HOUR)
+    assert accepted == first[0]
+    assert ready.status == "Unknown"
+
+
+def test_conditions_are_in_the_order_in_which_they_are_given() -> None:
+    states = {ConditionType.READY: WAITS, ConditionType.ACCEPTED: ACCEPTED}
+    assert [c.type for c in conditions(states, [], generation=1, now=NOW)] == ["Ready", "Accepted"]
+
+
+def test_a_condition_is_found_by_its_type() -> None:
+    ready = made(True, 0)
+    assert find_condition([ready], ConditionType.READY) is ready
+    assert find_condition([ready], ConditionType.ENFORCED) is None

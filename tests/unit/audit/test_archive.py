@@ -38,7 +38,7 @@ records = st.builds(
     role=st.none() | hostile,
     tenant=hostile,
     person=hostile,
-    ground=hostile,
+    authorization=hostile,
     database=st.none() | hostile,
     address=st.none() | addresses,
     application=st.none() | hostile,
@@ -61,7 +61,8 @@ def batch_of(table: Any, found: list[dict[str, Any]]) -> pa.RecordBatch:
 
 def values(record: Record) -> dict[str, Any]:
     names = [name.strip() for name in rows.RECORD.split(",")]
-    return {name: getattr(record, "class_" if name == "class" else name) for name in names}
+    attributes = {"class": "class_", "ground": "authorization"}
+    return {name: getattr(record, attributes.get(name, name)) for name in names}
 
 
 @given(st.lists(records, min_size=1, max_size=2))
@@ -118,7 +119,7 @@ def test_a_day_waits_for_its_end_and_for_all_servers(newest: dict[str, Any], now
 def test_what_retention_dropped_or_an_earlier_set_holds_is_not_wanted() -> None:
     found = [("a", 400, batch, 1) for batch in range(1, 7)] + [("a", 90, 4, 1), ("b", 400, 1, 1)]
     dropped = {f"record {DAY} 400": {"a": 3}}
-    assert plan.wanted(found, DAY, {"a": 2}, {"a": 5, "b": 0}, dropped) == [
+    assert plan.parts_to_export(found, DAY, {"a": 2}, {"a": 5, "b": 0}, dropped) == [
         ("a", 400, 4, 1), ("a", 400, 5, 1), ("a", 90, 4, 1),
     ]  # fmt: skip
 

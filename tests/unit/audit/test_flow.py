@@ -195,12 +195,12 @@ def test_without_a_store_to_ask_an_agent_is_enough_and_nobody_is_unknown() -> No
 @pytest.mark.parametrize(
     ("seen", "back"),
     [
-        (StoreSeen(head(9), asked=5, held="a" * 64), False),
-        (StoreSeen(head(9), asked=5, held="b" * 64), True),
-        (StoreSeen(head(3), asked=5, held=""), True),
-        (StoreSeen(None, asked=5, held=""), True),
+        (StoreSeen(head(9), anchored_batch=5, anchored_head="a" * 64), False),
+        (StoreSeen(head(9), anchored_batch=5, anchored_head="b" * 64), True),
+        (StoreSeen(head(3), anchored_batch=5, anchored_head=""), True),
+        (StoreSeen(None, anchored_batch=5, anchored_head=""), True),
         # The anchor moved on after the store was asked: that says nothing.
-        (StoreSeen(head(9), asked=4, held="c" * 64), False),
+        (StoreSeen(head(9), anchored_batch=4, anchored_head="c" * 64), False),
     ],
 )
 def test_a_store_that_lacks_the_anchored_batch_was_rolled_back(seen: StoreSeen, back: bool) -> None:
@@ -228,5 +228,5 @@ def test_an_anchor_never_goes_back_and_never_leaves_a_batch_that_the_store_does_
         if kept is not None and wanted != kept:
             assert wanted is not None
             assert wanted.batch > kept.batch
-            assert (one.asked, one.held) == (kept.batch, kept.head)
+            assert (one.anchored_batch, one.anchored_head) == (kept.batch, kept.head)
         kept = wanted

@@ -53,7 +53,7 @@ def test_people_are_named_as_the_agents_state_names_them(found: list[tuple[datet
     content, _ = Intake("main").take(Batch("f", 0, None, lines=list(enumerate(raw))), STATE)
     for text, (record, _) in zip(raw, content.records, strict=True):
         plain = parse(text, server="main", state=STATE)
-        assert (record.tenant, record.person, record.ground) == (plain.tenant, plain.person, plain.ground)
+        assert (record.tenant, record.person, record.authorization) == (plain.tenant, plain.person, plain.authorization)
 
 
 @given(st.lists(TEXTS, min_size=9, max_size=10))

@@ -26,7 +26,7 @@ def test_a_statement_is_stored_with_who_ran_it_when_from_where_and_under_which_r
         "app",
         "203.0.113.7",
     )
-    assert (found.tenant, found.person, found.ground) == ("team/acme", "jane@example.com", "team/u")
+    assert (found.tenant, found.person, found.authorization) == ("team/acme", "jane@example.com", "team/u")
     assert (found.server, found.session_id, found.line_num, found.pid) == ("main", "65.1", 3, 42)
     assert (found.statement_id, found.substatement_id) == (7, 1)
     assert (found.class_, found.command, found.object_type, found.object_name) == (
@@ -44,7 +44,7 @@ def test_what_no_grant_explains_stays_unknown() -> None:
         {"timestamp": "2026-12-01 11:00:00.000 UTC"},
     ):
         found = read(session("select 1"), **fields)
-        assert (found.kind, found.tenant, found.person, found.ground) == ("statement", "", "", "")
+        assert (found.kind, found.tenant, found.person, found.authorization) == ("statement", "", "", "")
 
 
 @pytest.mark.parametrize(

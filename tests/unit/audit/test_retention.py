@@ -88,7 +88,7 @@ def kept(policies: dict[tuple[str, str], Policy], of: str, class_: str) -> int:
     """How long the shipper keeps a statement."""
     record = Record(
         server="main", at=datetime.now(UTC), session_id="s", line_num=1, kind="statement", pid=1, role="r", tenant=of,
-        person="", ground="", database=None, address=None, application=None, tag="", vxid=None, class_=class_,
+        person="", authorization="", database=None, address=None, application=None, tag="", vxid=None, class_=class_,
     )  # fmt: skip
     return Keeping({scope: policy.days for scope, policy in policies.items()}).days(record)
 

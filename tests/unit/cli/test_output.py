@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultbrix.cli.output import Format, document, manifest, plain, say, short, show, table
+from vaultbrix.cli.output import Format, document, plain, say, short, show, table
 
 EVIL = "\x1b[31m[bold red]a[/]\x07\x9b2J\u202e :smile: \r\n\tb\x00"
 
@@ -52,9 +52,3 @@ def test_an_object_is_printed_whole_and_harmless(form: Format, capsys: pytest.Ca
 def test_a_long_text_is_cut_and_says_so() -> None:
     assert short("x" * 60) == "x" * 60
     assert short("x" * 61) == "x" * 59 + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def test_an_object_is_shown_without_bookkeeping() -> None:
-    raw = {"kind": "AccessRule", "metadata": {"name": "a", "managedFields": [{}]}, "spec": {}}
-    assert manifest(raw) == {"kind": "AccessRule", "metadata": {"name": "a"}, "spec": {}}
-    assert "managedFields" in raw["metadata"]

@@ -1,11 +1,10 @@
 from typing import Any
 
 import pytest
-from tests.harness.builders import HOUR, NOW, named, rule, true
+from tests.harness.builders import rule, true
 
 from vaultbrix.api.accessrule import AccessRuleStatus
-from vaultbrix.api.conditions import ConditionType, Reason
-from vaultbrix.kube.status import Conditions, changed_by_us_alone, differs
+from vaultbrix.kube.status import changed_by_us_alone, differs
 
 AGENT = {"name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z"}
 
@@ -47,44 +46,6 @@ def test_times_finer_than_the_api_keeps_are_no_difference() -> None:
 
 def test_a_field_that_is_set_to_nothing_is_a_difference() -> None:
     assert differs(status(closedReason="Revoked"), status())
-
-
-def test_conditions_keep_their_transition_time_across_reconciliations() -> None:
-    first = Conditions(rule(), [], NOW)
-    first.set(ConditionType.READY, False, Reason.WAITING, "waits")
-    first.set(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "")
-    second = Conditions(rule(metadata={"generation": 2}), first.all(), NOW + HOUR)
-    second.set(ConditionType.READY, False, Reason.AGENT_PENDING, "waits for the agent")
-    second.set(ConditionType.ACCEPTED, False, Reason.EXPIRED, "")
-    assert named(second.all(), "Ready").last_transition_time == NOW
-    assert named(second.all(), "Ready").observed_generation == 2
-    assert named(second.all(), "Accepted").last_transition_time == NOW + HOUR
-
-
-def test_a_condition_that_is_kept_stays_as_it_was_and_is_unknown_where_there_was_none() -> None:
-    first = Conditions(rule(), [], NOW)
-    first.set(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "")
-    second = Conditions(rule(metadata={"generation": 2}), first.all(), NOW + HOUR)
-    second.keep(ConditionType.ACCEPTED)
-    second.keep(ConditionType.READY)
-    assert named(second.all(), "Accepted") == first.all()[0]
-    assert named(second.all(), "Ready").status == "Unknown"
-
-
-def test_only_what_was_set_to_true_is_true() -> None:
-    built = Conditions(rule(), [], NOW)
-    built.set(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "")
-    built.set(ConditionType.READY, None, Reason.WAITING, "")
-    assert built.is_true(ConditionType.ACCEPTED)
-    assert not built.is_true(ConditionType.READY)
-    assert not built.is_true(ConditionType.ENFORCED)
-
-
-def test_each_type_is_there_once_however_often_it_is_set() -> None:
-    built = Conditions(rule(), [], NOW)
-    built.set(ConditionType.READY, False, Reason.WAITING, "")
-    built.set(ConditionType.READY, True, Reason.READY, "")
-    assert [(c.type, c.status) for c in built.all()] == [("Ready", "True")]
 
 
 @pytest.mark.parametrize(

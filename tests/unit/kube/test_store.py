@@ -3,6 +3,7 @@ from typing import Any
 from tests.harness.builders import rule
 
 from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.store import Store
 
 
@@ -38,21 +39,21 @@ def test_an_object_created_again_replaces_the_one_before() -> None:
 
 
 def test_an_answer_to_a_write_brings_nothing_back_that_is_gone() -> None:
-    store = Store(AccessRule)
-    store.refresh(version(9))
-    assert len(store) == 0
-    store.put(version(10, uid="another"))
-    store.refresh(version(11))
-    assert held(store) == "10"
+    cache = Cache()
+    cache.refresh(version(9))
+    assert len(cache.rules) == 0
+    cache.put(version(10, uid="another"))
+    cache.refresh(version(11))
+    assert held(cache.rules) == "10"
 
 
 def test_an_answer_to_a_write_that_the_watch_overtook_changes_nothing() -> None:
-    store = Store(AccessRule)
-    store.put(version(10))
-    store.refresh(version(9))
-    assert held(store) == "10"
-    store.refresh(version(11))
-    assert held(store) == "11"
+    cache = Cache()
+    cache.put(version(10))
+    cache.refresh(version(9))
+    assert held(cache.rules) == "10"
+    cache.refresh(version(11))
+    assert held(cache.rules) == "11"
 
 
 def test_removing_gives_back_what_was_held() -> None:
@@ -60,7 +61,8 @@ def test_removing_gives_back_what_was_held() -> None:
     store.put(version(9))
     gone = store.remove("team", "jane")
     assert gone is not None
-    assert gone.metadata.name == "jane"
+    assert gone.gone
+    assert gone.resource.metadata.name == "jane"
     assert store.remove("team", "jane") is None
     assert store.put(version(9))
 

@@ -5,7 +5,7 @@ from tests.harness.builders import MINUTE, NOW, SECOND
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import ServerAgent
-from vaultbrix.servers.agent_decisions import Renewal, agent_connected, clock_in_sync, connected
+from vaultbrix.servers.decisions import Renewal, agent_connected, clock_in_sync, connected
 
 LASTS = timedelta(seconds=40)
 

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from vaultbrix.access.networkpolicy.render import base_network_policy, policy_name, tenant_network_policy
+from vaultbrix.access.verdicts import Verdicts
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.cache import Context
-from vaultbrix.kube.client import NETWORK_POLICIES, Object
+from vaultbrix.kube.cache import Cache, TenantKey
+from vaultbrix.kube.client import NETWORK_POLICIES, Kube, Object
 
 _Place = tuple[str, str]
 # ("", name) of a PostgresServer, (namespace, name) of a Tenant.
@@ -28,65 +29,76 @@ class _Applied:
 
 
 class Policies:
-    """Applies what differs from what was applied last. Empty after a start, so everything is applied again."""
+    """Applies what differs from what was applied last. Empty after a start, so everything is applied again.
 
-    def __init__(self) -> None:
+    A Tenant without an open rule gets no policy, which would let nobody in; one that is there already is emptied.
+    """
+
+    def __init__(self, kube: Kube, cache: Cache, verdicts: Verdicts) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._verdicts = verdicts
         self._applied: dict[_Owner, _Applied] = {}
+        self._present: set[_Place] | None = None
+        """What the last check saw, None before the first one."""
 
-    def covers(self, tenant: tuple[str, str], cidrs: tuple[str, ...]) -> bool | None:
+    def covers(self, tenant: TenantKey, cidrs: tuple[str, ...]) -> bool | None:
         """Whether the tenant's policy lets all of these in; None while that is not known."""
         applied = self._applied.get(tenant)
         return None if applied is None else frozenset(cidrs) <= applied.cidrs
 
-    async def reconcile(self, context: Context, tenant: tuple[str, str], now: datetime) -> bool:
+    async def reconcile(self, tenant: TenantKey, now: datetime) -> bool:
         """Apply the tenant's policy; False when it was as wanted already."""
-        found = context.tenants.get(*tenant)
-        server = context.server_of(found) if found else None
+        owner = self._cache.tenants.get(*tenant)
+        server = self._cache.server_of(owner)
         # The policy's name is the role's, and a Tenant that is not provisioned may not be the one that has it.
-        ours = found is not None and is_true(found.status.conditions, ConditionType.PROVISIONED)
-        if found is None or not ours or server is None or server.spec.namespace is None:
-            return await self._remove(context, tenant)
-        verdicts = context.verdicts(tenant, now).values()
+        ours = owner is not None and is_true(owner.status.conditions, ConditionType.PROVISIONED)
+        if owner is None or not ours or server is None or server.spec.namespace is None:
+            return await self._remove(tenant)
+        verdicts = self._verdicts.of_tenant(tenant, now).values()
         cidrs = frozenset(cidr for verdict in verdicts if verdict.grant for cidr in verdict.grant.cidrs)
-        place = (server.spec.namespace, policy_name(server.metadata.name, found.role))
+        place = (server.spec.namespace, policy_name(server.metadata.name, owner.role))
+        absent = self._present is not None and place not in self._present and tenant not in self._applied
+        if absent and not cidrs:
+            return False
         return await self._apply(
-            context, tenant, place, (*_terms(server), cidrs), cidrs, lambda: _of_tenant(found, server, cidrs)
+            tenant, place, (*_terms(server), cidrs), cidrs, lambda: _of_tenant(owner, server, cidrs)
         )
 
-    async def reconcile_base(self, context: Context, server: PostgresServer) -> None:
+    async def reconcile_base(self, server: PostgresServer) -> None:
         """Apply the server's base policy where it is not as wanted already."""
         spec = server.spec
         if spec.namespace is None:
-            await self.remove_base(context, server.metadata.name)
+            await self.remove_base(server.metadata.name)
             return
         echo = spec.public_endpoint.echo_port if spec.public_endpoint else None
         place = (spec.namespace, f"vaultbrix-{server.metadata.name}")
         trusted = frozenset(spec.trusted_cidrs)
         await self._apply(
-            context, ("", server.metadata.name), place, (*_terms(server), trusted, echo), trusted, lambda: _base(server)
+            ("", server.metadata.name), place, (*_terms(server), trusted, echo), trusted, lambda: _base(server)
         )
 
-    async def remove_base(self, context: Context, server: str) -> None:
+    async def remove_base(self, server: str) -> None:
         """Take away the base policy of a server that is gone, or no longer has Pods here."""
-        await self._remove(context, ("", server))
+        await self._remove(("", server))
 
-    async def check(self, context: Context) -> None:
+    async def check(self) -> None:
         """Delete policies that nobody wants any more; forget those that somebody else changed or deleted."""
-        wanted = {place for server in context.servers for place in _places(context, server)}
+        wanted = {place for server in self._cache.servers for place in self._places(server)}
         labels = "app.kubernetes.io/managed-by=vaultbrix,vaultbrix.com/server"
-        answer = await context.kube.list(NETWORK_POLICIES, labels=labels)
+        answer = await self._kube.list(NETWORK_POLICIES, labels=labels)
         present: dict[_Place, str] = {}
         for item in answer.get("items", []):
             meta = item["metadata"]
             place = (meta["namespace"], meta["name"])
             present[place] = meta["resourceVersion"]
             if place not in wanted:
-                await context.kube.delete(NETWORK_POLICIES, *place)
+                await self._kube.delete(NETWORK_POLICIES, *place)
         self._applied = {o: a for o, a in self._applied.items() if present.get(a.place) == a.version}
+        self._present = present.keys() & wanted
 
     async def _apply(
         self,
-        context: Context,
         owner: _Owner,
         place: _Place,
         terms: tuple[Any, ...],
@@ -98,27 +110,27 @@ class Policies:
         if applied is not None and (applied.place, applied.terms) == (place, terms):
             return False
         if applied is not None and applied.place != place:
-            await self._remove(context, owner)
-        answer = await context.kube.apply(NETWORK_POLICIES, render())
+            await self._remove(owner)
+        answer = await self._kube.apply(NETWORK_POLICIES, render())
         self._applied[owner] = _Applied(place, terms, cidrs, answer["metadata"]["resourceVersion"])
         return True
 
-    async def _remove(self, context: Context, owner: _Owner) -> bool:
+    def _places(self, server: PostgresServer) -> list[_Place]:
+        if server.spec.namespace is None:
+            return []
+        name = server.metadata.name
+        tenants = self._cache.tenants_of(name)
+        names = [f"vaultbrix-{name}", *(policy_name(name, tenant.role) for tenant in tenants)]
+        return [(server.spec.namespace, policy) for policy in names]
+
+    async def _remove(self, owner: _Owner) -> bool:
         applied = self._applied.get(owner)
         if applied is None:
             return False
-        await context.kube.delete(NETWORK_POLICIES, *applied.place)
+        await self._kube.delete(NETWORK_POLICIES, *applied.place)
         # Only now: a deletion that failed is tried again.
         self._applied.pop(owner, None)
         return True
-
-
-def _places(context: Context, server: PostgresServer) -> list[_Place]:
-    if server.spec.namespace is None:
-        return []
-    name = server.metadata.name
-    names = [f"vaultbrix-{name}", *(policy_name(name, tenant.role) for tenant in context.tenants_of(name))]
-    return [(server.spec.namespace, policy) for policy in names]
 
 
 def _terms(server: PostgresServer) -> tuple[Any, ...]:

@@ -1,76 +1,79 @@
 """Receipts of ended rules: counted in the audit store, apart from all other work, so that a store that is down
 holds up nothing but receipts."""
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 
-from vaultbrix.access.receipts import store
-from vaultbrix.access.receipts.decisions import blank, next_attempt, receipt, still_open, window
+from vaultbrix.access.receipts.decisions import blank, count_due, receipt, receipt_to_show, still_open, window
+from vaultbrix.access.receipts.store import usage
 from vaultbrix.api.accessrule import AccessRule, Receipt
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.kube.cache import Context
-from vaultbrix.postgres.admin import audit_target
-from vaultbrix.postgres.connect import connect
+from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.registry import Registry
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
+
+# An audit store that does not answer holds up its own receipts only.
+WORKERS = 2
+
+RuleKey = tuple[str, str]
 
 
 class Receipts:
-    """Counts, and keeps what it found until the rule's own controller has written it: a status has one writer."""
+    """Counts, and keeps what it counted until the rule's own controller has written it: a status has one writer."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, Receipt] = {}
+    def __init__(self, registry: Registry, cache: Cache, admin: Admin, counted: Callable[[RuleKey], None]) -> None:
+        """``counted`` is called with the key of a rule that has a new receipt to write."""
+        self._cache = cache
+        self._admin = admin
+        self._tell_counted = counted
+        self._counted: dict[str, Receipt] = {}
+        self._queue = registry.queue("Receipt", self._count, workers=WORKERS)
 
-    def of(self, context: Context, rule: AccessRule) -> Receipt | None:
+    def of(self, rule: AccessRule) -> Receipt | None:
         """The receipt to write now; ``rule`` has the status that is about to be written."""
-        closed_at = rule.status.closed_at
-        if closed_at is None:
-            return None
         uid = rule.metadata.uid
-        if self._found.get(uid) == rule.status.receipt:
-            self._found.pop(uid, None)
-        found = self._found.get(uid) or rule.status.receipt
-        if found is not None:
-            return found
-        server = _server(context, rule)
-        if server is None or server.spec.audit_secret_ref is None:
-            name = f"PostgresServer {server.metadata.name}" if server else "the rule's PostgresServer"
-            return blank(rule, closed_at, f"{name} names no audit store (spec.auditSecretRef); nothing is counted")
-        return blank(rule, closed_at, "not counted yet")
+        if self._counted.get(uid) == rule.status.receipt:
+            self._counted.pop(uid, None)
+        return receipt_to_show(rule, self._counted.get(uid), self._server_of(rule))
 
-    def due(self, context: Context, rule: AccessRule, now: datetime) -> datetime | None:
-        """When the store is to be asked, None when there is no more to ask."""
-        status = rule.status
-        if status.closed_at is None or rule.deleting or (status.receipt is not None and status.receipt.complete):
-            return None
-        server = _server(context, rule)
-        if server is None or server.spec.audit_secret_ref is None:
-            return None
-        return next_attempt(status.closed_at, now)
-
-    async def count(self, context: Context, rule: AccessRule) -> bool:
-        """Ask the store; returns whether there is a new receipt to write. Never raises Expected."""
-        tenant, server, closed_at = context.tenant_of(rule), _server(context, rule), rule.status.closed_at
-        if tenant is None or server is None or closed_at is None:
-            return False
-        asked = window(rule, server=server.metadata.name, tenant_role=tenant.role)
-        agent = still_open(rule)
-        try:
-            if agent is not None:
-                found = blank(rule, closed_at, f"agent {agent} has not closed the rule yet")
-            else:
-                async with connect(await audit_target(context.kube, server)) as connection:
-                    found = receipt(rule, closed_at, asked, await store.usage(connection, asked))
-        except Expected as error:
-            found = blank(rule, closed_at, f"the audit store cannot be asked: {error.message}")
-        if found == rule.status.receipt:
-            return False
-        self._found[rule.metadata.uid] = found
-        return True
+    def schedule(self, rule: AccessRule, now: datetime) -> None:
+        """Have the rule counted when it is due."""
+        due = count_due(rule, self._server_of(rule), now)
+        if due is not None:
+            self._queue.add_at(rule.key, due)
 
     def forget(self, rule: AccessRule) -> None:
-        """Of a rule that is gone."""
-        self._found.pop(rule.metadata.uid, None)
+        """Drop what is kept of a rule that no longer exists."""
+        self._counted.pop(rule.metadata.uid, None)
 
+    async def _count(self, key: RuleKey) -> datetime | None:
+        rule = self._cache.rules.get(*key)
+        if rule is None:
+            return None
+        server, now = self._server_of(rule), datetime.now(UTC)
+        if server is None or count_due(rule, server, now) is None:
+            return None
+        counted = await self._ask(rule, server)
+        if counted is not None and counted != rule.status.receipt:
+            self._counted[rule.metadata.uid] = counted
+            self._tell_counted(key)
+        return count_due(rule, server, now)
 
-def _server(context: Context, rule: AccessRule) -> PostgresServer | None:
-    tenant = context.tenant_of(rule)
-    return context.server_of(tenant) if tenant else None
+    async def _ask(self, rule: AccessRule, server: PostgresServer) -> Receipt | None:
+        """The receipt as the store has it now, None where there is nothing to count. Never raises Expected."""
+        tenant, closed_at = self._cache.tenant_of(rule), rule.status.closed_at
+        if tenant is None or closed_at is None:
+            return None
+        agent = still_open(rule)
+        if agent is not None:
+            return blank(rule, closed_at, f"agent {agent} has not closed the rule yet")
+        asked = window(rule, server=server.metadata.name, tenant_role=tenant.role)
+        try:
+            async with self._admin.audit_reader(server) as connection:
+                return receipt(rule, closed_at, asked, await usage(connection, asked))
+        except Expected as error:
+            return blank(rule, closed_at, f"the audit store cannot be asked: {error.message}")
+
+    def _server_of(self, rule: AccessRule) -> PostgresServer | None:
+        return self._cache.server_of(self._cache.tenant_of(rule))

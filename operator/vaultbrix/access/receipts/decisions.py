@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from vaultbrix.access.decisions import rule_login, start_of
 from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
 from vaultbrix.api.meta import rfc3339
+from vaultbrix.api.postgresserver import PostgresServer
 
 # Clocks of API server and PostgreSQL differ a little, and a creation's time is cut to the second.
 _BEFORE = timedelta(seconds=1)
@@ -100,3 +101,30 @@ def next_attempt(closed_at: datetime, now: datetime) -> datetime | None:
     if now >= last:
         return None
     return min(last, now + min(LONGEST_PAUSE, max(FIRST_PAUSE, now - closed_at)))
+
+
+def receipt_to_show(rule: AccessRule, counted: Receipt | None, server: PostgresServer | None) -> Receipt | None:
+    """The receipt that belongs into the status, None before the rule's end.
+
+    ``rule`` has the status that is about to be written; ``counted`` is what was counted since it was last written.
+    """
+    closed_at = rule.status.closed_at
+    if closed_at is None:
+        return None
+    known = counted or rule.status.receipt
+    if known is not None:
+        return known
+    if server is None or server.spec.audit_secret_ref is None:
+        name = f"PostgresServer {server.metadata.name}" if server else "the rule's PostgresServer"
+        return blank(rule, closed_at, f"{name} names no audit store (spec.auditSecretRef); nothing is counted")
+    return blank(rule, closed_at, "not counted yet")
+
+
+def count_due(rule: AccessRule, server: PostgresServer | None, now: datetime) -> datetime | None:
+    """When the audit store is to be asked for the rule's use, None when there is no more to ask."""
+    status = rule.status
+    if status.closed_at is None or rule.deleting or (status.receipt is not None and status.receipt.complete):
+        return None
+    if server is None or server.spec.audit_secret_ref is None:
+        return None
+    return next_attempt(status.closed_at, now)

@@ -31,7 +31,7 @@ class Link:
 
 @dataclass
 class Report:
-    """What a check found. Without findings, every row of the set is as it was sealed.
+    """What the check of one set of files found. Without findings, every row of the set is as it was sealed.
 
     ``redacted``: rows (server, batch, part, leaf_index) whose content is erased; each needs a sealed event of kind
     'redacted' that covers it. ``absent``: parts of the day that retention had dropped before the
@@ -50,25 +50,25 @@ class Report:
     ends: dict[str, Link] = field(default_factory=dict)
 
 
-def check_archive(manifest: bytes, signature: bytes, files: Opener, *, exporters: Keys, shippers: Keys) -> Report:
+def check_archive(content: bytes, signature: bytes, files: Opener, *, exporters: Keys, shippers: Keys) -> Report:
     """Check manifest, files, signatures, chains and every row's leaf; the first finding is the first that is bad."""
     try:
-        said = verified(manifest, signature, exporters)
+        manifest = verified(content, signature, exporters)
     except BadManifest as error:
         return Report(None, [Finding(NAME, str(error))])
-    report = Report(said)
-    damaged = {file.name for file in said.files if _whole(file, files, report)}
+    report = Report(manifest)
+    damaged = {file.name for file in manifest.files if _whole(file, files, report)}
     batches, parts = _Batches(), dict[Key, seal.Part]()
-    for file in said.files:
+    for file in manifest.files:
         if file.table == BATCH.name:
             _read(file, files, report, damaged, batches.take)
         elif file.table == PART.name:
             _read(file, files, report, damaged, lambda block: parts.update(_parts_of(block)))
     report.batches = len(batches.headers)
     _check_headers(batches, parts, shippers, report)
-    for server, span in sorted(said.servers.items()):
+    for server, span in sorted(manifest.servers.items()):
         _check_chain(server, span, batches, report)
-    _check_rows(said, files, parts, damaged, report)
+    _check_rows(manifest, files, parts, damaged, report)
     return report
 
 
@@ -153,13 +153,13 @@ def _check_headers(batches: _Batches, parts: Mapping[Key, seal.Part], shippers: 
     for key in sorted(by_batch.keys() - batches.headers.keys()):
         report.findings.append(Finding("batch", "its header is missing", *key, part="header"))
     for key, (header, signer, signature) in sorted(batches.headers.items()):
-        found = by_batch.get(key, {})
+        batch_parts = by_batch.get(key, {})
         if not seal.signed(header, signature, signer, shippers):
             what = (
                 "is not signed by a known shipper's key" if signer not in shippers else "the signature is not its own"
             )
             report.findings.append(Finding("batch", what, *key, part="header"))
-        elif len(found) != header.parts or seal.batch_root(found) != header.root:
+        elif len(batch_parts) != header.parts or seal.batch_root(batch_parts) != header.root:
             report.findings.append(Finding("part", "its parts are not those that were signed", *key, part="header"))
 
 
@@ -186,19 +186,19 @@ def _check_chain(server: str, span: Span, batches: _Batches, report: Report) -> 
 
 
 def _check_rows(
-    said: Manifest, files: Opener, parts: Mapping[Key, seal.Part], damaged: set[str], report: Report
+    manifest: Manifest, files: Opener, parts: Mapping[Key, seal.Part], damaged: set[str], report: Report
 ) -> None:
-    there = {record_part(said.day, keep) for keep in said.keeps}
-    day = record_part(said.day, 0).removesuffix("0")
+    there = {record_part(manifest.day, keep) for keep in manifest.keeps}
+    day = record_part(manifest.day, 0).removesuffix("0")
     expected = {}
     for key, part in parts.items():
         server, batch, name = key
-        span = said.servers.get(server)
+        span = manifest.servers.get(server)
         if span is None:
             continue
         if not name.startswith("record "):
             held = span.first <= batch <= span.last
-        elif name.startswith(day) and (name not in there or batch <= said.dropped.get(name, {}).get(server, 0)):
+        elif name.startswith(day) and (name not in there or batch <= manifest.dropped.get(name, {}).get(server, 0)):
             report.absent.add(key)
             held = False
         else:
@@ -206,7 +206,7 @@ def _check_rows(
         if held:
             expected[key] = part
     leaves, miscounted = Leaves(expected), []
-    for file in said.files:
+    for file in manifest.files:
         table: Table = TABLES[file.table]
         if not table.sealed:
             continue

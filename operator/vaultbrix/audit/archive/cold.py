@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vaultbrix.audit.archive import manifest as manifests
 from vaultbrix.audit.archive.columns import RECORD
-from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, Manifest
+from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, Manifest, current, digest, verified
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.archive.sessions import Row, statements
 from vaultbrix.audit.query import Filter
@@ -30,14 +29,14 @@ _ANY = "true"
 # Of whole sessions, the messages with a line that is asked for, and what their statements are told from: the one after,
 # where a deferred constraint speaks up, and those before. A message ends with a duration or an error.
 _MESSAGES = """
-WITH found AS (
+WITH numbered AS (
   SELECT *, count(*) FILTER (kind IN ('duration', 'error')) OVER earlier AS number
     FROM ({picked}) WINDOW earlier AS (PARTITION BY server, session_id ORDER BY line_num
                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
-asked AS (
+message AS (
   SELECT DISTINCT server, session_id, number + near AS number
-    FROM found, (SELECT unnest([-2, -1, 0, 1]) AS near) WHERE {about})
-SELECT {columns} FROM found SEMI JOIN asked USING (server, session_id, number)"""
+    FROM numbered, (SELECT unnest([-2, -1, 0, 1]) AS near) WHERE {about})
+SELECT {columns} FROM numbered SEMI JOIN message USING (server, session_id, number)"""
 _FAILURES = {"error", "refused", "cancelled"}
 
 
@@ -52,45 +51,45 @@ class Archive:
     @property
     def days(self) -> dict[date, set[int]]:
         """Days to keep of the partitions that it has of each day."""
-        found: dict[date, set[int]] = {}
+        keeps_by_day: dict[date, set[int]] = {}
         for item in self.sets:
-            found.setdefault(item.day, set()).update(item.keeps)
-        return found
+            keeps_by_day.setdefault(item.day, set()).update(item.keeps)
+        return keeps_by_day
 
     def upto(self, day: date) -> dict[str, int]:
         """By server, the batch up to which it has the day's records."""
-        found: dict[str, int] = {}
+        upto_by_server: dict[str, int] = {}
         for item in self.sets:
             if item.day == day:
                 for server, span in item.servers.items():
-                    found[server] = max(span.upto, found.get(server, 0))
-        return found
+                    upto_by_server[server] = max(span.upto, upto_by_server.get(server, 0))
+        return upto_by_server
 
     def lines(self, days: Iterable[date]) -> Sequence[pads.Dataset | pa.Table]:
         """The records of some days, as tables that DuckDB reads."""
-        wanted = set(days)
+        chosen_days = set(days)
         names = [
             self.place.path(f"{item.folder}/{file.name}")
             for item in self.sets
-            if item.day in wanted
+            if item.day in chosen_days
             for file in item.files
             if file.table == RECORD.name
         ]
-        found = [pads.dataset(names, RECORD.schema, "parquet", self.place.filesystem)] if names else []
-        return [*found, *([self.late] if self.late is not None else [])]
+        tables = [pads.dataset(names, RECORD.schema, "parquet", self.place.filesystem)] if names else []
+        return [*tables, *([self.late] if self.late is not None else [])]
 
 
 def open_archive(place: Place, keys: Mapping[bytes, Ed25519PublicKey]) -> Archive:
     """Read an archive's manifests; each must be signed with one of the keys."""
-    found = {}
+    manifests = {}
     for folder in place.sets():
         try:
             content = place.read(f"{folder}/{NAME}")
         except FileNotFoundError:
             # An export that has not ended.
             continue
-        found[manifests.digest(content)] = manifests.verified(content, place.read(f"{folder}/{SIGNATURE_NAME}"), keys)
-    return Archive(place, sorted(manifests.current(found).values(), key=lambda item: (item.day, item.number)))
+        manifests[digest(content)] = verified(content, place.read(f"{folder}/{SIGNATURE_NAME}"), keys)
+    return Archive(place, sorted(current(manifests).values(), key=lambda item: (item.day, item.number)))
 
 
 def cold_days(archived: Mapping[date, set[int]], stored: Mapping[date, set[int]], behind: set[date]) -> set[date]:
@@ -103,54 +102,54 @@ def cold_days(archived: Mapping[date, set[int]], stored: Mapping[date, set[int]]
     return gone | {day for day in archived if day - _DAY in gone and day not in behind}
 
 
-def latest(archive: Archive, wanted: Filter, days: Iterable[date], limit: int) -> list[Row]:
+def latest(archive: Archive, criteria: Filter, days: Iterable[date], limit: int) -> list[Row]:
     """The latest statements of these days that match, oldest first."""
-    found: list[Row] = []
-    for rows in _scan(archive, wanted, days, limit):
-        found += rows
-        if len(found) >= limit:
+    statement_rows: list[Row] = []
+    for rows in _scan(archive, criteria, days, limit):
+        statement_rows += rows
+        if len(statement_rows) >= limit:
             break
-    return sorted(sorted(found, key=_order)[-limit:], key=_order)
+    return sorted(sorted(statement_rows, key=_order)[-limit:], key=_order)
 
 
-def everything(archive: Archive, wanted: Filter, days: Iterable[date]) -> Iterator[Row]:
+def everything(archive: Archive, criteria: Filter, days: Iterable[date]) -> Iterator[Row]:
     """All statements of these days that match, oldest first."""
-    for rows in _scan(archive, wanted, days, None):
+    for rows in _scan(archive, criteria, days, None):
         yield from sorted(rows, key=_order)
 
 
 def tenants(archive: Archive, days: Iterable[date]) -> list[str]:
-    """Values of ``tenant`` on these days."""
+    """Values of column ``tenant`` in the records of these days, each once."""
     with _Lines(archive, days) as lines:
         return lines.tenants()
 
 
-def _scan(archive: Archive, wanted: Filter, days: Iterable[date], limit: int | None) -> Iterator[list[Row]]:
+def _scan(archive: Archive, criteria: Filter, days: Iterable[date], limit: int | None) -> Iterator[list[Row]]:
     """Statements of a day at a time; with a limit the newest first, and of a day all that can be among the latest."""
     for day in sorted(days, reverse=limit is not None):
         start = datetime.combine(day, time(), UTC)
-        since, until = max(wanted.since, start), min(wanted.until, start + _DAY)
+        since, until = max(criteria.since, start), min(criteria.until, start + _DAY)
         if since < until:
-            yield _day(archive, wanted, day, (since, until), limit)
+            yield _day(archive, criteria, day, (since, until), limit)
 
 
 def _day(
-    archive: Archive, wanted: Filter, day: date, within: tuple[datetime, datetime], limit: int | None
+    archive: Archive, criteria: Filter, day: date, within: tuple[datetime, datetime], limit: int | None
 ) -> list[Row]:
-    found: list[Row] = []
+    matching: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
-        sessions = lines.sessions(wanted, within)
+        sessions = lines.sessions(criteria, within)
         at, size = 0, _FEWEST_SESSIONS
         while at < len(sessions):
             # What is left has no line that matches later than this.
             newest = sessions[at][2]
-            if limit is not None and sum(row["at"] > newest for row in found) >= limit:
+            if limit is not None and sum(row["at"] > newest for row in matching) >= limit:
                 break
             chosen = [(server, session) for server, session, _ in sessions[at : at + size]]
-            found += [row for row in lines.statements(chosen, wanted) if _matches(row, wanted, within)]
+            matching += [row for row in lines.statements(chosen, criteria) if _matches(row, criteria, within)]
             # Each time the files are read anew.
             at, size = at + size, 2 * size
-    return _ended(archive, found, day) if any(row["outcome"] == "unknown" for row in found) else found
+    return _ended(archive, matching, day) if any(row["outcome"] == "unknown" for row in matching) else matching
 
 
 def _ended(archive: Archive, rows: list[Row], day: date) -> list[Row]:
@@ -186,20 +185,20 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def sessions(self, wanted: Filter, within: tuple[datetime, datetime]) -> list[tuple[str, str, datetime]]:
+    def sessions(self, criteria: Filter, within: tuple[datetime, datetime]) -> list[tuple[str, str, datetime]]:
         """Server, session and time of the newest line that may stand for a statement that matches; newest first."""
         if not self._from:
             return []
-        conditions, values = _of_lines(wanted, self._addresses(wanted))
+        conditions, values = _of_lines(criteria, self._addresses(criteria))
         conditions += [f"({_KINDS})", '"at" >= ?', '"at" < ?']
-        about, more = _of_sessions(wanted)
+        about, more = _of_sessions(criteria)
         query = (
             f'SELECT server, session_id, max("at") FROM ({self._from}) WHERE {" AND ".join(conditions)}'  # noqa: S608
             f" AND (server, session_id) IN (SELECT (server, session_id) FROM ({self._from}) WHERE {about})"
             ' GROUP BY ALL ORDER BY max("at") DESC, server, session_id'
         )
-        found: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
-        return found
+        sessions: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
+        return sessions
 
     def tenants(self) -> list[str]:
         if not self._from:
@@ -207,7 +206,7 @@ class _Lines:
         query = f"SELECT DISTINCT tenant FROM ({self._from}) ORDER BY tenant"  # noqa: S608
         return [tenant for (tenant,) in self._db.execute(query).fetchall()]
 
-    def statements(self, sessions: Sequence[tuple[str, str]], wanted: Filter | None = None) -> Iterator[Row]:
+    def statements(self, sessions: Sequence[tuple[str, str]], criteria: Filter | None = None) -> Iterator[Row]:
         """The statements of sessions; all of them, or at least those that are asked for."""
         if not self._from or not sessions:
             return
@@ -215,7 +214,7 @@ class _Lines:
             {"server": [server for server, _ in sessions], "session_id": [session for _, session in sessions]}
         )
         self._db.register("chosen", chosen)
-        about, values = _of_sessions(wanted) if wanted else (_ANY, [])
+        about, values = _of_sessions(criteria) if criteria else (_ANY, [])
         picked = f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
         if about != _ANY:
             picked = _MESSAGES.format(
@@ -226,29 +225,29 @@ class _Lines:
         for _, group in groupby(lines, key=lambda line: (line["server"], line["session_id"])):
             yield from statements(list(group))
 
-    def _addresses(self, wanted: Filter) -> list[str] | None:
-        if wanted.address is None:
+    def _addresses(self, criteria: Filter) -> list[str] | None:
+        if criteria.address is None:
             return None
-        network = ip_network(wanted.address, strict=False)
+        network = ip_network(criteria.address, strict=False)
         query = f"SELECT DISTINCT address FROM ({self._from}) WHERE address IS NOT NULL"  # noqa: S608
         return [text for (text,) in self._db.execute(query).fetchall() if ip_address(text) in network]
 
 
 def _rows(cursor: Any) -> Iterator[tuple[Any, ...]]:
-    while found := cursor.fetchmany(1000):
-        yield from found
+    while chunk := cursor.fetchmany(1000):
+        yield from chunk
 
 
-def _of_lines(wanted: Filter, addresses: list[str] | None) -> tuple[list[str], list[Any]]:
+def _of_lines(criteria: Filter, addresses: list[str] | None) -> tuple[list[str], list[Any]]:
     """Conditions on the line that stands for a statement, exact."""
-    conditions: list[str] = [] if wanted.everybody else [f"({_TENANTS})"]
+    conditions: list[str] = [] if criteria.everybody else [f"({_TENANTS})"]
     values: list[Any] = []
     for condition, value in (
-        ("list_contains(?, tenant)", list(wanted.tenants) if wanted.tenants is not None else None),
-        ("list_contains(string_split(person, ', '), ?)", wanted.person),
-        ("list_contains(string_split(ground, ', '), ?)", wanted.ground),
+        ("list_contains(?, tenant)", list(criteria.tenants) if criteria.tenants is not None else None),
+        ("list_contains(string_split(person, ', '), ?)", criteria.person),
+        ("list_contains(string_split(ground, ', '), ?)", criteria.authorization),
         ("list_contains(?, address)", addresses),
-        ("role = ?", wanted.role),
+        ("role = ?", criteria.role),
     ):
         if value is not None:
             conditions.append(condition)
@@ -256,48 +255,48 @@ def _of_lines(wanted: Filter, addresses: list[str] | None) -> tuple[list[str], l
     return conditions, values
 
 
-def _of_sessions(wanted: Filter) -> tuple[str, list[Any]]:
+def _of_sessions(criteria: Filter) -> tuple[str, list[Any]]:
     """A condition that some line of the session meets, where a statement that matches is in it."""
     conditions, values = [_ANY], []
-    if wanted.object:
+    if criteria.object:
         conditions = ["ends_with(object_name, ?)"]
-        values = [wanted.object]
-    elif wanted.text:
+        values = [criteria.object]
+    elif criteria.text:
         conditions = ["contains(lower(coalesce(statement, tag)), lower(?))"]
-        values = [wanted.text]
-    elif wanted.outcome in _FAILURES:
+        values = [criteria.text]
+    elif criteria.outcome in _FAILURES:
         conditions = ["kind = 'error'"]
-    elif wanted.class_:
+    elif criteria.class_:
         # What ends a transaction that has failed is MISC, and has a duration only.
-        ended = " OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))" if wanted.class_ == "MISC" else ""
+        ended = " OR (kind = 'duration' AND tag IN ('COMMIT', 'ROLLBACK'))" if criteria.class_ == "MISC" else ""
         conditions = [f"(class = ?{ended})"]
-        values = [wanted.class_]
-    elif wanted.command:
+        values = [criteria.class_]
+    elif criteria.command:
         conditions = ["(command = ? OR tag = ?)"]
-        values = [wanted.command] * 2
+        values = [criteria.command] * 2
     return " AND ".join(conditions), values
 
 
-def _matches(row: Row, wanted: Filter, within: tuple[datetime, datetime]) -> bool:
+def _matches(row: Row, criteria: Filter, within: tuple[datetime, datetime]) -> bool:
     """Whether a statement is what is asked for; the session is known to be of interest only."""
     return (
         within[0] <= row["at"] < within[1]
-        and (wanted.everybody or str(row["role"]).startswith(("tenant_", "vaultbrix_d_")))
-        and (wanted.tenants is None or row["tenant"] in wanted.tenants)
-        and (wanted.person is None or wanted.person in row["person"].split(", "))
-        and (wanted.ground is None or wanted.ground in row["ground"].split(", "))
-        and (wanted.role is None or row["role"] == wanted.role)
-        and (wanted.address is None or _inside(row["address"], wanted.address))
-        and (wanted.class_ is None or row["class"] == wanted.class_)
-        and (wanted.command is None or row["command"] == wanted.command)
-        and (wanted.outcome is None or row["outcome"] == wanted.outcome)
-        and (wanted.text is None or wanted.text.lower() in str(row["statement"]).lower())
-        and (wanted.object is None or any(_named(name, wanted.object) for name in row["objects"] or ()))
+        and (criteria.everybody or str(row["role"]).startswith(("tenant_", "vaultbrix_d_")))
+        and (criteria.tenants is None or row["tenant"] in criteria.tenants)
+        and (criteria.person is None or criteria.person in row["person"].split(", "))
+        and (criteria.authorization is None or criteria.authorization in row["ground"].split(", "))
+        and (criteria.role is None or row["role"] == criteria.role)
+        and (criteria.address is None or _inside(row["address"], criteria.address))
+        and (criteria.class_ is None or row["class"] == criteria.class_)
+        and (criteria.command is None or row["command"] == criteria.command)
+        and (criteria.outcome is None or row["outcome"] == criteria.outcome)
+        and (criteria.text is None or criteria.text.lower() in str(row["statement"]).lower())
+        and (criteria.object is None or any(_named(name, criteria.object) for name in row["objects"] or ()))
     )
 
 
-def _named(name: str, wanted: str) -> bool:
-    return name == wanted if "." in wanted else name.rpartition(".")[2] == wanted
+def _named(name: str, object_name: str) -> bool:
+    return name == object_name if "." in object_name else name.rpartition(".")[2] == object_name
 
 
 def _inside(address: str | None, network: str) -> bool:

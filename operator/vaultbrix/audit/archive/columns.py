@@ -47,7 +47,7 @@ _TYPES = {
     "signature": pa.binary(64),
 }
 # What PostgreSQL is asked for where the column's own text is not what is kept.
-_ASKED = {"address": "host(address)"}
+_SELECTED = {"address": "host(address)"}
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Table:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of its Parquet files."""
+        """Schema of the table's Parquet files."""
         return pa.schema([(name, _TYPES.get(name, pa.string())) for name in self.columns])
 
     @property
     def select(self) -> str:
         """The columns as SQL that gives what ``from_csv`` reads."""
-        return ", ".join(_asked(name) for name in self.columns)
+        return ", ".join(_selected(name) for name in self.columns)
 
     def from_csv(self, lines: Sequence[bytes]) -> pa.Table:
         """Rows from lines of PostgreSQL's COPY in CSV, one item a row. Raises ValueError."""
         content = b"".join(lines)
         binary = [name for name in self.columns if pa.types.is_binary(kind := self._type(name)) or _fixed(kind)]
         types = {name: pa.string() if name in binary else self._type(name) for name in self.columns}
-        found = pcsv.read_csv(
+        table = pcsv.read_csv(
             io.BytesIO(content),
             read_options=pcsv.ReadOptions(
                 column_names=list(self.columns), block_size=len(content) + 1, use_threads=False
@@ -83,17 +83,17 @@ class Table:
                 column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
             ),
         )
-        if found.num_rows != len(lines):
-            raise ValueError(f"{self.name}: {found.num_rows} rows of {len(lines)} lines")
+        if table.num_rows != len(lines):
+            raise ValueError(f"{self.name}: {table.num_rows} rows of {len(lines)} lines")
         for name in binary:
-            values = [None if text is None else bytes.fromhex(text) for text in found[name].to_pylist()]
-            place = found.schema.get_field_index(name)
-            found = found.set_column(place, name, pa.array(values, self._type(name)))
-        return found
+            values = [None if text is None else bytes.fromhex(text) for text in table[name].to_pylist()]
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, pa.array(values, self._type(name)))
+        return table
 
-    def lines(self, found: pa.RecordBatch) -> list[bytes]:
-        """The sealed line of each row."""
-        texts = [_text(name, found.column(found.schema.get_field_index(name))) for name in self.sealed]
+    def lines(self, block: pa.RecordBatch) -> list[bytes]:
+        """The sealed line of each row of a block (vaultbrix.audit.rows), in order."""
+        texts = [_text(name, block.column(block.schema.get_field_index(name))) for name in self.sealed]
         joined = pc.binary_join_element_wise(*texts, pa.scalar("\t", pa.large_string()))
         return [line.encode() for line in joined.to_pylist()]
 
@@ -122,11 +122,11 @@ def _fixed(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_binary(kind))
 
 
-def _asked(name: str) -> str:
+def _selected(name: str) -> str:
     kind = _TYPES.get(name)
     if kind is not None and (pa.types.is_binary(kind) or _fixed(kind)):
         return f"encode({name}, 'hex')"
-    return _ASKED.get(name, name)
+    return _SELECTED.get(name, name)
 
 
 def _text(name: str, values: pa.Array) -> pa.Array:

@@ -29,7 +29,7 @@ class Span:
 
 def spans(since: datetime, until: datetime, cold_days: Sequence[date]) -> list[Span]:
     """Split a time by who answers, oldest first."""
-    found: list[Span] = []
+    split: list[Span] = []
     done = since
     for day in sorted(cold_days):
         start = datetime.combine(day, time(), UTC)
@@ -37,16 +37,16 @@ def spans(since: datetime, until: datetime, cold_days: Sequence[date]) -> list[S
         if begin >= end:
             continue
         if done < begin:
-            found.append(Span(done, begin))
-        last = found[-1] if found else None
+            split.append(Span(done, begin))
+        last = split[-1] if split else None
         if last and last.days and last.until == begin:
-            found[-1] = Span(last.since, end, (*last.days, day))
+            split[-1] = Span(last.since, end, (*last.days, day))
         else:
-            found.append(Span(begin, end, (day,)))
+            split.append(Span(begin, end, (day,)))
         done = end
     if done < until:
-        found.append(Span(done, until))
-    return found
+        split.append(Span(done, until))
+    return split
 
 
 class Everywhere:
@@ -56,49 +56,49 @@ class Everywhere:
         self._archive = archive
 
     def tenants(self, connection: psycopg.Connection, since: datetime, until: datetime) -> list[str]:
-        """Values of ``tenant`` at those days."""
+        """Values of column ``tenant`` that the login may see, in the store and in the archive's days of that time."""
         days = [day for day in self._archive.days if since.date() <= day <= until.date()]
         return sorted({*query.tenants(connection, since, until), *cold.tenants(self._archive, days)})
 
     def latest(
-        self, connection: psycopg.Connection, wanted: Filter, limit: int, report: Report = lambda done: None
+        self, connection: psycopg.Connection, criteria: Filter, limit: int, report: Report = lambda done: None
     ) -> list[Row]:
         """The latest statements that match, oldest first."""
-        found: list[Row] = []
-        for span, archive, share in self._spans(connection, wanted, report, newest=True):
-            asked = replace(wanted, since=span.since, until=span.until)
-            left = limit - len(found)
+        rows: list[Row] = []
+        for span, archive, share in self._spans(connection, criteria, report, newest=True):
+            span_criteria = replace(criteria, since=span.since, until=span.until)
+            left = limit - len(rows)
             if left <= 0:
                 break
             if span.days:
-                found = cold.latest(archive, asked, span.days, left) + found
+                rows = cold.latest(archive, span_criteria, span.days, left) + rows
             else:
-                found = query.latest(connection, asked, left, share) + found
-        return found
+                rows = query.latest(connection, span_criteria, left, share) + rows
+        return rows
 
     def everything(
-        self, connection: psycopg.Connection, wanted: Filter, report: Report = lambda done: None
+        self, connection: psycopg.Connection, criteria: Filter, report: Report = lambda done: None
     ) -> Iterator[Row]:
         """All statements that match, oldest first."""
-        for span, archive, share in self._spans(connection, wanted, report, newest=False):
-            asked = replace(wanted, since=span.since, until=span.until)
+        for span, archive, share in self._spans(connection, criteria, report, newest=False):
+            span_criteria = replace(criteria, since=span.since, until=span.until)
             if span.days:
-                yield from cold.everything(archive, asked, span.days)
+                yield from cold.everything(archive, span_criteria, span.days)
             else:
-                yield from query.everything(connection, asked, share)
+                yield from query.everything(connection, span_criteria, share)
 
     def _spans(
-        self, connection: psycopg.Connection, wanted: Filter, report: Report, *, newest: bool
+        self, connection: psycopg.Connection, criteria: Filter, report: Report, *, newest: bool
     ) -> Iterator[tuple[Span, Archive, Report]]:
-        archive, days = self._divided(connection, wanted)
-        found = spans(wanted.since, wanted.until, sorted(days))
-        for number, span in enumerate(reversed(found) if newest else found):
-            yield span, archive, _share(report, number, len(found))
+        archive, days = self._divided(connection, criteria)
+        split = spans(criteria.since, criteria.until, sorted(days))
+        for number, span in enumerate(reversed(split) if newest else split):
+            yield span, archive, _share(report, number, len(split))
         report(1.0)
 
-    def _divided(self, connection: psycopg.Connection, wanted: Filter) -> tuple[Archive, set[date]]:
+    def _divided(self, connection: psycopg.Connection, criteria: Filter) -> tuple[Archive, set[date]]:
         """The archive with what came after it, and the days to be taken from it."""
-        first, last = wanted.since.date() - 2 * _DAY, wanted.until.date()
+        first, last = criteria.since.date() - 2 * _DAY, criteria.until.date()
         archived = {day: keeps for day, keeps in self._archive.days.items() if first <= day <= last}
         upto = store.checkpoints(connection)
         stored: dict[date, set[int]] = {}
@@ -107,7 +107,9 @@ class Everywhere:
             held, dropped = store.keeps(connection, day), store.dropped(connection, day)
             # What comes late goes into a new partition of the same name.
             stored[day] = {keep for keep in held if record_part(day, keep) not in dropped}
-            missing = plan.wanted(store.parts(connection, day, held), day, self._archive.upto(day), upto, dropped)
+            missing = plan.parts_to_export(
+                store.parts(connection, day, held), day, self._archive.upto(day), upto, dropped
+            )
             if missing:
                 late[day] = plan.pieces(missing, plan.MOST_ROWS)
         days = cold.cold_days(archived, stored, set(late))

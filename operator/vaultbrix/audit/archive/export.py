@@ -16,12 +16,24 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vaultbrix.audit.archive import manifest as manifests
 from vaultbrix.audit.archive import plan, store
 from vaultbrix.audit.archive.check import hash_of
 from vaultbrix.audit.archive.columns import BATCH, EVENT, GAP, PART, QUARANTINE, RECORD, Table
 from vaultbrix.audit.archive.leaves import Key, Leaves
-from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, BadManifest, File, Manifest, Span
+from vaultbrix.audit.archive.manifest import (
+    FORMAT,
+    NAME,
+    SIGNATURE_NAME,
+    BadManifest,
+    File,
+    Manifest,
+    Span,
+    current,
+    digest,
+    now_utc,
+    set_folder,
+    verified,
+)
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.seal import Part, Signer, identity, record_part
 
@@ -50,9 +62,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a day: ``manifest`` is its sha256 (hex); without one nothing was written, and ``why`` says why.
+    """What the export of a day came to. ``manifest``: its sha256 (hex); empty: nothing was written, for reason ``why``.
 
-    ``rows`` are those of records. ``waits``: another time it may be exported.
+    ``rows`` are those of records. ``waits``: another time the day may be exported.
     """
 
     day: date
@@ -66,7 +78,7 @@ class Done:
 
 @dataclass
 class _Work:
-    """A set that is being made."""
+    """A set of files while it is made: its plan, and the files that are written already."""
 
     day: date
     folder: str
@@ -95,7 +107,7 @@ class Exporter:
         if why := plan.waiting_for(day, store.newest_after(self._connection, awaited, day), now=now):
             return Done(day, why=f"not yet: {why}", waits=True)
         known = self._known(day)
-        before = {} if options.again else manifests.current(known)
+        before = {} if options.again else current(known)
         after = {s: max((m.servers[s].upto for m in before.values() if s in m.servers), default=0) for s in upto}
         work = self._plan(day, max((m.number for m in known.values()), default=0) + 1, after, upto, first=not before)
         if options.again and (gone := _only_archived(known.values(), work)):
@@ -104,8 +116,8 @@ class Exporter:
                 "leave out --again: exporting anew would lose it",
             )
         if not (work.pieces or work.unsealed or any(chain.last for chain in work.chains.values())):
-            for name, found in before.items():
-                self._note(name, found)
+            for name, known_manifest in before.items():
+                self._note(name, known_manifest)
             return Done(day, why="exported already" if before else "nothing is stored of it")
         with tempfile.TemporaryDirectory(prefix="vaultbrix-") as scratch:
             self._write(work, Path(scratch))
@@ -113,11 +125,11 @@ class Exporter:
             server: Span(after[server], upto[server], chain.first, chain.last, chain.head.hex(), server in awaited)
             for server, chain in work.chains.items()
         }
-        made = Manifest(
-            format=manifests.FORMAT,
+        manifest = Manifest(
+            format=FORMAT,
             day=day,
             number=int(work.folder.rpartition("=")[2]),
-            made_at=manifests.now_utc(now),
+            made_at=now_utc(now),
             signer=self._signer.identity.hex(),
             keeps=tuple(work.keeps),
             servers=spans,
@@ -125,38 +137,36 @@ class Exporter:
             dropped=work.dropped,
             replaces=tuple(sorted(known)) if options.again else (),
         )
-        name = self._publish(made)
-        self._note(name, made)
+        name = self._publish(manifest)
+        self._note(name, manifest)
         self._tidy(day)
-        records = sum(file.rows for file in made.files if file.table == RECORD.name)
-        return Done(day, name, number=made.number, rows=records, bytes=sum(file.bytes for file in made.files))
+        records = sum(file.rows for file in manifest.files if file.table == RECORD.name)
+        return Done(day, name, number=manifest.number, rows=records, bytes=sum(file.bytes for file in manifest.files))
 
     def _known(self, day: date) -> dict[str, Manifest]:
         """The day's manifests that are in the archive, by hash."""
-        found = {}
+        known = {}
         for folder in self._place.sets(day):
             try:
                 content = self._place.read(f"{folder}/{NAME}")
             except FileNotFoundError:
                 continue
             try:
-                found[manifests.digest(content)] = manifests.verified(
-                    content, self._place.read(f"{folder}/{SIGNATURE_NAME}"), self._keys
-                )
+                known[digest(content)] = verified(content, self._place.read(f"{folder}/{SIGNATURE_NAME}"), self._keys)
             except (BadManifest, FileNotFoundError) as error:
                 raise ExportError(
                     f"{self._place.url}/{folder}/{NAME}: {error}",
                     "export with the key that the archive was begun with, or to another URL",
                 ) from None
-        return found
+        return known
 
     def _plan(self, day: date, number: int, after: Mapping[str, int], upto: Mapping[str, int], *, first: bool) -> _Work:
         keeps = store.keeps(self._connection, day)
         dropped = store.dropped(self._connection, day)
-        parts = plan.wanted(store.parts(self._connection, day, keeps), day, after, upto, dropped)
+        parts = plan.parts_to_export(store.parts(self._connection, day, keeps), day, after, upto, dropped)
         return _Work(
             day,
-            manifests.folder(day, number),
+            set_folder(day, number),
             plan.pieces(parts, plan.MOST_ROWS),
             keeps,
             {server: store.sealed_on(self._connection, server, day, after[server], upto[server]) for server in upto},
@@ -248,33 +258,33 @@ class Exporter:
                 written += len(block) if table is RECORD else 0
                 self._progress(work.day, written, total)
 
-    def _publish(self, made: Manifest) -> str:
-        content = made.encode()
-        self._place.put_bytes(f"{made.folder}/{SIGNATURE_NAME}", self._signer.sign_content(content))
-        self._place.put_bytes(f"{made.folder}/{NAME}", content)
-        return manifests.digest(content)
+    def _publish(self, manifest: Manifest) -> str:
+        content = manifest.encode()
+        self._place.put_bytes(f"{manifest.folder}/{SIGNATURE_NAME}", self._signer.sign_content(content))
+        self._place.put_bytes(f"{manifest.folder}/{NAME}", content)
+        return digest(content)
 
-    def _note(self, name: str, made: Manifest) -> None:
-        upto = {server: span.upto for server, span in made.servers.items()}
+    def _note(self, name: str, manifest: Manifest) -> None:
+        upto = {server: span.upto for server, span in manifest.servers.items()}
         detail = {
-            "day": made.day.isoformat(),
-            "set": made.number,
+            "day": manifest.day.isoformat(),
+            "set": manifest.number,
             "url": self._place.url,
-            "rows": sum(file.rows for file in made.files if file.table == "record"),
-            "signer": made.signer,
+            "rows": sum(file.rows for file in manifest.files if file.table == "record"),
+            "signer": manifest.signer,
         }
-        store.note(self._connection, made.day, made.keeps, upto, bytes.fromhex(name), detail)
+        store.note(self._connection, manifest.day, manifest.keeps, upto, bytes.fromhex(name), detail)
 
     def _tidy(self, day: date) -> None:
         """Take away sets that another one replaces, and what is left of them."""
-        current = {found.folder for found in manifests.current(self._known(day)).values()}
-        for folder in set(self._place.sets(day)) - current:
+        counting = {manifest.folder for manifest in current(self._known(day)).values()}
+        for folder in set(self._place.sets(day)) - counting:
             self._place.delete_set(folder)
 
 
 def _only_archived(known: Iterable[Manifest], work: _Work) -> list[str]:
     """Parts that are in the archive and, in whole or in part, in the store no more."""
-    archived = {record_part(work.day, keep): keep for found in known for keep in found.keeps}
+    archived = {record_part(work.day, keep): keep for manifest in known for keep in manifest.keeps}
     return [part for part, keep in sorted(archived.items()) if keep not in work.keeps or part in work.dropped]
 
 
@@ -293,9 +303,9 @@ def _write_file(path: Path, table: Table, blocks: Iterator[list[bytes]]) -> int:
         path, table.schema, compression="zstd", compression_level=_LEVEL, use_dictionary=coded, write_statistics=True
     ) as writer:
         for lines in blocks:
-            found = table.from_csv(lines)
-            writer.write_table(found, row_group_size=found.num_rows)
-            rows += found.num_rows
+            block = table.from_csv(lines)
+            writer.write_table(block, row_group_size=block.num_rows)
+            rows += block.num_rows
     return rows
 
 

@@ -60,23 +60,23 @@ class Leaves:
     def finish(self) -> None:
         """Report the parts that are not whole."""
         for key in sorted(self.expected.keys() - self._done):
-            found = len(self._open.get(key, ()))
-            self._report(key[2], key, f"{found} of {self.expected[key].leaves} rows are there")
+            count = len(self._open.get(key, ()))
+            self._report(key[2], key, f"{count} of {self.expected[key].leaves} rows are there")
 
     def _add(self, name: str, key: Key, index: int, hashed: bytes) -> None:
         part = self.expected.get(key)
         if part is None or key in self._done:
             self._report(name, key, f"row {index} is none of this batch's")
             return
-        found = self._open.setdefault(key, {})
-        if index in found or not 0 <= index < part.leaves:
+        leaves = self._open.setdefault(key, {})
+        if index in leaves or not 0 <= index < part.leaves:
             self._report(name, key, f"row {index} is there twice or has no place")
             return
-        found[index] = hashed
-        if len(found) == part.leaves:
+        leaves[index] = hashed
+        if len(leaves) == part.leaves:
             del self._open[key]
             self._done.add(key)
-            if root([found[place] for place in range(part.leaves)]) != part.root:
+            if root([leaves[place] for place in range(part.leaves)]) != part.root:
                 self._report(name, key, "a row was changed")
 
     def _report(self, name: str, key: Key, what: str) -> None:
@@ -107,10 +107,10 @@ def _parts(table: Table, block: pa.RecordBatch) -> list[str]:
     if table is not RECORD:
         return [table.name] * block.num_rows
     names: dict[tuple[date, int], str] = {}
-    found = []
+    part_names = []
     for at, keep in zip(block.column("at").to_pylist(), block.column("keep").to_pylist(), strict=True):
         place = (at.date(), keep)
         if place not in names:
             names[place] = record_part(*place)
-        found.append(names[place])
-    return found
+        part_names.append(names[place])
+    return part_names

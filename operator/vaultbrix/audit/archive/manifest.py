@@ -67,20 +67,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replaces: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        """The bytes that are signed."""
+        """The manifest as JSON: the bytes that are signed and stored."""
         return msgspec.json.encode(self, order="sorted")
 
     @property
     def folder(self) -> str:
         """Where it is, below the archive's URL."""
-        return folder(self.day, self.number)
+        return set_folder(self.day, self.number)
 
 
 class BadManifest(ValueError):
     """The manifest is none of this release's, or its signature is not that of a known key."""
 
 
-def folder(day: date, number: int) -> str:
+def set_folder(day: date, number: int) -> str:
     """Path of a set below the archive's URL."""
     return f"day={day.isoformat()}/set={number}"
 
@@ -93,19 +93,19 @@ def digest(content: bytes) -> str:
 def decode(content: bytes) -> Manifest:
     """Read a manifest, unchecked. Raises BadManifest."""
     try:
-        found = msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as error:
         raise BadManifest(f"not a manifest: {error}") from None
-    if found.format != FORMAT:
-        raise BadManifest(f"format is {found.format!r}, this release reads {FORMAT!r}")
-    return found
+    if manifest.format != FORMAT:
+        raise BadManifest(f"format is {manifest.format!r}, this release reads {FORMAT!r}")
+    return manifest
 
 
 def verified(content: bytes, signature: bytes, keys: Mapping[bytes, Ed25519PublicKey]) -> Manifest:
     """Read a manifest that one of the keys signed. Raises BadManifest."""
-    found = decode(content)
+    manifest = decode(content)
     try:
-        key = keys.get(bytes.fromhex(found.signer))
+        key = keys.get(bytes.fromhex(manifest.signer))
     except ValueError:
         key = None
     if key is None:
@@ -114,13 +114,13 @@ def verified(content: bytes, signature: bytes, keys: Mapping[bytes, Ed25519Publi
         key.verify(signature, content)
     except InvalidSignature:
         raise BadManifest("the signature is not that of its content") from None
-    return found
+    return manifest
 
 
 def current(manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
     """The manifests, by hash, that no other one replaces."""
-    gone = {name for found in manifests.values() for name in found.replaces}
-    return {name: found for name, found in manifests.items() if name not in gone}
+    gone = {name for manifest in manifests.values() for name in manifest.replaces}
+    return {name: manifest for name, manifest in manifests.items() if name not in gone}
 
 
 def now_utc(at: datetime) -> datetime:

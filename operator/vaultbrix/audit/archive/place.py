@@ -46,7 +46,7 @@ class Place:
             raise BadPlace(f"{parts.scheme}: is not known", "write a folder's path or s3://bucket/prefix")
 
     def path(self, name: str) -> str:
-        """Of a file below the URL, as the file system names it."""
+        """Path of a file below the URL, as the file system names it. Raises BadPlace for one outside."""
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
             raise BadPlace(f"{name} is not below it", "check the manifest's key: no archive has such names")
@@ -58,7 +58,7 @@ class Place:
         return opened
 
     def read(self, name: str) -> bytes:
-        """A small file. Raises FileNotFoundError."""
+        """Content of a small file. Raises FileNotFoundError."""
         with self.open(name) as file:
             return file.read()
 
@@ -72,16 +72,16 @@ class Place:
         base = self._base / f"day={day.isoformat()}" if day else self._base
         chosen = pafs.FileSelector(str(base), allow_not_found=True, recursive=True)
         files = [i.path for i in self.filesystem.get_file_info(chosen) if i.type == pafs.FileType.File]
-        found = {str(PurePosixPath(path).parent.relative_to(self._base)) for path in files}
-        return sorted(name for name in found if _SET(name))
+        folders = {str(PurePosixPath(path).parent.relative_to(self._base)) for path in files}
+        return sorted(name for name in folders if _SET(name))
 
     def put(self, name: str, source: Path) -> None:
-        """Copy a local file to here."""
+        """Copy a local file to a name below the URL."""
         with source.open("rb") as file:
             self._put(name, file)
 
     def put_bytes(self, name: str, content: bytes) -> None:
-        """Make a small file."""
+        """Write a small file below the URL."""
         self._put(name, io.BytesIO(content))
 
     def _put(self, name: str, source: BinaryIO) -> None:
@@ -104,14 +104,14 @@ class Place:
         _sync(final.parent)
 
     def delete(self, name: str) -> None:
-        """A file that may be gone already."""
+        """Delete a file, which may be gone already."""
         try:
             self.filesystem.delete_file(self.path(name))
         except FileNotFoundError:
             pass
 
     def delete_set(self, directory: str) -> None:
-        """A whole set, its manifest first, so that no manifest stands for files that are not there."""
+        """Delete a whole set, its manifest first, so that no manifest stands for files that are not there."""
         self.delete(f"{directory}/{NAME}")
         self.delete(f"{directory}/{SIGNATURE_NAME}")
         for name in sorted(self.names(directory)):
@@ -129,7 +129,7 @@ def _sync(directory: Path) -> None:
 
 
 def _s3(environment: Mapping[str, str]) -> pafs.FileSystem:
-    """As the AWS SDKs take it: credentials from environment, profile or role; AWS_ENDPOINT_URL for other servers."""
+    """An S3 client configured as the AWS SDKs are: credentials of environment, profile or role; AWS_ENDPOINT_URL."""
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     options = {}
     if endpoint:

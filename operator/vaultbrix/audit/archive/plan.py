@@ -50,14 +50,14 @@ def waiting_for(day: date, newest: Mapping[str, datetime | None], *, now: dateti
 
 def pieces(parts: Iterable[tuple[str, int, int, int]], most: int) -> list[Piece]:
     """Files for parts (server, keep, batch, leaves), at most so many rows each unless one batch alone has more."""
-    found: list[Piece] = []
+    planned: list[Piece] = []
     for server, keep, batch, leaves in sorted(parts):
-        last = found[-1] if found else None
+        last = planned[-1] if planned else None
         if last and (last.server, last.keep) == (server, keep) and last.rows + leaves <= most:
-            found[-1] = Piece(server, keep, last.first, batch, last.rows + leaves)
+            planned[-1] = Piece(server, keep, last.first, batch, last.rows + leaves)
         else:
-            found.append(Piece(server, keep, batch, batch, leaves))
-    return found
+            planned.append(Piece(server, keep, batch, batch, leaves))
+    return planned
 
 
 def part_names(day: date, keeps: Iterable[int]) -> dict[str, int]:
@@ -65,14 +65,14 @@ def part_names(day: date, keeps: Iterable[int]) -> dict[str, int]:
     return {record_part(day, keep): keep for keep in keeps}
 
 
-def wanted(
+def parts_to_export(
     parts: Iterable[tuple[str, int, int, int]],
     day: date,
     after: Mapping[str, int],
     upto: Mapping[str, int],
     dropped: Mapping[str, Mapping[str, int]],
 ) -> list[tuple[str, int, int, int]]:
-    """Of a day's parts (server, keep, batch, leaves), those after < batch ≤ upto whose rows retention has left."""
+    """Select of a day's parts (server, keep, batch, leaves) those with after < batch ≤ upto that retention left."""
     return [
         (server, keep, batch, leaves)
         for server, keep, batch, leaves in parts

@@ -128,9 +128,9 @@ class _Session:
 
     def touches(self, position: int) -> Iterator[str]:
         """Objects of the lines that belong to the statement whose first line this is."""
-        wanted = self._lines[position]["statement_id"]
+        statement_id = self._lines[position]["statement_id"]
         for n in self._from(position):
-            if self._lines[n]["statement_id"] != wanted:
+            if self._lines[n]["statement_id"] != statement_id:
                 return
             if self._lines[n]["object_name"] is not None:
                 yield self._lines[n]["object_name"]
@@ -171,9 +171,9 @@ class _Session:
         return text
 
     def _followed(self, position: int, end: int | None, sent: str | None) -> bool:
-        wanted = self._lines[position]["statement_id"]
+        statement_id = self._lines[position]["statement_id"]
         return any(
-            self._lines[n]["statement_id"] != wanted and (sent is None or self._lines[n]["statement"] == sent)
+            self._lines[n]["statement_id"] != statement_id and (sent is None or self._lines[n]["statement"] == sent)
             for n in self._from(position + 1, end)
         )
 
@@ -183,21 +183,21 @@ class _Session:
         for n in range(end + 1, len(self._lines)):
             line = self._lines[n]
             if line["kind"] in ("statement", *_ENDINGS):
-                found = line["kind"] == "error" and line["severity"] == "ERROR" and line["statement"] is None
-                return line if found and line["tag"] == self._lines[end]["tag"] and line["tag"] != "idle" else None
+                is_late = line["kind"] == "error" and line["severity"] == "ERROR" and line["statement"] is None
+                return line if is_late and line["tag"] == self._lines[end]["tag"] and line["tag"] != "idle" else None
         return None
 
     def _objects(self, position: int) -> list[str] | None:
         first = self._lines[position]
         last = first["line_num"] + _OBJECT_LINES
-        found = set()
+        names = set()
         for n in self._from(position):
             line = self._lines[n]
             if line["line_num"] > last:
                 break
             if line["statement_id"] == first["statement_id"] and line["object_name"] is not None:
-                found.add(line["object_name"])
-        return sorted(found) or None
+                names.add(line["object_name"])
+        return sorted(names) or None
 
 
 def _rank(line: Line, tag: str) -> int:

@@ -14,9 +14,12 @@ from psycopg.types.json import Jsonb
 
 from vaultbrix.audit.archive.columns import Table
 from vaultbrix.audit.archive.plan import Piece, part_names
-from vaultbrix.audit.seal import Header, Part
+from vaultbrix.audit.headers import read_signed_header
+from vaultbrix.audit.seal import Part
 
 _LOCK = 0x7662_7803
+# The session of an export that was killed, or has just hung up, still has its lock until its server process sees that.
+_PATIENCE = timedelta(seconds=10)
 # Rows that are held in memory at once, as CSV; one row may be larger.
 _BLOCK_BYTES = 16 << 20
 
@@ -38,26 +41,37 @@ def permitted(connection: psycopg.Connection) -> bool:
     return bool(_one(connection, "SELECT has_function_privilege(%s, 'EXECUTE')", [function]))
 
 
-def alone(connection: psycopg.Connection) -> bool:
-    """Whether no other export of this store runs, as long as the session lasts."""
-    return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", [_LOCK]))
+def alone(connection: psycopg.Connection, *, patience: timedelta = _PATIENCE) -> bool:
+    """Whether no other export of this store runs; none will, as long as the session lasts.
+
+    Waits that long for one that is about to end. Raises psycopg.Error.
+    """
+    milliseconds = int(patience.total_seconds() * 1000)
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", [str(milliseconds)])
+            # Of the session, not of the transaction.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def checkpoints(connection: psycopg.Connection) -> dict[str, int]:
-    """The last batch of each server."""
+    """Number of the last stored batch of each server."""
     return dict(connection.execute("SELECT server, batch FROM audit.checkpoint ORDER BY server").fetchall())
 
 
 def first_day(connection: psycopg.Connection) -> date | None:
     """The earliest day that there is anything of, None for an empty store."""
-    found = connection.execute(
+    row = connection.execute(
         "SELECT min(day) FROM ("
         " SELECT to_date(substr(c.relname, 8, 8), 'YYYYMMDD') AS day FROM pg_catalog.pg_inherits i"
         " JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit.record'::regclass"
         " UNION ALL SELECT (b.sealed_at AT TIME ZONE 'UTC')::date FROM audit.checkpoint c, LATERAL ("
         " SELECT sealed_at FROM audit.batch b WHERE b.server = c.server ORDER BY batch LIMIT 1) b) days"
     ).fetchone()
-    return found[0] if found else None
+    return row[0] if row else None
 
 
 def newest_after(connection: psycopg.Connection, servers: Sequence[str], day: date) -> dict[str, datetime | None]:
@@ -101,12 +115,12 @@ def dropped(connection: psycopg.Connection, day: date) -> dict[str, dict[str, in
         " WHERE kind = 'expired' AND starts_with(detail->>'part', %s) ORDER BY id",
         [f"record {day.isoformat()} "],
     ).fetchall()
-    found: dict[str, dict[str, int]] = {}
+    upto_by_part: dict[str, dict[str, int]] = {}
     for part, through in rows:
-        known = found.setdefault(part, {})
+        known = upto_by_part.setdefault(part, {})
         for server, batch in through.items():
             known[server] = max(batch, known.get(server, 0))
-    return found
+    return upto_by_part
 
 
 def unsealed(connection: psycopg.Connection, day: date) -> bool:
@@ -127,13 +141,9 @@ def sealed_on(connection: psycopg.Connection, server: str, day: date, after: int
     ).fetchone() or (None, None)
     if first is None:
         return Sealed()
-    row = connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
-        " WHERE server = %s AND batch = %s",
-        [server, last],
-    ).fetchone()
-    assert row is not None
-    return Sealed(first, last, Header(*row).head())
+    signed = read_signed_header(connection, server, last)
+    assert signed is not None
+    return Sealed(first, last, signed.header.head())
 
 
 def expected(connection: psycopg.Connection, piece: Piece, day: date) -> dict[tuple[str, int, str], Part]:
@@ -149,15 +159,15 @@ def expected(connection: psycopg.Connection, piece: Piece, day: date) -> dict[tu
 
 def others(connection: psycopg.Connection, chains: Mapping[str, Sealed]) -> dict[tuple[str, int, str], Part]:
     """The parts of a day's batches that hold no records."""
-    found = {}
+    parts = {}
     for server, sealed in chains.items():
         rows = connection.execute(
             "SELECT batch, part, leaves, root FROM audit.part WHERE server = %s AND batch BETWEEN %s AND %s"
             " AND part IN ('gap', 'quarantine', 'event')",
             [server, sealed.first or 1, sealed.last],
         ).fetchall()
-        found.update({(server, batch, part): Part(leaves, root) for batch, part, leaves, root in rows})
-    return found
+        parts.update({(server, batch, part): Part(leaves, root) for batch, part, leaves, root in rows})
+    return parts
 
 
 def of_piece(piece: Piece, day: date) -> Condition:
@@ -190,8 +200,8 @@ def of_batches(server: str, sealed: Sealed, others: Sequence[int] = ()) -> Condi
 def erased(connection: psycopg.Connection, table: Table, condition: Condition) -> int:
     """How many of these rows are redacted."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE batch IS NOT NULL AND salt IS NULL AND ({})")
-    found: int = _one(connection, query.format(sql.Identifier("audit", table.name), condition[0]), condition[1])
-    return found
+    count: int = _one(connection, query.format(sql.Identifier("audit", table.name), condition[0]), condition[1])
+    return count
 
 
 def blocks(connection: psycopg.Connection, table: Table, condition: Condition) -> Iterator[list[bytes]]:
@@ -237,10 +247,10 @@ def _one(
 
 
 def _kind(connection: psycopg.Connection, name: str) -> str | None:
-    found: str | None = _one(
+    kind: str | None = _one(
         connection, "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)", [f"audit.{name}"]
     )
-    return found
+    return kind
 
 
 def _start(day: date) -> str:

@@ -16,7 +16,10 @@ from vaultbrix.audit.erasure import covered
 
 @dataclass
 class Whole:
-    """What was checked. ``uncovered``: redacted rows whose event is in none of these sets; the store may have it."""
+    """What the check of a whole archive found, with counts.
+
+    ``uncovered``: redacted rows whose event is in none of the sets; the store may have it.
+    """
 
     sets: int = 0
     rows: int = 0
@@ -29,36 +32,36 @@ class Whole:
 
 def check(place: Place, *, exporters: Keys, shippers: Keys, progress: Callable[[str, int], None]) -> Whole:
     """Check every set that no later one replaces. Raises OSError where the place cannot be read."""
-    found, reports, events = Whole(), list[Report](), list[dict[str, object]]()
+    whole, reports, events = Whole(), list[Report](), list[dict[str, object]]()
     manifests, folders = {}, {}
     for folder in place.sets():
         try:
             content = place.read(f"{folder}/{NAME}")
             manifest = decode(content)
         except FileNotFoundError:
-            found.findings.append(Finding(folder, "the manifest is missing"))
+            whole.findings.append(Finding(folder, "the manifest is missing"))
             continue
         except BadManifest as error:
-            found.findings.append(Finding(f"{folder}/{NAME}", str(error)))
+            whole.findings.append(Finding(f"{folder}/{NAME}", str(error)))
             continue
         manifests[digest(content)], folders[digest(content)] = manifest, folder
     for name in current(manifests):
         report = _check_set(place, folders[name], exporters, shippers)
-        found.sets += 1
-        found.findings += [_placed(folders[name], finding) for finding in report.findings]
+        whole.sets += 1
+        whole.findings += [_placed(folders[name], finding) for finding in report.findings]
         if report.manifest is not None and not report.findings:
             events += _redactions(place, folders[name], report)
         reports.append(report)
-        found.rows += report.rows
-        found.batches += report.batches
-        found.unsealed += report.unsealed
-        progress("sets", found.sets)
-        progress("rows", found.rows)
-    found.findings += check_days(reports)
-    told = covered(events)
+        whole.rows += report.rows
+        whole.batches += report.batches
+        whole.unsealed += report.unsealed
+        progress("sets", whole.sets)
+        progress("rows", whole.rows)
+    whole.findings += check_days(reports)
+    covered_rows = covered(events)
     erased = {row for report in reports for row in report.redacted}
-    found.redacted, found.uncovered = len(erased), sum(row not in told for row in erased)
-    return found
+    whole.redacted, whole.uncovered = len(erased), sum(row not in covered_rows for row in erased)
+    return whole
 
 
 def _check_set(place: Place, folder: str, exporters: Keys, shippers: Keys) -> Report:
@@ -78,11 +81,11 @@ def _placed(folder: str, finding: Finding) -> Finding:
 
 def _redactions(place: Place, folder: str, report: Report) -> list[dict[str, object]]:
     assert report.manifest is not None
-    found = []
+    details = []
     for file in report.manifest.files:
         if file.table != EVENT.name:
             continue
         with place.open(f"{folder}/{file.name}") as opened:
             rows = pq.read_table(opened, columns=["kind", "detail"]).to_pylist()
-        found += [json.loads(row["detail"]) for row in rows if row["kind"] == "redacted"]
-    return found
+        details += [json.loads(row["detail"]) for row in rows if row["kind"] == "redacted"]
+    return details

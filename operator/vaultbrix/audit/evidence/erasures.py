@@ -24,10 +24,10 @@ class Erasures:
 
     def take(self, line: bytes, place: tuple[str, int], sealed_at: datetime | None) -> None:
         """A sealed event's COPY text line, where it stands, and when that was sealed, if known."""
-        found = self._read(line)
-        if found is None:
+        event = self._read(line)
+        if event is None:
             return
-        kind, detail = found
+        kind, detail = event
         wrong = _wrong(kind, detail)
         if wrong is None and kind == "expired" and sealed_at is not None and dropped_early(detail, sealed_at):
             self.findings.append(Finding(*place, Fault.EXPIRED_EARLY, f"{detail['part']} was dropped before its time"))
@@ -38,12 +38,12 @@ class Erasures:
 
     def take_unsealed(self, line: bytes) -> None:
         """An event's COPY text line that no batch has yet."""
-        found = self._read(line)
-        if found is not None and _wrong(*found) is None:
-            self._waiting[found[0]].append(found[1])
+        event = self._read(line)
+        if event is not None and _wrong(*event) is None:
+            self._waiting[event[0]].append(event[1])
 
     def settle(self) -> None:
-        """All events were taken."""
+        """Work out what was erased, once all events were taken."""
         self.redacted, self.waiting_redacted = covered(self._sealed["redacted"]), covered(self._waiting["redacted"])
         self.dropped, self.waiting_dropped = dropped(self._sealed["expired"]), dropped(self._waiting["expired"])
 

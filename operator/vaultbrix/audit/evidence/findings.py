@@ -61,21 +61,21 @@ class Signed:
     parts: Mapping[str, Part]
 
 
-def of_batch(found: Signed, keys: Mapping[bytes, Ed25519PublicKey]) -> list[Finding]:
-    """What is wrong with a header by itself."""
-    header = found.header
-    wrong = []
+def of_batch(batch: Signed, keys: Mapping[bytes, Ed25519PublicKey]) -> list[Finding]:
+    """What is wrong with a batch's header by itself: its key, its signature, its parts."""
+    header = batch.header
+    findings = []
 
     def tell(fault: Fault, message: str) -> None:
-        wrong.append(Finding(header.server, header.batch, fault, message))
+        findings.append(Finding(header.server, header.batch, fault, message))
 
-    if found.signer not in keys:
-        tell(Fault.UNKNOWN_KEY, f"signed with key {found.signer.hex()[:16]}, which is none of those given")
-    elif not signed(header, found.signature, found.signer, keys):
+    if batch.signer not in keys:
+        tell(Fault.UNKNOWN_KEY, f"signed with key {batch.signer.hex()[:16]}, which is none of those given")
+    elif not signed(header, batch.signature, batch.signer, keys):
         tell(Fault.SIGNATURE_INVALID, "the signature is not that of this header")
-    if len(found.parts) != header.parts or batch_root(found.parts) != header.root:
+    if len(batch.parts) != header.parts or batch_root(batch.parts) != header.root:
         tell(Fault.PARTS_CHANGED, "its parts do not lead to its root")
-    return wrong
+    return findings
 
 
 class Chain:
@@ -136,7 +136,7 @@ class Row:
 
 
 def erased_without_event(row: Row) -> Finding:
-    """What is said of a row without salt that no event names."""
+    """The finding for a row without salt whose erasure no event names."""
     message = f"row {row.index} of {row.part} was erased, and no event tells by whom"
     return Finding(row.server, row.batch, Fault.ERASED_WITHOUT_EVENT, message)
 
@@ -160,7 +160,7 @@ class Parts:
         self._done: set[tuple[str, int, str]] = set()
 
     def take(self, row: Row) -> list[Finding]:
-        """One row."""
+        """Check one row; returns what is wrong with it, and with its part if it was the last one missing there."""
         key = (row.server, row.batch, row.part)
         part = self._parts.get(key)
         if part is None or not 0 <= row.index < part.leaves:
@@ -171,24 +171,24 @@ class Parts:
         if leaves is None or row.index in leaves:
             return [Finding(row.server, row.batch, Fault.ROW_ADDED, f"row {row.index} of {row.part} is there twice")]
         leaves[row.index] = row.leaf
-        found = []
+        findings = []
         if row.salt is None:
             if not self._redacted(row):
-                found.append(erased_without_event(row))
+                findings.append(erased_without_event(row))
         elif leaf(row.salt, row.line) != row.leaf:
             message = f"row {row.index} of {row.part} is not what was sealed"
-            found.append(Finding(row.server, row.batch, Fault.ROW_CHANGED, message))
+            findings.append(Finding(row.server, row.batch, Fault.ROW_CHANGED, message))
         if len(leaves) == part.leaves:
             self._done.add(key)
             if root([leaves[index] for index in range(part.leaves)]) != part.root:
                 message = f"the rows of {row.part} do not lead to its root: they were changed, moved or put in"
-                found.append(Finding(row.server, row.batch, Fault.ROW_CHANGED, message))
+                findings.append(Finding(row.server, row.batch, Fault.ROW_CHANGED, message))
             del self._leaves[key]
-        return found
+        return findings
 
     def finish(self) -> list[Finding]:
-        """What is missing once all rows were taken."""
-        found = []
+        """Findings for parts of which rows are missing, once all rows were taken."""
+        findings = []
         for key, part in self._parts.items():
             if key in self._done or part.leaves == 0:
                 continue
@@ -198,5 +198,5 @@ class Parts:
                 continue
             missing = next(index for index in range(part.leaves) if index not in held)
             message = f"{part.leaves - len(held)} of {part.leaves} rows of {name} are missing, the first is {missing}"
-            found.append(Finding(server, batch, Fault.ROW_MISSING, message))
-        return found
+            findings.append(Finding(server, batch, Fault.ROW_MISSING, message))
+        return findings

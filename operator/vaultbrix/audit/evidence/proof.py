@@ -7,6 +7,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
+from vaultbrix.audit.headers import read_signed_header
 from vaultbrix.audit.seal import Header, Part, batch_root, leaf, path, root_of_path, signed
 
 
@@ -54,10 +55,10 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
         " FROM audit.record WHERE server = %s AND session_id = %s AND line_num = %s",
         [server, session_id, line_num],
     )
-    found = cursor.fetchone()
-    if found is None:
+    record_row = cursor.fetchone()
+    if record_row is None:
         raise LookupError(f"server {server} has no record of session {session_id}, line {line_num}")
-    at, batch, index, salt, hashed, part = found
+    at, batch, index, salt, hashed, part = record_row
     if batch is None:
         raise LookupError("the record was stored before records were sealed")
     line = _line(connection, server, session_id, line_num)
@@ -72,15 +73,9 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
         [server, batch],
     )
     parts = [PartRoot(name, count, bytes(root).hex()) for name, count, root in cursor]
-    cursor = connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root, signer, signature"
-        " FROM audit.batch WHERE server = %s AND batch = %s",
-        [server, batch],
-    )
-    row = cursor.fetchone()
-    if row is None:
+    signed_header = read_signed_header(connection, server, batch)
+    if signed_header is None:
         raise LookupError(f"batch {batch} of server {server} is not there")
-    *header, signer, signature = row
     return Proof(
         format=FORMAT,
         line=line.hex(),
@@ -90,9 +85,9 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
         part=part,
         path=[sibling.hex() for sibling in path(leaves, index)],
         parts=parts,
-        header=Header(*header).text().decode(),
-        signer=bytes(signer).hex(),
-        signature=bytes(signature).hex(),
+        header=signed_header.header.text().decode(),
+        signer=signed_header.signer.hex(),
+        signature=signed_header.signature.hex(),
     )
 
 
@@ -105,12 +100,12 @@ def _line(connection: psycopg.Connection, server: str, session_id: str, line_num
 
 
 def dump(proof: Proof) -> bytes:
-    """As JSON."""
+    """The proof as JSON, for a file."""
     return msgspec.json.format(msgspec.json.encode(proof), indent=1)
 
 
 def load(text: bytes) -> Proof:
-    """From JSON. Raises Untrue for what is no proof."""
+    """A proof from its JSON. Raises Untrue for what is no proof."""
     try:
         return msgspec.json.decode(text, type=Proof)
     except (msgspec.DecodeError, ValueError) as error:
@@ -122,7 +117,7 @@ def check(proof: Proof, keys: Mapping[bytes, Ed25519PublicKey]) -> Header:
     if proof.format != FORMAT:
         raise Untrue(f"format: {proof.format!r} is not known")
     try:
-        line, found = bytes.fromhex(proof.line), bytes.fromhex(proof.leaf)
+        line, leaf_hash = bytes.fromhex(proof.line), bytes.fromhex(proof.leaf)
         salt = None if proof.salt is None else bytes.fromhex(proof.salt)
         siblings = [bytes.fromhex(sibling) for sibling in proof.path]
         parts = {part.part: Part(part.leaves, bytes.fromhex(part.root)) for part in proof.parts}
@@ -130,10 +125,10 @@ def check(proof: Proof, keys: Mapping[bytes, Ed25519PublicKey]) -> Header:
         signer, signature = bytes.fromhex(proof.signer), bytes.fromhex(proof.signature)
     except ValueError as error:
         raise Untrue(f"not a proof: {error}") from None
-    if salt is not None and leaf(salt, line) != found:
+    if salt is not None and leaf(salt, line) != leaf_hash:
         raise Untrue("line: it is not what was sealed")
     own = parts.get(proof.part)
-    if own is None or root_of_path(found, proof.index, own.leaves, siblings) != own.root:
+    if own is None or root_of_path(leaf_hash, proof.index, own.leaves, siblings) != own.root:
         raise Untrue(f"path: it does not lead to the root of {proof.part}")
     if len(parts) != header.parts or batch_root(parts) != header.root:
         raise Untrue("parts: they do not lead to the batch's root")

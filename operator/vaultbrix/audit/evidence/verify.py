@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from psycopg import sql
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.evidence.erasures import Erasures
@@ -22,7 +25,8 @@ from vaultbrix.audit.evidence.findings import (
     of_anchor,
     of_batch,
 )
-from vaultbrix.audit.seal import Header, Part
+from vaultbrix.audit.headers import SignedHeader, header_columns
+from vaultbrix.audit.seal import Part
 
 Progress = Callable[[str, int], None]
 _HEADERS_AT_ONCE = 5_000
@@ -32,7 +36,7 @@ _SEALS = "server, batch, leaf_index, salt, leaf"
 
 @dataclass
 class Checked:
-    """What was checked, and what is wrong.
+    """Counts of what a verification looked at, and what is wrong.
 
     ``wrong`` counts all findings, ``findings`` are those of the first bad batches. ``unsealed`` rows are from before
     records were sealed, ``waiting`` events for a shipper's next batch, which ``uncovered``
@@ -53,7 +57,7 @@ class Checked:
 
     @property
     def first(self) -> Finding | None:
-        """The first bad batch."""
+        """The finding of the first bad batch; None where all seals hold."""
         return min(self.findings, default=None)
 
     def tell(self, findings: Iterable[Finding]) -> None:
@@ -84,10 +88,10 @@ class Verifier:
         self._erasures = Erasures()
         # When batches with events were sealed.
         self._sealed_at: dict[tuple[str, int], datetime] = {}
-        self.found = Checked()
+        self.checked = Checked()
 
     def whole(self) -> Checked:
-        """All of the store. Raises psycopg.Error."""
+        """Check all of the store. Raises psycopg.Error."""
         with self._snapshot():
             self._headers(None)
             self._anchored()
@@ -96,23 +100,23 @@ class Verifier:
             self._table("quarantine", rows.QUARANTINE)
             for day in self._days():
                 self._day(day)
-        return self.found
+        return self.checked
 
     def day(self, day: date) -> Checked:
-        """The records of one day (UTC), and the batches that they stand in. Raises psycopg.Error."""
+        """Check the records of one day (UTC), and the batches that they stand in. Raises psycopg.Error."""
         with self._snapshot():
             self._headers(day)
             self._anchored()
             self._events(check=False)
             self._day(day)
-        return self.found
+        return self.checked
 
     def _snapshot(self) -> AbstractContextManager[psycopg.Transaction]:
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         return self._connection.transaction()
 
     def _tell(self, findings: Iterable[Finding]) -> None:
-        self.found.tell(findings)
+        self.checked.tell(findings)
 
     def _headers(self, day: date | None) -> None:
         anchored = {(anchor.server, anchor.batch) for anchor in self._anchors}
@@ -123,39 +127,34 @@ class Verifier:
             self._tell(of_batch(batch, self._keys))
             if "event" in batch.parts:
                 self._sealed_at[header.server, header.batch] = header.sealed_at
-            self.found.batches += 1
-            if not self.found.batches % _HEADERS_AT_ONCE:
-                self._progress("batches", self.found.batches)
+            self.checked.batches += 1
+            if not self.checked.batches % _HEADERS_AT_ONCE:
+                self._progress("batches", self.checked.batches)
         for server, chain in self._chains.items():
             if chain.last:
-                self.found.last[server] = Anchor(server, chain.last.batch, chain.last.head())
+                self.checked.last[server] = Anchor(server, chain.last.batch, chain.last.head())
 
     def _batches(self, day: date | None) -> Iterator[Signed]:
         # Of a day: all from the first to the last batch that holds some of it, so that the chain can be followed.
-        within = (
+        within = sql.SQL(
             "SELECT server, min(batch) AS low, max(batch) AS high FROM audit.part WHERE part ^@ %(mark)s GROUP BY 1"
             if day
             else "SELECT DISTINCT server, 0::bigint AS low, 9223372036854775807 AS high FROM audit.batch"
         )
-        query = (
-            f"WITH of_day AS ({within}) SELECT b.server, b.batch, b.sealed_at, b.file, b.start, b.stop, b.parts,"  # noqa: S608
-            " b.previous, b.root, b.signer, b.signature, p.part, p.leaves, p.root"
+        query = sql.SQL(
+            "WITH of_day AS ({}) SELECT {}, b.signer, b.signature, p.part, p.leaves, p.root"
             " FROM audit.batch b JOIN of_day d ON b.server = d.server AND b.batch BETWEEN d.low AND d.high"
             " LEFT JOIN audit.part p ON p.server = b.server AND p.batch = b.batch ORDER BY b.server, b.batch"
-        )
+        ).format(within, header_columns("b"))
         values = {"mark": f"record {day.isoformat()} "} if day else {}
         with self._connection.cursor(name="headers") as cursor:
             cursor.itersize = _HEADERS_AT_ONCE
-            current: tuple[tuple[object, ...], dict[str, Part]] | None = None
-            for row in cursor.execute(query.encode(), values):
-                if current is None or current[0][:2] != row[:2]:
-                    if current:
-                        yield _signed(*current)
-                    current = (row[:11], {})
-                if row[11] is not None:
-                    current[1][row[11]] = Part(row[12], bytes(row[13]))
-            if current:
-                yield _signed(*current)
+            for _, group in groupby(cursor.execute(query, values), key=itemgetter(0, 1)):
+                rows_of_batch = list(group)
+                signed = SignedHeader.of_row(rows_of_batch[0][:-3])
+                # A batch without parts has one row all the same, of NULLs.
+                parts = {part: Part(leaves, root) for *_, part, leaves, root in rows_of_batch if part is not None}
+                yield Signed(signed.header, signed.signer, signed.signature, parts)
 
     def _anchored(self) -> None:
         for anchor in self._anchors:
@@ -183,7 +182,7 @@ class Verifier:
             return True
 
         parts = Parts(self._parts("event"), redacted=later, expired=lambda *_: False)
-        bad = {(finding.server, finding.batch) for finding in self.found.findings}
+        bad = {(finding.server, finding.batch) for finding in self.checked.findings}
         for row in self._rows(f"SELECT {_SEALS}, 'event', {rows.EVENT} FROM audit.event"):  # noqa: S608
             wrong = parts.take(row)
             self._count(row)
@@ -202,13 +201,13 @@ class Verifier:
 
     def _days(self) -> list[date]:
         named = "SELECT DISTINCT split_part(part, ' ', 2)::date FROM audit.part WHERE part ^@ 'record '"
-        found = {row[0] for row in self._connection.execute(named)}
+        sealed_days = {row[0] for row in self._connection.execute(named)}
         # Days that hold rows and have no part are found as well: nothing may be there that was not sealed.
         kept = (
             "SELECT substring(relname from '^record_([0-9]{8})')::date FROM pg_class c JOIN pg_namespace n"
             " ON n.oid = c.relnamespace WHERE n.nspname = 'audit' AND relname ~ '^record_[0-9]{8}$'"
         )
-        return sorted(found | {row[0] for row in self._connection.execute(kept)})
+        return sorted(sealed_days | {row[0] for row in self._connection.execute(kept)})
 
     def _day(self, day: date) -> None:
         mark = f"record {day.isoformat()} "
@@ -229,20 +228,20 @@ class Verifier:
         if place in self._erasures.redacted:
             return True
         waiting = place in self._erasures.waiting_redacted
-        self.found.uncovered += waiting
+        self.checked.uncovered += waiting
         return waiting
 
     def _expired(self, server: str, batch: int, part: str) -> bool:
         place = (server, batch, part)
-        found = place in self._erasures.dropped or place in self._erasures.waiting_dropped
-        self.found.expired += found
-        return found
+        is_expired = place in self._erasures.dropped or place in self._erasures.waiting_dropped
+        self.checked.expired += is_expired
+        return is_expired
 
     def _count(self, row: Row) -> None:
-        self.found.rows += 1
-        self.found.redacted += row.salt is None
-        if not self.found.rows % 100_000:
-            self._progress("rows", self.found.rows)
+        self.checked.rows += 1
+        self.checked.redacted += row.salt is None
+        if not self.checked.rows % 100_000:
+            self._progress("rows", self.checked.rows)
 
     def _parts(self, name: str, *, prefix: bool = False) -> dict[tuple[str, int, str], Part]:
         match = "part ^@ %s" if prefix else "part = %s"
@@ -273,10 +272,10 @@ class Verifier:
     def _unsealed(self, server: bytes, part: bytes, line: bytes) -> None:
         """Rows from before records were sealed are counted; later ones did not come from a shipper."""
         if part == b"event":
-            self.found.waiting += 1
+            self.checked.waiting += 1
             self._erasures.take_unsealed(line)
             return
-        self.found.unsealed += 1
+        self.checked.unsealed += 1
         if not part.startswith(b"record "):
             return
         name = _text(server)
@@ -285,12 +284,6 @@ class Verifier:
         if chain and chain.first_sealed and datetime.fromisoformat(at.decode()) > chain.first_sealed:
             message = f"a row of {at.decode()} without a seal; no shipper stored it"
             self._tell([Finding(name, 0, Fault.ROW_ADDED, message)])
-
-
-def _signed(row: tuple[object, ...], parts: dict[str, Part]) -> Signed:
-    server, batch, sealed_at, file, start, stop, count, previous, root, signer, signature = row
-    header = Header(server, batch, sealed_at, file, start, stop, count, bytes(previous), bytes(root))  # type: ignore[arg-type, call-overload]
-    return Signed(header, bytes(signer), bytes(signature), parts)  # type: ignore[call-overload]
 
 
 def _text(field: bytes) -> str:

@@ -108,15 +108,16 @@ def held_back(verdict: Verdict, required: timedelta) -> str:
 
 @dataclass(frozen=True)
 class StoreSeen:
-    """What the store holds of a server, read as its reader; ``gaps`` and ``quarantined`` of RECENT.
+    """What the store holds of a server.
 
-    ``latest`` is its last batch, None where there is none. ``asked`` is the batch that the anchor named then (0: it
-    named none), and ``held`` the head of that batch in the store, in hex, empty where it is missing.
+    ``latest`` is its last batch, None where there is none. ``anchored_batch`` is the batch that status.audit named when
+    the store was asked (0: none), ``anchored_head`` the hash of that batch's header in the store (hex; empty where the
+    store has no such batch). ``gaps`` and ``quarantined`` are counts of what was found within RECENT.
     """
 
     latest: Head | None
-    asked: int = 0
-    held: str = ""
+    anchored_batch: int = 0
+    anchored_head: str = ""
     gaps: int = 0
     quarantined: int = 0
 
@@ -130,7 +131,7 @@ class StoreFailed:
 
 def rolled_back(seen: StoreSeen, anchor: AuditAnchor | None) -> bool:
     """Whether the store no longer holds what it held when the anchor was set."""
-    return anchor is not None and seen.asked == anchor.batch and seen.held != anchor.head
+    return anchor is not None and seen.anchored_batch == anchor.batch and seen.anchored_head != anchor.head
 
 
 def next_anchor(seen: StoreSeen, anchor: AuditAnchor | None) -> AuditAnchor | None:
@@ -138,7 +139,9 @@ def next_anchor(seen: StoreSeen, anchor: AuditAnchor | None) -> AuditAnchor | No
     latest = seen.latest
     if latest is None:
         return anchor
-    if anchor is not None and (latest.batch <= anchor.batch or (seen.asked, seen.held) != (anchor.batch, anchor.head)):
+    if anchor is not None and (
+        latest.batch <= anchor.batch or (seen.anchored_batch, seen.anchored_head) != (anchor.batch, anchor.head)
+    ):
         return anchor
     return AuditAnchor(batch=latest.batch, head=latest.head, sealed_at=latest.sealed_at)
 
@@ -162,24 +165,24 @@ def audit_flowing(
             f"the store does not hold batch {anchor.batch} with the head in status.audit: it was put back to an "
             "earlier state or replaced; compare it with a backup, find out who did, and then clear status.audit",
         )
-    for told in agents:
-        if not told.flowing:
-            closed = "; direct access is closed until it flows (spec.auditRequired)" if told.closed else ""
-            return False, _reason(told.reason), told.message + closed
-    told_so = bool(agents)
+    for agent in agents:
+        if not agent.flowing:
+            closed = "; direct access is closed until it flows (spec.auditRequired)" if agent.closed else ""
+            return False, _reason(agent.reason), agent.message + closed
+    agents_tell = bool(agents)
     match store:
         case StoreSeen(latest=None):
             return False, Reason.NO_SHIPPER, "the store holds nothing of this server; run `vaultbrix audit ship`"
         case StoreSeen(latest=Head(sealed_at=at)):
-            if not told_so and now - at > STORE_LATE:
+            if not agents_tell and now - at > STORE_LATE:
                 return False, Reason.RECORD_LATE, f"the store's latest batch is of {rfc3339(at)}; see the shipper's log"
             return True, Reason.FLOWING, _with_findings("all that PostgreSQL has logged is stored", store)
-        case StoreFailed(message=message) if told_so:
+        case StoreFailed(message=message) if agents_tell:
             return True, Reason.FLOWING, f"so says the agent; the operator cannot ask the store: {message}"
         case StoreFailed(message=message):
             return False, Reason.AUDIT_STORE_UNREACHABLE, f"the operator cannot ask the store: {message}"
     if spec.audit_secret_ref is None:
-        if told_so:
+        if agents_tell:
             return True, Reason.FLOWING, "so says the agent; spec.auditSecretRef is not set, so nobody asks the store"
         return None, Reason.NO_AUDIT_STORE, "no agent tells (--flow-file), and spec.auditSecretRef is not set"
     return None
@@ -191,7 +194,7 @@ def _reason(text: str) -> Reason:
 
 
 def _with_findings(text: str, seen: StoreSeen) -> str:
-    found = [
+    counts = [
         f"{name} {number}" for number, name in ((seen.gaps, "gaps"), (seen.quarantined, "quarantined lines")) if number
     ]
-    return f"{text}; in the last {format_duration(RECENT)}: {', '.join(found)}" if found else text
+    return f"{text}; in the last {format_duration(RECENT)}: {', '.join(counts)}" if counts else text

@@ -16,7 +16,7 @@ _LONGEST = 64 * 1024
 
 
 def write_flow(path: Path, flow: Flow) -> None:
-    """Replace the file. Raises OSError.
+    """Replace ``flow.json``, all of it at once. Raises OSError.
 
     Not synced to the disk, so as not to burden PostgreSQL's: what a crash of the machine leaves is written anew.
     """

@@ -20,7 +20,7 @@ class Lateness:
         return self._complete
 
     def seconds(self, now: float) -> float:
-        """How long ago that was."""
+        """Seconds between ``complete`` and now: so late is the record."""
         return max(0.0, now - self._complete)
 
     def look(self, now: float, written: Mapping[str, int], stored: Mapping[str, int]) -> None:

@@ -8,13 +8,10 @@ from vaultbrix.api.audit_retention import AuditRetention
 from vaultbrix.api.conditions import Reason, Verdict
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.audit.records import DEFAULT_DAYS
 
 # Tenant (namespace/name) and class of statement (pgAudit); "" is any.
 Scope = tuple[str, str]
-
-
-# Of what no policy speaks of.
-DEFAULT_DAYS = 400
 
 
 @dataclass(frozen=True)
@@ -26,52 +23,64 @@ class Policy:
     managed: bool = False
 
 
-def wanted(servers: Sequence[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, Policy]:
+def required_policies(servers: Sequence[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, Policy]:
     """The policies of one store, for its servers and the tenants on them.
 
     What a server says holds for records of its tenants that do not say, and of no tenant. Where servers differ, the
     longest holds for records of no tenant, and each tenant gets a policy of its own.
     """
-    own = {server.metadata.name: _said(server.spec.audit_retention) for server in servers}
-    classes = {class_ for said in own.values() for class_ in said if class_}
+    by_server = {server.metadata.name: _days_by_class(server.spec.audit_retention) for server in servers}
+    classes = {class_ for days_by_class in by_server.values() for class_ in days_by_class if class_}
     common = {
-        class_: max(said.get(class_, said.get("", DEFAULT_DAYS)) for said in own.values())
+        class_: max(
+            days_by_class.get(class_, days_by_class.get("", DEFAULT_DAYS)) for days_by_class in by_server.values()
+        )
         for class_ in ("", *sorted(classes))
-        if any(own.values())
+        if any(by_server.values())
     }
-    found = {("", class_): days for class_, days in common.items()}
+    days_by_scope = {("", class_): days for class_, days in common.items()}
     for tenant in tenants:
-        server = own[tenant.spec.server_ref.name]
-        said = _said(tenant.spec.audit_retention)
-        if server != common and any(own.values()):
+        of_server = by_server[tenant.spec.server_ref.name]
+        days_by_class = _days_by_class(tenant.spec.audit_retention)
+        if of_server != common and any(by_server.values()) and "" not in days_by_class:
             # All of it: otherwise what the servers have in common would count.
-            said = {"": DEFAULT_DAYS, **server, **said} if "" not in said else said
-        found.update(
-            {(f"{tenant.metadata.namespace}/{tenant.metadata.name}", name): days for name, days in said.items()}
+            days_by_class = {"": DEFAULT_DAYS, **of_server, **days_by_class}
+        days_by_scope.update(
+            {
+                (f"{tenant.metadata.namespace}/{tenant.metadata.name}", name): days
+                for name, days in days_by_class.items()
+            }
         )
     archive = any(s.spec.audit_retention and s.spec.audit_retention.archive_first for s in servers)
     if archive:
-        found.setdefault(("", ""), DEFAULT_DAYS)
-    return {scope: Policy(days, archive=archive and scope == ("", ""), managed=True) for scope, days in found.items()}
+        days_by_scope.setdefault(("", ""), DEFAULT_DAYS)
+    return {
+        scope: Policy(days, archive=archive and scope == ("", ""), managed=True)
+        for scope, days in days_by_scope.items()
+    }
 
 
-def _said(retention: AuditRetention | None) -> dict[str, int]:
+# The controller's name for it.
+wanted = required_policies
+
+
+def _days_by_class(retention: AuditRetention | None) -> dict[str, int]:
     return retention.by_class if retention else {}
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What to do to the store's policies."""
+    """Policies to write to the store, and those to delete from it."""
 
     put: dict[Scope, Policy]
     remove: frozenset[Scope]
 
 
-def changes(wanted: Mapping[Scope, Policy], stored: Mapping[Scope, Policy]) -> Changes:
+def changes(required: Mapping[Scope, Policy], stored: Mapping[Scope, Policy]) -> Changes:
     """From what is stored to what manifests ask for. What was set by hand stays, unless a manifest says otherwise."""
     return Changes(
-        {scope: policy for scope, policy in wanted.items() if stored.get(scope) != policy},
-        frozenset(scope for scope, policy in stored.items() if policy.managed and scope not in wanted),
+        {scope: policy for scope, policy in required.items() if stored.get(scope) != policy},
+        frozenset(scope for scope, policy in stored.items() if policy.managed and scope not in required),
     )
 
 
@@ -112,7 +121,7 @@ class Clocks:
 
 
 def due(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
-    """What may be dropped, oldest first."""
+    """Partitions that may be dropped, oldest first."""
     today = clocks.agreed
     if today is None:
         return []
@@ -120,13 +129,13 @@ def due(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
 
 
 def unexported(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
-    """What would be due, but is not in the archive."""
+    """Partitions that would be due, but are not in the archive."""
     today = clocks.agreed
     return [] if today is None else [p for p in partitions if p.due <= today and not p.archive_allows]
 
 
 def disagreement(partitions: Iterable[Partition], clocks: Clocks) -> list[Partition]:
-    """What would be due by this process's clock, but not by the others."""
+    """Partitions that would be due by this process's clock, but not by the others."""
     today, here = clocks.agreed, clocks.here.astimezone(UTC).date()
     return [p for p in partitions if p.due <= here and (today is None or p.due > today)]
 
@@ -154,7 +163,7 @@ class Outcome:
 
 
 def verdict(outcome: Outcome, at: datetime) -> Verdict:
-    """What to tell of a run that ended at that time."""
+    """Status, reason and message of AuditRetentionApplied after a run that ended at that time."""
     if outcome.held:
         message = (
             f"due, but held by a query: {_names(outcome.held)}; they go with the next run,"

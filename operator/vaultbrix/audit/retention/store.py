@@ -30,34 +30,34 @@ _MOST_EMPTY_DAYS = 50
 
 @dataclass(frozen=True)
 class Kept:
-    """What is stored, and what time it is."""
+    """The partitions that are stored, and what time it is by each clock."""
 
     partitions: Sequence[Partition]
     clocks: Clocks
 
     @property
     def due(self) -> list[Partition]:
-        """What may be dropped."""
+        """Partitions that may be dropped, oldest first."""
         return due(self.partitions, self.clocks)
 
 
 async def policies(connection: psycopg.AsyncConnection) -> dict[Scope, Policy]:
-    """By tenant and class. Raises psycopg.Error, as all here."""
+    """The policies, by tenant and class. Raises psycopg.Error, as all functions here."""
     cursor = await connection.execute("SELECT tenant, class, days, archive, managed FROM audit.retention ORDER BY 1, 2")
     return {(tenant, class_): Policy(*policy) for tenant, class_, *policy in await cursor.fetchall()}
 
 
-async def change(connection: psycopg.AsyncConnection, wanted: Changes) -> None:
+async def change(connection: psycopg.AsyncConnection, changes: Changes) -> None:
     """Write policies; the store notes each change with the old days and the new."""
     async with connection.transaction():
-        for (tenant, class_), policy in sorted(wanted.put.items()):
+        for (tenant, class_), policy in sorted(changes.put.items()):
             await connection.execute(
                 "INSERT INTO audit.retention AS r (tenant, class, days, archive, managed)"
                 " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (tenant, class) DO UPDATE"
                 " SET days = excluded.days, archive = excluded.archive, managed = excluded.managed",
                 [tenant, class_, policy.days, policy.archive, policy.managed],
             )
-        for tenant, class_ in sorted(wanted.remove):
+        for tenant, class_ in sorted(changes.remove):
             await connection.execute("DELETE FROM audit.retention WHERE tenant = %s AND class = %s", [tenant, class_])
 
 
@@ -73,15 +73,15 @@ async def kept(connection: psycopg.AsyncConnection, here: datetime) -> Kept:
 
 async def apply(connection: psycopg.AsyncConnection, here: datetime, *, really: bool = True) -> Outcome:
     """Drop what is due, each partition in a transaction of its own. Without ``really``, only say what is due."""
-    found = await kept(connection, here)
+    state = await kept(connection, here)
     quarantine = await _quarantine(connection, really)
-    rest = unexported(found.partitions, found.clocks), disagreement(found.partitions, found.clocks), quarantine
+    rest = unexported(state.partitions, state.clocks), disagreement(state.partitions, state.clocks), quarantine
     if not really:
-        return Outcome([Dropped(partition, 0) for partition in found.due], (), *rest)
+        return Outcome([Dropped(partition, 0) for partition in state.due], (), *rest)
     gone: list[Dropped] = []
     held: list[Partition] = []
     attempts = _ATTEMPTS
-    for partition in found.due:
+    for partition in state.due:
         rows = None
         while attempts and (rows := await _drop(connection, partition)) is None:
             attempts -= 1

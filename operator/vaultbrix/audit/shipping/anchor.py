@@ -47,9 +47,11 @@ class AnchorFile:
 
     def _parse(self, line: bytes) -> Head | None:
         try:
-            found = json.loads(line)
-            if found["server"] != self._server:
+            values = json.loads(line)
+            if values["server"] != self._server:
                 return None
-            return Head(batch=found["batch"], head=found["head"], sealed_at=datetime.fromisoformat(found["sealedAt"]))
+            return Head(
+                batch=values["batch"], head=values["head"], sealed_at=datetime.fromisoformat(values["sealedAt"])
+            )
         except (ValueError, KeyError, TypeError):
             return None

@@ -39,7 +39,7 @@ class Gap:
 
 
 def cut_short(file: str, position: int, length: int, kept: int) -> Gap:
-    """Of a line of ``length`` bytes, only the first ``kept`` are in quarantine."""
+    """The gap where of a line of ``length`` bytes only the first ``kept`` are in quarantine."""
     return Gap(file, position, f"{_CUT_SHORT}{length} bytes, the first {kept} are in quarantine")
 
 
@@ -94,12 +94,12 @@ class File:
 
     @property
     def size(self) -> int:
-        """Bytes, as it was last listed."""
+        """Size of the file in bytes, as it was last listed."""
         return self.entry[1] if self.entry else 0
 
     @property
     def unread(self) -> int:
-        """Bytes that are not stored."""
+        """Bytes of the file that are not stored."""
         return self.size - (self.position.offset if self.position else 0)
 
     @property
@@ -108,7 +108,7 @@ class File:
         return self.position is not None and self.position.complete
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file, if it is open."""
         if self.handle:
             self.handle.close()
         self.handle = None

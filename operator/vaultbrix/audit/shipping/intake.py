@@ -86,13 +86,13 @@ def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Conte
     lines = dict(batch.lines)
     # A line ends where the next begins; what is damaged stands alone.
     ends = dict(pairwise([*lines, batch.stop]))
-    kept = [found for index, found in enumerate(content.records) if index not in refused]
-    made = Content(kept, content.gaps, content.quarantined, content.events)
+    kept = [pair for index, pair in enumerate(content.records) if index not in refused]
+    remaining = Content(kept, content.gaps, content.quarantined, content.events)
     for index, state in sorted(refused.items()):
         at = content.records[index][0].position
         reason = f"the store refuses it: SQLSTATE {state}"
-        set_aside(made, batch.file, at, lines[at], ends[at] - at - 1, reason)
-    return made
+        set_aside(remaining, batch.file, at, lines[at], ends[at] - at - 1, reason)
+    return remaining
 
 
 def anew(
@@ -105,7 +105,7 @@ def anew(
     known = dict(stored)
     lines: dict[int, bytes] = {}
     kept: list[tuple[Record, bytes]] = []
-    made = Content(kept, content.gaps, content.quarantined, content.events)
+    remaining = Content(kept, content.gaps, content.quarantined, content.events)
     for record, row in content.records:
         key = (record.session_id, record.line_num)
         if key not in known:
@@ -118,8 +118,8 @@ def anew(
             continue
         lines = lines or dict(batch.lines)
         line = lines[record.position]
-        set_aside(made, batch.file, record.position, line, len(line), "another line has its number")
-    return made
+        set_aside(remaining, batch.file, record.position, line, len(line), "another line has its number")
+    return remaining
 
 
 def not_yet_aside(content: Content, stored: Collection[tuple[int, bytes | None]]) -> Content:
@@ -143,13 +143,13 @@ def _is_long(record: Record) -> bool:
 
 
 def _content(record: Record) -> bytes:
-    """As audit.stored_lines has it."""
+    """Hash of a record's time and texts, as the store's function audit.stored_lines computes it."""
     at = (record.at - _EPOCH) // timedelta(microseconds=1)
     return sha256(f"{at}\n{record.statement or ''}\n{record.message or ''}".encode()).digest()
 
 
 def _text_bytes(line: bytes) -> int:
-    """What a line takes as text, where the widest character decides what each takes."""
+    """Bytes that a line takes in memory as a str, where the widest character decides what each takes."""
     width = 1 if line.isascii() else 4 if _ASTRAL(line) else 2
     return width * len(line.translate(None, _CONTINUATION)) if width > 1 else len(line)
 
@@ -165,12 +165,12 @@ class _People:
         known = self._known.get((role, remote))
         if known is None:
             known = self._known[role, remote] = (self._state.turns(role), {})
-        turns, found = known
+        turns, identities = known
         span = bisect_right(turns, at)
-        who = found.get(span)
+        who = identities.get(span)
         if who is None or (span and turns[span - 1] == at):
             who = self._state.person(role, address_of(remote)[1], at)
             # Between two turns it stays; at one of them it may be either.
             if not span or turns[span - 1] != at:
-                found[span] = who
+                identities[span] = who
         return who

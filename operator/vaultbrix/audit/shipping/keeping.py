@@ -3,9 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from vaultbrix.audit.records import Record
+from vaultbrix.audit.records import DEFAULT_DAYS, Record
 
-DEFAULT_DAYS = 400
 # Sessions whose last statement is remembered.
 _MOST_SESSIONS = 10_000
 

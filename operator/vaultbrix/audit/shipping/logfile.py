@@ -24,23 +24,23 @@ Signature = tuple[int, int, int, int]
 class Listing:
     """JSON logs by name; ``others``: when the newest log of another format was written (ns)."""
 
-    found: dict[str, Signature] = field(default_factory=dict)
+    logs: dict[str, Signature] = field(default_factory=dict)
     others: int = 0
 
     @property
     def newest(self) -> int:
         """When the newest JSON log was written (ns)."""
-        return max((entry[2] for entry in self.found.values()), default=0)
+        return max((entry[2] for entry in self.logs.values()), default=0)
 
 
 def signature(status: os.stat_result) -> Signature:
-    """Of a file."""
+    """What tells whether a file has changed since."""
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def listing(directory: Path) -> Listing:
-    """What the directory holds. Links are other names of what is there anyway. Raises OSError."""
-    made = Listing()
+    """The logs in a directory. Links are other names of what is there anyway. Raises OSError."""
+    shown = Listing()
     with os.scandir(directory) as entries:
         for entry in entries:
             try:
@@ -50,10 +50,10 @@ def listing(directory: Path) -> Listing:
             if not stat.S_ISREG(status.st_mode):
                 continue
             if entry.name.endswith(".json"):
-                made.found[entry.name] = signature(status)
+                shown.logs[entry.name] = signature(status)
             elif entry.name.endswith((".log", ".csv")):
-                made.others = max(made.others, status.st_mtime_ns)
-    return made
+                shown.others = max(shown.others, status.st_mtime_ns)
+    return shown
 
 
 @dataclass
@@ -96,9 +96,9 @@ def whole_lines(file: BinaryIO, start: int) -> Piece | None:
 def _line_end(file: BinaryIO, offset: int) -> int | None:
     file.seek(offset)
     while more := file.read(CHUNK_BYTES):
-        found = more.find(b"\n")
-        if found >= 0:
-            return offset + found + 1
+        place = more.find(b"\n")
+        if place >= 0:
+            return offset + place + 1
         offset += len(more)
     return None
 

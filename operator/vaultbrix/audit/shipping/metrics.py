@@ -15,13 +15,13 @@ log = structlog.get_logger(__name__)
 
 
 class ShipperMetrics(Collector):
-    """What a shipper's monitor knows."""
+    """Collects, at each scrape, what a shipper's monitor knows."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
     def collect(self) -> Iterable[Metric]:
-        """One scrape."""
+        """The metrics of one scrape."""
         monitor, counts = self._monitor, self._monitor.counts
         records = CounterMetricFamily("vaultbrix_audit_records", "Log lines stored.", labels=["kind"])
         for kind, number in sorted(counts.records.copy().items()):

@@ -68,7 +68,7 @@ class Monitor:
         self._complete = (float("nan"), datetime.now(UTC))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write flow.json and the anchor file, for ever."""
         while True:
             try:
                 await asyncio.to_thread(self._write)
@@ -102,13 +102,13 @@ class Monitor:
         self._directory = directory
         self._rolled_back = rolled_back is not None
         self.tell("store")
-        told = [] if rolled_back is None else [ROLLED_BACK.format(batch=rolled_back.batch)]
-        for message in told:
+        messages = [] if rolled_back is None else [ROLLED_BACK.format(batch=rolled_back.batch)]
+        for message in messages:
             log.error("audit store", message=message)
-        self.tell("anchor", *(Problem(Reason.RECORD_ROLLED_BACK, message) for message in told))
+        self.tell("anchor", *(Problem(Reason.RECORD_ROLLED_BACK, message) for message in messages))
 
     def stored(self, sealed: Sealed) -> None:
-        """A batch is committed."""
+        """Count a batch that is committed to the store."""
         header, counts = sealed.header, self.counts
         counts.batches += 1
         counts.gaps += len(sealed.rows.gaps)
@@ -124,11 +124,11 @@ class Monitor:
         self._lateness.look(now, directory.written(), stored)
 
     def late_seconds(self) -> float:
-        """See Flow."""
+        """How late the record is; see Flow.late_seconds."""
         return self._lateness.seconds(time.monotonic())
 
     def unread_bytes(self) -> int | None:
-        """See Flow."""
+        """Bytes of the log that are not stored; see Flow.unread_bytes."""
         try:
             return self._directory.unread() if self._directory else None
         except OSError:
@@ -137,17 +137,17 @@ class Monitor:
     def disk(self) -> tuple[int, int] | None:
         """Bytes that are free for PostgreSQL's log, and in all; None where the directory cannot be reached."""
         try:
-            found = os.statvfs(self._path)
+            status = os.statvfs(self._path)
         except OSError:
             return None
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
     def flow(self) -> Flow:
-        """How the record stands."""
+        """How the record stands, for flow.json."""
         now, late = datetime.now(UTC), self.late_seconds()
         if self._complete[0] != self._lateness.complete:
             self._complete = (self._lateness.complete, now - timedelta(seconds=late))
-        problems = [problem for told in list(self._problems.values()) for problem in told]
+        problems = [problem for of_source in list(self._problems.values()) for problem in of_source]
         return Flow(
             server=self._server,
             at=now,

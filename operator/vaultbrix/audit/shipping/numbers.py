@@ -31,7 +31,7 @@ class Hole:
     position: int
 
     def gap(self) -> Gap:
-        """As it is told."""
+        """The gap that says which lines never came."""
         lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
         return Gap(self.file, self.position, f"{lines} of session {self.session} never came")
 
@@ -48,7 +48,7 @@ class Numbers:
         self._next: OrderedDict[str, int] = OrderedDict()
         self._missing: dict[str, list[Hole]] = {}
         # Of each hole: the look at the directory that found it.
-        self._found: dict[Hole, int] = {}
+        self._found_at: dict[Hole, int] = {}
         self._late: list[tuple[str, int]] = []
         # Sessions of which lines in the batch may be stored already: a file may be read again, or be a copy.
         self.suspects: set[str] = set()
@@ -108,26 +108,26 @@ class Numbers:
         for session, number in last.items():
             self._next[session] = max(self._next.get(session, 1), number + 1)
             for hole in list(self._missing.get(session, [])):
-                if self._found[hole] == look and hole.first <= number:
+                if self._found_at[hole] == look and hole.first <= number:
                     self._drop(hole)
                     if hole.last > number:
                         self._add(replace(hole, first=number + 1), look)
 
     def due(self, look: int) -> list[Hole]:
         """Holes that stayed although all that the directory showed at this look, or later, is read."""
-        return [hole for hole, found in self._found.items() if found < look]
+        return [hole for hole, found_at in self._found_at.items() if found_at < look]
 
     def told(self, holes: Iterable[Hole]) -> None:
-        """They are gaps in the record now."""
+        """Forget these holes: they are gaps in the record now."""
         for hole in holes:
             self._drop(hole)
 
     def changes(self) -> dict[str, list[Hole]]:
-        """What the store is to keep of sessions for which it changed."""
+        """The holes of each session for which they changed since they were last stored."""
         return {session: self._missing.get(session, []) for session in self._changed}
 
     def stored(self) -> None:
-        """The store has it."""
+        """Note that the store has what ``changes`` gave."""
         self._changed.clear()
 
     def _is_missing(self, session: str, number: int) -> bool:
@@ -147,7 +147,7 @@ class Numbers:
         if hole.first > hole.last:
             return
         self._missing[hole.session].append(hole)
-        self._found[hole] = look
+        self._found_at[hole] = look
         self._changed.add(hole.session)
 
     def _drop(self, hole: Hole) -> int:
@@ -156,7 +156,7 @@ class Numbers:
         if not holes:
             del self._missing[hole.session]
         self._changed.add(hole.session)
-        return self._found.pop(hole)
+        return self._found_at.pop(hole)
 
     def _fill(self, session: str, number: int) -> None:
         for hole in self._missing.get(session, []):

@@ -66,13 +66,13 @@ class LogDirectory:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What keeps files from being read or removed."""
-        found = [problem for _, problem in sorted(self._problems.items())]
+        problems = [problem for _, problem in sorted(self._problems.items())]
         if unreadable := self._unreadable():
             name, why = unreadable[0]
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
             remedy = "set log_file_mode = 0640 and let the shipper's group read the directory and its files"
-            found.append(Problem(Reason.LOG_UNREADABLE, f"{name}{more} cannot be read ({why}): {remedy}"))
-        return tuple(found)
+            problems.append(Problem(Reason.LOG_UNREADABLE, f"{name}{more} cannot be read ({why}): {remedy}"))
+        return tuple(problems)
 
     @property
     def looks(self) -> int:
@@ -86,7 +86,7 @@ class LogDirectory:
 
     def written(self) -> dict[str, int]:
         """Bytes in each file that is followed. Raises OSError."""
-        return {name: entry[1] for name, entry in listing(self._path).found.items() if self._followed(name)}
+        return {name: entry[1] for name, entry in listing(self._path).logs.items() if self._followed(name)}
 
     def unread(self) -> int:
         """Bytes that are in the directory and not stored. Raises OSError."""
@@ -118,7 +118,7 @@ class LogDirectory:
         return dict(self._completed), dict(self._forgotten)
 
     def marked(self) -> None:
-        """The store knows."""
+        """Note that the store knows what ``marks`` gave."""
         self._completed.clear()
         self._forgotten.clear()
 
@@ -129,7 +129,7 @@ class LogDirectory:
         """
         now = self._clock()
         latest = max((file.since for file in self._files.values() if file.changed == self._latest), default=now)
-        found = []
+        names = []
         for name, file in sorted(self._files.items()):
             if file.gone or not file.settled or not file.complete or file.unread or name in self._completed:
                 continue
@@ -137,8 +137,8 @@ class LogDirectory:
             # The writer went elsewhere and went on there; a copy that somebody lays here comes all at once.
             left = file.changed < self._latest and latest - file.since >= min(keep, WATCHED_SECONDS)
             if left and aged >= keep:
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
     def remove(self, name: str) -> bool:
         """Delete a file that is stored. It stays open for a while: were it written all the same, it would be read."""
@@ -172,18 +172,18 @@ class LogDirectory:
         self._problems.pop("directory", None)
         self._judge(shown)
         self._looks += 1
-        found = self._once(shown.found)
+        logs = self._once(shown.logs)
         for name, file in list(self._files.items()):
-            if name not in found and not file.gone:
+            if name not in logs and not file.gone:
                 file.gone, file.since = True, now
-        for name, entry in found.items():
+        for name, entry in logs.items():
             if self._followed(name):
                 self._shown(name, entry, now)
         for file in list(self._files.values()):
             if file.gone and file.handle:
                 self._note(file, signature(os.fstat(file.handle.fileno())), now)
             elif file.gone:
-                self._vanished(file, anything=bool(found))
+                self._vanished(file, anything=bool(logs))
         self._latest = max((file.changed for file in self._files.values()), default=0)
         self._queue = deque(
             sorted(
@@ -194,18 +194,20 @@ class LogDirectory:
         )
 
     def _judge(self, shown: Listing) -> None:
-        if shown.others > shown.newest + _OTHERS_NEWER_NS or not shown.found:
-            told = "PostgreSQL writes no JSON log here: log_destination must hold jsonlog (and logging_collector be on)"
-            self._problems["format"] = Problem(Reason.LOG_MISCONFIGURED, told)
+        if shown.others > shown.newest + _OTHERS_NEWER_NS or not shown.logs:
+            remedy = "log_destination must hold jsonlog (and logging_collector be on)"
+            self._problems["format"] = Problem(
+                Reason.LOG_MISCONFIGURED, f"PostgreSQL writes no JSON log here: {remedy}"
+            )
         else:
             self._problems.pop("format", None)
 
-    def _once(self, found: dict[str, Signature]) -> dict[str, Signature]:
+    def _once(self, logs: dict[str, Signature]) -> dict[str, Signature]:
         # A file with two names is read under the one that is known, or the first.
         names: dict[int, str] = {}
-        for name in sorted(found, key=lambda name: (not self._is_known(name, found[name][0]), name)):
-            names.setdefault(found[name][0], name)
-        return {name: found[name] for name in names.values()}
+        for name in sorted(logs, key=lambda name: (not self._is_known(name, logs[name][0]), name)):
+            names.setdefault(logs[name][0], name)
+        return {name: logs[name] for name in names.values()}
 
     def _is_known(self, name: str, inode: int) -> bool:
         file = self._files.get(name)
@@ -266,7 +268,7 @@ class LogDirectory:
             self._forget(file)
 
     def _left(self, file: File) -> bool:
-        """Whether PostgreSQL writes another file."""
+        """Whether PostgreSQL has left the file, and writes another one."""
         return file.changed < self._latest and self._clock() - file.since >= QUIET_SECONDS
 
     def _followed(self, name: str) -> bool:
@@ -304,22 +306,22 @@ class LogDirectory:
                     return rest if isinstance(rest, Batch) else file.overwritten()
                 file.close()
                 content = self._open(file)
-            found = file.read(content, left=self._left(file))
+            result = file.read(content, left=self._left(file))
         except FileNotFoundError:
             # Gone since it was listed: the next look tells.
             return None
         except OSError as error:
             file.problem = error.strerror or type(error).__name__
             return None
-        if isinstance(found, Batch):
-            return found
-        if found is not None:
-            file.position = self._completed[file.name] = found
+        if isinstance(result, Batch):
+            return result
+        if result is not None:
+            file.position = self._completed[file.name] = result
         self._settle(file)
         return None
 
     def _settle(self, file: File) -> None:
-        """There is nothing to read of it now."""
+        """Note that there is nothing to read of the file now."""
         still = self._clock() - file.since
         if file.gone and self._left(file) and still >= WATCHED_SECONDS:
             self._forget(file)

@@ -34,8 +34,8 @@ class Room:
             return ()
         soon = "" if left is None else f"; at this rate it is full in {max(1, round(left / 60))} min"
         remedy = "stored files are removed after --keep-stored; enlarge the volume, or see why the store is behind"
-        told = f"the disk of PostgreSQL's log has {part:.0%} ({free / _GIB:.1f} GiB) free{soon}: {remedy}"
-        return (Problem(Reason.LOG_DISK_FILLING, told),)
+        message = f"the disk of PostgreSQL's log has {part:.0%} ({free / _GIB:.1f} GiB) free{soon}: {remedy}"
+        return (Problem(Reason.LOG_DISK_FILLING, message),)
 
     def _seconds_left(self, now: float, free: int) -> float | None:
         since, before = self._seen[0]

@@ -33,7 +33,7 @@ class Event:
 
 @dataclass(frozen=True)
 class SealedEvent:
-    """The seal of an event."""
+    """An event's place among the leaves of its batch, with salt and leaf."""
 
     id: int
     index: int
@@ -53,7 +53,7 @@ class Content:
 
 @dataclass
 class Rows:
-    """Lines to COPY, by table."""
+    """The rows of a batch as lines to COPY, by table."""
 
     records: list[bytes] = field(default_factory=list)
     gaps: list[bytes] = field(default_factory=list)
@@ -79,7 +79,7 @@ def seal(
 ) -> Sealed:
     """Seal batch ``number`` of a server, after the one whose header's hash is ``previous``."""
     leaves: dict[str, list[bytes]] = {}
-    made = Rows()
+    sealed_rows = Rows()
     count = len(content.records) + len(content.gaps) + len(content.quarantined) + len(content.events)
     salts = os.urandom(SALT_BYTES * count)
     taken = 0
@@ -102,16 +102,16 @@ def seal(
         part = partitions.get((day, record.keep))
         if part is None:
             part = partitions[day, record.keep] = record_part(date.fromordinal(day), record.keep)
-        made.records.append(rows.sealed(line, number, *add(part, line)))
+        sealed_rows.records.append(rows.sealed(line, number, *add(part, line)))
     for gap in content.gaps:
         line = rows.gap_line(server, gap.file, gap.position, gap.reason, now)
-        made.gaps.append(rows.sealed(line, number, *add("gap", line)))
+        sealed_rows.gaps.append(rows.sealed(line, number, *add("gap", line)))
     for bad in content.quarantined:
         line = rows.quarantine_line(server, bad.file, bad.position, bad.line, bad.reason, now)
-        made.quarantine.append(rows.sealed(line, number, *add("quarantine", line)))
+        sealed_rows.quarantine.append(rows.sealed(line, number, *add("quarantine", line)))
     for event in content.events:
-        made.events.append(SealedEvent(event.id, *add("event", event.line)))
-    parts = {name: Part(len(found), root(found)) for name, found in leaves.items()}
+        sealed_rows.events.append(SealedEvent(event.id, *add("event", event.line)))
+    parts = {name: Part(len(hashes), root(hashes)) for name, hashes in leaves.items()}
     header = Header(
         server=server,
         batch=number,
@@ -124,4 +124,4 @@ def seal(
         root=batch_root(parts),
     )
     places = frozenset((date.fromordinal(day), keep) for day, keep in partitions)
-    return Sealed(header, signer.identity, signer.sign(header), parts, places, made, kinds)
+    return Sealed(header, signer.identity, signer.sign(header), parts, places, sealed_rows, kinds)

@@ -16,7 +16,9 @@ import structlog
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.flow.report import Head, Problem
-from vaultbrix.audit.schema import version
+from vaultbrix.audit.headers import load_header
+from vaultbrix.audit.retention.store import policies
+from vaultbrix.audit.schema import OtherSchema, check_schema
 from vaultbrix.audit.seal import Signer
 from vaultbrix.audit.shipping import store
 from vaultbrix.audit.shipping.followed import Batch
@@ -26,7 +28,7 @@ from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
-from vaultbrix.audit.shipping.store import Fenced, Known, NewerStore
+from vaultbrix.audit.shipping.store import Fenced, Known
 from vaultbrix.grants.file import GrantsReader
 from vaultbrix.postgres.connect import Target, classify, open_connection
 from vaultbrix.runtime.queue import pause_after
@@ -71,11 +73,11 @@ class Shipper:
         self._directory = LogDirectory(source.directory)
         self._intake = Intake(source.server)
         self._numbers = Numbers(datetime.now(UTC), since=datetime.now(UTC))
-        self._told: tuple[Problem, ...] = ()
+        self._last_problems: tuple[Problem, ...] = ()
         self._cared = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Ship the log, for ever."""
         _bound_memory()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run())
@@ -86,16 +88,17 @@ class Shipper:
         while True:
             try:
                 async with await open_connection(self._target) as connection:
-                    await self._check_version(connection)
+                    await check_schema(connection)
                     failures = 0
                     log.info("connected to the audit store")
                     await self._ship(connection)
             except Fenced:
                 log.warning("another shipper stored a batch; going on from what the store holds")
-            except NewerStore as error:
+            except OtherSchema as error:
                 failures += 1
-                log.error("audit store", message=str(error))
-                self._monitor.failed(str(error))
+                remedy = "upgrade the shipper" if error.newer else "the bootstrap Job has yet to upgrade the store"
+                log.error("audit store", message=f"{error}; {remedy}")
+                self._monitor.failed(f"{error}; {remedy}")
             except psycopg.Error as error:
                 failures += 1
                 message = classify(error).message
@@ -110,15 +113,6 @@ class Shipper:
                 self._monitor.failed(f"unexpected error: {type(error).__name__}")
             await asyncio.sleep(min(LONGEST_PAUSE, pause_after(failures, 0.0)) if failures else 0)
 
-    @staticmethod
-    async def _check_version(connection: psycopg.AsyncConnection) -> None:
-        found, ours = await version(connection)
-        if found != ours:
-            raise NewerStore(
-                f"schema {found} is not this release's {ours}; "
-                + ("upgrade the shipper" if found > ours else "the bootstrap Job has yet to upgrade the store")
-            )
-
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
         directory = self._directory
         known = await store.load(connection, self._source.server)
@@ -126,14 +120,16 @@ class Shipper:
         now = datetime.now(UTC)
         self._numbers = Numbers(known.began or now, known.missing, since=now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
-        asked = {"events": 0.0, "retention": 0.0}
+        asked_at = {"events": 0.0, "retention": 0.0}
         while True:
-            if _due(asked, "retention", RETENTION_SECONDS):
-                self._intake.keeping = Keeping(await store.retention(connection))
+            if _due(asked_at, "retention", RETENTION_SECONDS):
+                self._intake.keeping = Keeping(
+                    {scope: policy.days for scope, policy in (await policies(connection)).items()}
+                )
             batch = await asyncio.to_thread(directory.read)
             await self._mark(connection)
             events = []
-            if _due(asked, "events", EVENTS_SECONDS):
+            if _due(asked_at, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
                 await asyncio.to_thread(self._look)
             if batch is None and not events and not self._due_holes():
@@ -147,7 +143,7 @@ class Shipper:
         anchored = self._monitor.anchor()
         if anchored is None:
             return None
-        held = await store.header(connection, self._source.server, anchored.batch)
+        held = await load_header(connection, self._source.server, anchored.batch)
         return None if held is not None and held.head().hex() == anchored.head else anchored
 
     async def _pass_on(
@@ -239,10 +235,10 @@ class Shipper:
             self._remove()
         problems = (*self._directory.problems, *self._intake.symptoms.problems())
         for problem in problems:
-            if problem not in self._told:
+            if problem not in self._last_problems:
                 log.warning("log of PostgreSQL", reason=problem.reason, message=problem.message)
         self._monitor.tell("log", *problems)
-        self._told = problems
+        self._last_problems = problems
 
     def _remove(self) -> None:
         if self._source.keep is None:
@@ -259,11 +255,11 @@ class Shipper:
             log.warning("grants.json cannot be read; people are named as last known", error=type(error).__name__)
 
 
-def _due(asked: dict[str, float], what: str, seconds: float) -> bool:
+def _due(asked_at: dict[str, float], what: str, seconds: float) -> bool:
     now = time.monotonic()
-    if asked[what] and now - asked[what] < seconds:
+    if asked_at[what] and now - asked_at[what] < seconds:
         return False
-    asked[what] = now
+    asked_at[what] = now
     return True
 
 

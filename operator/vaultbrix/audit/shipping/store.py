@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.header import Header
+from vaultbrix.audit.headers import load_header
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.shipping.followed import Batch, Position
 from vaultbrix.audit.shipping.numbers import Hole
@@ -25,10 +25,6 @@ REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLim
 
 class Fenced(Exception):
     """Another shipper stored a batch meanwhile; read the state again."""
-
-
-class NewerStore(Exception):
-    """The store's schema is newer than this release; it is left alone."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
     cursor = await connection.execute("SELECT batch, adopted FROM audit.checkpoint WHERE server = %s", [server])
     row = await cursor.fetchone()
     batch, adopted = row or (0, "")
-    sealed = await header(connection, server, batch)
+    header = await load_header(connection, server, batch)
     cursor = await connection.execute(
         "SELECT file, inode, position, fingerprint, complete FROM audit.logfile WHERE server = %s", [server]
     )
@@ -64,39 +60,22 @@ async def load(connection: psycopg.AsyncConnection, server: str) -> Known:
         "SELECT session_id, first_line, last_line, file, position FROM audit.missing WHERE server = %s", [server]
     )
     missing = tuple(Hole(*values) for values in await cursor.fetchall())
-    head = sealed.head() if sealed else NO_PREVIOUS
+    head = header.head() if header else NO_PREVIOUS
     return Known(batch, head, positions, adopted, began[0] if began else None, missing)
-
-
-async def header(connection: psycopg.AsyncConnection, server: str, batch: int) -> Header | None:
-    """What was signed of a batch; None where the store has no such batch."""
-    cursor = await connection.execute(
-        "SELECT server, batch, sealed_at, file, start, stop, parts, previous, root FROM audit.batch"
-        " WHERE server = %s AND batch = %s",
-        [server, batch],
-    )
-    row = await cursor.fetchone()
-    return Header(*row) if row else None
 
 
 async def unsealed(connection: psycopg.AsyncConnection) -> list[Event]:
     """Events that wait for a seal, oldest first."""
     waiting = f"SELECT {rows.EVENT} FROM audit.event WHERE batch IS NULL ORDER BY id LIMIT {_MOST_EVENTS}"  # noqa: S608
-    found = b""
+    content = b""
     async with connection.cursor() as cursor, cursor.copy(f"COPY ({waiting}) TO STDOUT".encode()) as copy:
         async for block in copy:
-            found += bytes(block)
-    return [Event(int(line.split(b"\t", 1)[0]), line) for line in found.split(b"\n")[:-1]]
-
-
-async def retention(connection: psycopg.AsyncConnection) -> dict[tuple[str, str], int]:
-    """Days to keep by tenant and class."""
-    cursor = await connection.execute("SELECT tenant, class, days FROM audit.retention")
-    return {(tenant, class_): days for tenant, class_, days in await cursor.fetchall()}
+            content += bytes(block)
+    return [Event(int(line.split(b"\t", 1)[0]), line) for line in content.split(b"\n")[:-1]]
 
 
 async def last_lines(connection: psycopg.AsyncConnection, server: str, before: Mapping[str, int]) -> dict[str, int]:
-    """Of sessions: the last line before a number that is stored; 0: none."""
+    """Number of the last stored line before a given one, by session (0: none). ``before``: the given numbers."""
     if not before:
         return {}
     cursor = await connection.execute(
@@ -109,7 +88,7 @@ async def last_lines(connection: psycopg.AsyncConnection, server: str, before: M
 async def stored_lines(
     connection: psycopg.AsyncConnection, server: str, lines: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], bytes | None]:
-    """Of lines of sessions: those that are stored, with the hash of their text; None: erased."""
+    """Which of these lines (session, number) are stored, with the hash of each one's content; None: it was erased."""
     cursor = await connection.execute(
         "SELECT session_id, line_num, content FROM audit.stored_lines(%s, %s, %s)",
         [server, [session for session, _ in lines], [number for _, number in lines]],
@@ -120,7 +99,7 @@ async def stored_lines(
 async def quarantined_lines(
     connection: psycopg.AsyncConnection, server: str, file: str, positions: Sequence[int]
 ) -> list[tuple[int, bytes | None]]:
-    """Of places in a file: those of which something is in quarantine, with the hash of it; None: erased."""
+    """Which of these places in a file have a line in quarantine, with the hash of that line; None: it was erased."""
     cursor = await connection.execute(
         "SELECT position, content FROM audit.quarantined_lines(%s, %s, %s)", [server, file, list(positions)]
     )
@@ -148,7 +127,7 @@ async def mark(
 
 async def refused(connection: psycopg.AsyncConnection, sealed: Sealed) -> dict[int, str]:
     """Which records the store does not take, by their place in the batch, and the SQLSTATE. Stores nothing."""
-    found: dict[int, str] = {}
+    states: dict[int, str] = {}
     spans = [(0, len(sealed.rows.records))]
     while spans:
         start, stop = spans.pop()
@@ -158,11 +137,11 @@ async def refused(connection: psycopg.AsyncConnection, sealed: Sealed) -> dict[i
                 await _copy(connection, "record", rows.RECORD, sealed.rows.records[start:stop])
         except REFUSALS as error:
             if stop - start == 1:
-                found[start] = error.sqlstate or ""
+                states[start] = error.sqlstate or ""
             else:
                 middle = (start + stop) // 2
                 spans += [(start, middle), (middle, stop)]
-    return found
+    return states
 
 
 async def store(

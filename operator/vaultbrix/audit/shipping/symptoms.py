@@ -16,7 +16,7 @@ _TENANTS = ("tenant_", "vaultbrix_d_")
 _SUPPORTED = range(15, 19)
 _STARTING = re.compile(r"starting PostgreSQL (\d+)").match
 
-_TOLD = {
+_MESSAGES = {
     "verbosity": "lines without function names: set log_error_verbosity = verbose, or none is known to be genuine",
     "timezone": "times that are not UTC: set log_timezone = 'UTC'; lines with others go to quarantine",
     "duration": "statements without durations: set log_duration = on",
@@ -40,11 +40,11 @@ class Symptoms:
         self._lacking = {"duration": 0, "pgaudit": 0}
 
     def problems(self) -> tuple[Problem, ...]:
-        """Settings to change."""
-        return tuple(Problem(Reason.LOG_MISCONFIGURED, told) for _, told in sorted(self._wrong.items()))
+        """The settings that are wrong, each with what to change."""
+        return tuple(Problem(Reason.LOG_MISCONFIGURED, message) for _, message in sorted(self._wrong.items()))
 
     def see(self, entry: LogLine, record: Record) -> None:
-        """Every line that is stored, in order."""
+        """Take in a line that is stored; they come in the order of the log."""
         kind = record.kind
         if self._watched and (kinds := self._watched.get(record.session_id)) is not None:
             self._watch(kind, record, kinds)
@@ -60,19 +60,19 @@ class Symptoms:
             self._watched[record.session_id] = set()
             if len(self._watched) > _MOST_WATCHED:
                 self._watched.popitem(last=False)
-        elif entry.func_name == "PostmasterMain" and (found := _STARTING(entry.message)):
-            self._version(int(found[1]))
+        elif entry.func_name == "PostmasterMain" and (match := _STARTING(entry.message)):
+            self._version(int(match[1]))
         if entry.line_num == 1 and entry.backend_type == "client backend":
             self._tell("connections", wrong=kind not in ("connection", "authentication") and entry.user is not None)
 
     def malformed(self, reason: str) -> None:
-        """A line that is not stored as a record."""
+        """Take in why a line is not stored as a record."""
         if reason.startswith("log_timezone"):
             self._tell("timezone", wrong=True)
 
-    def gaps(self, found: Iterable[Gap]) -> None:
-        """What a file was found to lack."""
-        if any(gap.reason == OVERWRITTEN for gap in found):
+    def gaps(self, gaps: Iterable[Gap]) -> None:
+        """Take in gaps of the log: one tells that PostgreSQL overwrites its files."""
+        if any(gap.reason == OVERWRITTEN for gap in gaps):
             self._tell("overwritten", wrong=True)
 
     def _watch(self, kind: str, record: Record, kinds: set[str]) -> None:
@@ -103,6 +103,6 @@ class Symptoms:
 
     def _tell(self, name: str, *, wrong: bool) -> None:
         if wrong:
-            self._wrong[name] = _TOLD[name]
+            self._wrong[name] = _MESSAGES[name]
         else:
             self._wrong.pop(name, None)

@@ -1,4 +1,7 @@
-"""Direct access for people: ask for it, see it, change it, and understand it. What the commands do is imported late."""
+"""The commands for direct access: ask for it, see it, change it, understand it. They only parse their options.
+
+What a command does is imported when it runs, so that ``--help`` and completion answer at once.
+"""
 
 from enum import StrEnum
 from typing import Annotated
@@ -59,11 +62,12 @@ def allow(
 
     Creates an AccessRule, waits until it is in force, and says how to connect.
     """
-    from vaultbrix.cli.access.allow import Wanted  # noqa: PLC0415
-    from vaultbrix.cli.access.allow import allow as create  # noqa: PLC0415
+    from vaultbrix.access.actions import AllowOptions  # noqa: PLC0415
+    from vaultbrix.api.accessrule import RuleLogin  # noqa: PLC0415
+    from vaultbrix.cli.access.allow import allow_and_print  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    wanted = Wanted(
+    options = AllowOptions(
         tenant=tenant,
         cidrs=tuple(cidr),
         lasting=lasting,
@@ -71,14 +75,13 @@ def allow(
         since=since,
         reason=reason,
         requested_by=requested_by,
-        per_rule=login is Login.PER_RULE,
+        login=RuleLogin.PER_RULE if login is Login.PER_RULE else RuleLogin.TENANT,
         name=name,
-        wait=wait and not dry_run,
+        wait=wait,
         timeout=timeout,
-        form=output,
         dry_run=dry_run,
     )
-    act(Where(namespace, context), lambda user: create(user, wanted))
+    act(Where(namespace, context), lambda client: allow_and_print(client, options, output))
 
 
 def revoke(
@@ -92,10 +95,12 @@ def revoke(
 
     Sessions that another open rule covers go on. The AccessRules stay as a record.
     """
-    from vaultbrix.cli.access.change import revoke as end  # noqa: PLC0415
+    from vaultbrix.access.actions import RevokeOptions  # noqa: PLC0415
+    from vaultbrix.cli.access.change import revoke_and_print  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: end(user, rules, wait=wait, timeout=timeout))
+    options = RevokeOptions(names=tuple(rules), wait=wait, timeout=timeout)
+    act(Where(namespace, context), lambda client: revoke_and_print(client, options))
 
 
 def extend(
@@ -115,10 +120,12 @@ def extend(
 
     Only while it has not ended. --for counts from the deadline it has now. Open sessions go on.
     """
-    from vaultbrix.cli.access.change import extend as move  # noqa: PLC0415
+    from vaultbrix.access.actions import ExtendOptions  # noqa: PLC0415
+    from vaultbrix.cli.access.change import extend_and_print  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: move(user, rule, lasting, until, wait=wait, timeout=timeout))
+    options = ExtendOptions(name=rule, lasting=lasting, until=until, wait=wait, timeout=timeout)
+    act(Where(namespace, context), lambda client: extend_and_print(client, options))
 
 
 def rules(
@@ -131,12 +138,12 @@ def rules(
     context: Context = "",
 ) -> None:
     """Show rules that are open or about to open."""
-    from vaultbrix.cli.access.look import Listing  # noqa: PLC0415
-    from vaultbrix.cli.access.look import rules as look  # noqa: PLC0415
+    from vaultbrix.access.actions import RulesOptions  # noqa: PLC0415
+    from vaultbrix.cli.access.look import print_rules  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    wanted = Listing(everywhere=everywhere, tenant=tenant, ended=ended, watch=watch, form=output)
-    act(Where(namespace, context), lambda user: look(user, wanted))
+    options = RulesOptions(everywhere=everywhere, tenant=tenant, ended=ended)
+    act(Where(namespace, context), lambda client: print_rules(client, options, output, watch=watch))
 
 
 def explain(
@@ -149,10 +156,12 @@ def explain(
 
     Exit code 0 when the address may log in as the tenant, 1 when not.
     """
-    from vaultbrix.cli.access.look import explain as tell  # noqa: PLC0415
+    from vaultbrix.access.actions import ExplainOptions  # noqa: PLC0415
+    from vaultbrix.cli.access.look import print_explanation  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: tell(user, ip, tenant))
+    options = ExplainOptions(address=ip, tenant=tenant)
+    act(Where(namespace, context), lambda client: print_explanation(client, options))
 
 
 def status(
@@ -166,10 +175,10 @@ def status(
 
     What is not ready, what ends within the hour, what waits for approval; as far as you may see it.
     """
-    from vaultbrix.cli.access.status import status as tell  # noqa: PLC0415
+    from vaultbrix.cli.access.status import print_status  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: tell(user, namespace, output))
+    act(Where(namespace, context), lambda client: print_status(client, namespace, output))
 
 
 def register(app: typer.Typer) -> None:

@@ -34,7 +34,7 @@ def opened(url: str, keys: Path | None) -> "Everywhere":
 
 @contextlib.contextmanager
 def archived() -> Iterator[None]:
-    """Errors of the archive, as messages."""
+    """Turns errors of the archive into messages with a remedy, and exits."""
     import duckdb  # noqa: PLC0415
     import pyarrow as pa  # noqa: PLC0415
 

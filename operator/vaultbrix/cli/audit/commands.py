@@ -6,32 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli.audit import (
-    export as auditexport,
-)
-from vaultbrix.cli.audit import (
-    manage as auditmanage,
-)
-from vaultbrix.cli.audit import (
-    query as auditquery,
-)
-from vaultbrix.cli.audit import (
-    reader as auditreader,
-)
-from vaultbrix.cli.audit import (
-    verify as auditverify,
-)
+from vaultbrix.cli.audit import export, manage, query, reader, verify
 
 if TYPE_CHECKING:
     from vaultbrix.audit.seal import Signer
     from vaultbrix.postgres.connect import Target
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
-auditquery.register(app)
-app.add_typer(auditreader.app, name="reader")
-auditverify.register(app)
-auditexport.register(app)
-auditmanage.register(app)
+query.register(app)
+app.add_typer(reader.app, name="reader")
+verify.register(app)
+export.register(app)
+manage.register(app)
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,14 @@ def export(
                 fail("another export of this store is running", "wait for it to end")
             now = datetime.now(UTC)
             exporter, options = Exporter(link, place, signer, progress), Options(again, frozenset(without or []))
-            told = 0
-            for wanted in days or _past(store.first_day(link), now.date()):
-                done = exporter.export(wanted, options, now=now)
+            printed = 0
+            for exported_day in days or _past(store.first_day(link), now.date()):
+                done = exporter.export(exported_day, options, now=now)
                 # Without --day, days that are settled are no news.
                 if days or done.manifest or done.waits:
                     _tell(done)
-                    told += 1
-            if not told:
+                    printed += 1
+            if not printed:
                 say("nothing to export: all past days are in the archive")
     except BadPlace as error:
         fail(f"URL: {error.args[0]}", error.args[1], code=2)
@@ -107,10 +107,10 @@ def _tell(done: "Done") -> None:
     if done.why:
         say(f"{done.day}  {done.why}")
     else:
-        said = f"{done.rows} rows  {done.bytes:,} bytes  manifest {done.manifest}"
-        say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{said}")
+        figures = f"{done.rows} rows  {done.bytes:,} bytes  manifest {done.manifest}"
+        say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{figures}")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command to ``vaultbrix audit``."""
     app.command()(export)

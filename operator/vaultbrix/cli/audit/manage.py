@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from vaultbrix.cli.audit.store import DATABASE
 from vaultbrix.cli.output import say, show, table, warn
 
 if TYPE_CHECKING:
@@ -51,22 +52,22 @@ def redact(
         _usage("give one of --person, --records, --session with --line, --quarantine")
     if bool(session) != bool(line):
         _usage("--session and --line go together")
-    wanted = _places(records, server) if records else [erasure.Place(server, session, line)]
+    places = _places(records, server) if records else [erasure.Place(server, session, line)]
 
     async def erase(link: "psycopg.AsyncConnection", really: bool) -> "Erased":
         if person:
             return await erasure.redact_person(link, person, reason, really=really)
         if quarantine:
             return await erasure.redact_quarantine(link, quarantine, reason, really=really)
-        return await erasure.redact_records(link, wanted, reason, really=really)
+        return await erasure.redact_records(link, places, reason, really=really)
 
     async def work(link: "psycopg.AsyncConnection") -> int:
-        found = await erase(link, False)
-        if dry_run or not (found.records or found.quarantine or found.events):
-            say(f"would erase {_counts(found)}" if dry_run else "nothing to erase")
-            return _waiting(found)
+        erasable = await erase(link, False)
+        if dry_run or not (erasable.records or erasable.quarantine or erasable.events):
+            say(f"would erase {_counts(erasable)}" if dry_run else "nothing to erase")
+            return _waiting(erasable)
         if not yes:
-            typer.confirm(f"Erase {_counts(found)} for ever?", abort=True, err=True)
+            typer.confirm(f"Erase {_counts(erasable)} for ever?", abort=True, err=True)
         done = await erase(link, True)
         say(f"erased {_counts(done)}")
         say(f"request {', '.join(done.requests)}")
@@ -85,10 +86,10 @@ _CLASSES = ("", "READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
 @retention.command("show")
 def show_retention() -> None:
     """Print the policies, and what is stored."""
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import kept, policies  # noqa: PLC0415
 
     async def work(link: "psycopg.AsyncConnection") -> None:
-        found, stored = await auditretention.policies(link), await auditretention.kept(link, datetime.now(UTC))
+        policy_by_scope, stored = await policies(link), await kept(link, datetime.now(UTC))
         show(
             table(
                 ("TENANT", "CLASS", "DAYS", "SET BY", "ARCHIVE"),
@@ -100,7 +101,7 @@ def show_retention() -> None:
                         "operator" if policy.managed else "hand",
                         "first" if policy.archive else "",
                     )
-                    for (tenant, class_), policy in found.items()
+                    for (tenant, class_), policy in policy_by_scope.items()
                 ),
             )
         )
@@ -138,8 +139,8 @@ def remove_retention(tenant: Tenant = "", class_: Class = "") -> None:
 
 
 def _change(scope: "Scope", policy: "Policy | None") -> None:
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
     from vaultbrix.audit.retention.decisions import Changes  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import change, policies  # noqa: PLC0415
 
     if scope[1] not in _CLASSES:
         _usage(f"--class: {scope[1]} is none of {', '.join(_CLASSES[1:])}")
@@ -147,15 +148,15 @@ def _change(scope: "Scope", policy: "Policy | None") -> None:
         _usage(f"--tenant: {scope[0]} is not namespace/name")
 
     async def work(link: "psycopg.AsyncConnection") -> None:
-        found = (await auditretention.policies(link)).get(scope)
-        if found is not None and found.managed:
+        existing = (await policies(link)).get(scope)
+        if existing is not None and existing.managed:
             warn("error: the operator wrote this policy; change spec.auditRetention of the Tenant or PostgresServer")
             raise typer.Exit(1)
-        if policy is None and found is None:
+        if policy is None and existing is None:
             warn("error: there is no such policy; see: vaultbrix audit retention show")
             raise typer.Exit(1)
-        wanted = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
-        await auditretention.change(link, wanted)
+        changes = Changes({}, frozenset((scope,))) if policy is None else Changes({scope: policy}, frozenset())
+        await change(link, changes)
 
     _connected(work)
 
@@ -165,10 +166,10 @@ def apply_retention(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
 ) -> None:
     """Drop the partitions whose days have passed. Exits 1 where some are due and stay."""
-    from vaultbrix.audit.retention import store as auditretention  # noqa: PLC0415
+    from vaultbrix.audit.retention.store import apply  # noqa: PLC0415
 
     async def work(link: "psycopg.AsyncConnection") -> int:
-        done = await auditretention.apply(link, datetime.now(UTC), really=not dry_run)
+        done = await apply(link, datetime.now(UTC), really=not dry_run)
         for gone in done.dropped:
             say(
                 f"due: {_partition(gone.partition)}"
@@ -190,8 +191,8 @@ def apply_retention(
     raise typer.Exit(_connected(work))
 
 
-def _partition(found: "Partition") -> str:
-    return f"{found.name} ({found.day}, kept {found.keep} days, {found.bytes / 2**20:.1f} MiB)"
+def _partition(partition: "Partition") -> str:
+    return f"{partition.name} ({partition.day}, kept {partition.keep} days, {partition.bytes / 2**20:.1f} MiB)"
 
 
 def _places(path: Path, server: str) -> "list[Place]":
@@ -203,14 +204,14 @@ def _places(path: Path, server: str) -> "list[Place]":
         _usage(f"--records: {error}")
 
 
-def _counts(found: "Erased") -> str:
-    return f"{found.records} records, {found.quarantine} quarantined lines, {found.events} events"
+def _counts(erased: "Erased") -> str:
+    return f"{erased.records} records, {erased.quarantine} quarantined lines, {erased.events} events"
 
 
-def _waiting(found: "Erased") -> int:
-    if found.waiting:
-        warn(f"{found.waiting} events are not sealed yet and were left; repeat this once a shipper has sealed them")
-    return 1 if found.waiting else 0
+def _waiting(erased: "Erased") -> int:
+    if erased.waiting:
+        warn(f"{erased.waiting} events are not sealed yet and were left; repeat this once a shipper has sealed them")
+    return 1 if erased.waiting else 0
 
 
 def _usage(message: str) -> NoReturn:
@@ -222,20 +223,24 @@ def _connected(work: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> "T"
     """Run with a connection to the store; an error of it ends the process with 1."""
     import psycopg  # noqa: PLC0415
 
-    from vaultbrix.audit import schema  # noqa: PLC0415
+    from vaultbrix.audit.schema import OtherSchema, check_schema  # noqa: PLC0415
+    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
 
     async def main() -> T:
         async with await psycopg.AsyncConnection.connect(
-            dbname=os.environ.get("PGDATABASE", "audit"), application_name="vaultbrix-audit", autocommit=True
+            dbname=os.environ.get("PGDATABASE", DATABASE),
+            application_name="vaultbrix-audit",
+            options=pinned(os.environ.get("PGOPTIONS", "")),
+            autocommit=True,
         ) as link:
-            found, ours = await schema.version(link)
-            if found != ours:
-                warn(f"error: audit store: schema {found} is not this release's {ours}")
-                raise typer.Exit(1)
+            await check_schema(link)
             return await work(link)
 
     try:
         return asyncio.run(main())
+    except OtherSchema as error:
+        warn(f"error: audit store: {error}")
+        raise typer.Exit(1) from None
     except psycopg.Error as error:
         warn(f"error: audit store: {error.diag.message_primary or str(error).strip()}")
         if isinstance(error, psycopg.OperationalError):

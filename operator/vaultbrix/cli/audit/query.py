@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vaultbrix.cli.audit import statements as auditprint
 from vaultbrix.cli.audit.archive import archived, opened
-from vaultbrix.cli.audit.statements import Form
+from vaultbrix.cli.audit.statements import Form, Row, json_line, print_numbers, print_table, printer
 from vaultbrix.cli.audit.store import fail, reading
 from vaultbrix.cli.output import plain
 
@@ -51,8 +50,8 @@ Output = Annotated[Form, typer.Option(help="table, csv or json (one object a lin
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The options, as they were given."""
+class Options:
+    """The options of a command that asks the store, as they were given."""
 
     tenant: str | None = None
     person: str | None = None
@@ -69,7 +68,7 @@ class Wanted:
     everybody: bool = False
 
     def filter(self, now: datetime) -> "Filter":
-        """Checked; but for the tenant, which only the store knows. Exits with 2 for what is none."""
+        """The criteria, checked, but for the tenant, which only the store knows. Exits with 2 for a wrong option."""
         from vaultbrix.audit.query import DEFAULT_SPAN, Filter  # noqa: PLC0415
 
         until = moment("--until", self.until, now) if self.until else None
@@ -87,7 +86,7 @@ class Wanted:
             # Clocks differ: what is newest counts as now.
             until=until or max(now, since) + timedelta(days=1),
             person=self.person,
-            ground=self.rule,
+            authorization=self.rule,
             address=network(self.address) if self.address else None,
             role=self.role,
             object=self.object,
@@ -99,7 +98,7 @@ class Wanted:
         )
 
     def note(self, command: str) -> dict[str, Any]:
-        """What goes on record of it."""
+        """The detail of the event that says who read what."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, False)}
         return {"asked": command, **given}
 
@@ -109,7 +108,7 @@ def moment(option: str, text: str, now: datetime) -> datetime:
     from vaultbrix.runtime.usage import Misused, parse_span  # noqa: PLC0415
 
     try:
-        found = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text)
     except ValueError:
         days = re.fullmatch("([1-9][0-9]{0,4})d", text)
         try:
@@ -120,9 +119,9 @@ def moment(option: str, text: str, now: datetime) -> datetime:
                 "write 2026-12-01, 2026-12-01T18:00:00Z, or how long ago: 90m, 7d",
                 code=2,
             )
-    if not _EARLIEST.year <= found.year < 9000:
-        fail(f"{option}: the year {found.year} is out of range", "the record begins after 2000", code=2)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if not _EARLIEST.year <= at.year < 9000:
+        fail(f"{option}: the year {at.year} is out of range", "the record begins after 2000", code=2)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def network(text: str) -> str:
@@ -134,7 +133,7 @@ def network(text: str) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands to ``vaultbrix audit``."""
     for command in (query, tail, stats):
         app.command()(command)
 
@@ -165,13 +164,13 @@ def query(
 
     Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ...
     """
-    wanted = Wanted(
+    options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
     )  # fmt: skip
     if follow and (until or limit == 0):
         fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
     source = opened(archive, archive_keys) if archive else None
-    _ask(wanted, "query", limit=limit, follow=follow, output=output, source=source)
+    _ask(options, "query", limit=limit, follow=follow, output=output, source=source)
 
 
 def tail(
@@ -190,10 +189,10 @@ def tail(
     output: Output = Form.TABLE,
 ) -> None:
     """Print the newest statements, and each new one when its end is stored; ends with Ctrl-C."""
-    wanted = Wanted(
+    options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody
     )  # fmt: skip
-    _ask(wanted, "tail", limit=limit, follow=True, output=output)
+    _ask(options, "tail", limit=limit, follow=True, output=output)
 
 
 def stats(
@@ -206,21 +205,21 @@ def stats(
     from vaultbrix.audit.stats import gather  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    wanted = Wanted(since=since, until=until)
-    asked = wanted.filter(now)
+    options = Options(since=since, until=until)
+    criteria = options.filter(now)
     with ended(), reading() as connection:
         check_schema(connection)
-        store.note(connection, wanted.note("stats"))
+        store.note(connection, options.note("stats"))
         with progress() as report:
-            found = gather(connection, asked.since, asked.until, report, now=now)
+            counted = gather(connection, criteria.since, criteria.until, report, now=now)
         if output == "json":
-            typer.echo(auditprint.json_line(found.document()))
+            typer.echo(json_line(counted.document()))
         else:
-            auditprint.numbers(found)
+            print_numbers(counted)
 
 
 def _ask(
-    wanted: Wanted,
+    options: Options,
     command: str,
     *,
     limit: int,
@@ -230,54 +229,54 @@ def _ask(
 ) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
-    asked = wanted.filter(datetime.now(UTC))
+    criteria = options.filter(datetime.now(UTC))
     with ended(), reading() as connection, archived() if source else contextlib.nullcontext():
         check_schema(connection)
         if source and not store.sees_all(connection):
             fail("--archive: holds every tenant's record", "connect as a login of group audit_read, or leave it out")
-        store.note(connection, wanted.note(command))
+        store.note(connection, options.note(command))
         answers = source or store
-        if wanted.tenant:
-            asked = with_tenant(connection, asked, wanted.tenant, answers.tenants)
+        if options.tenant:
+            criteria = with_tenant(connection, criteria, options.tenant, answers.tenants)
         if follow:
-            _follow(connection, asked, limit, answers.latest, auditprint.printer(output))
+            _follow(connection, criteria, limit, answers.latest, printer(output))
             return
         with progress() as report:
             if limit == 0:
-                show = auditprint.printer(output)
-                for row in answers.everything(connection, asked, report):
+                show = printer(output)
+                for row in answers.everything(connection, criteria, report):
                     show([row])
             else:
-                rows = answers.latest(connection, asked, limit, report)
+                rows = answers.latest(connection, criteria, limit, report)
         if limit and output is Form.TABLE:
-            auditprint.table(rows)
+            print_table(rows)
         elif limit:
-            auditprint.printer(output)(rows)
+            printer(output)(rows)
 
 
 def _follow(
     connection: "psycopg.Connection",
-    asked: "Filter",
+    criteria: "Filter",
     limit: int,
     latest: "Callable[[psycopg.Connection, Filter, int, Callable[[float], None]], list[dict[str, Any]]]",
-    show: Callable[[Iterable[auditprint.Row]], None],
+    show: Callable[[Iterable[Row]], None],
 ) -> None:
     from vaultbrix.audit import query as store  # noqa: PLC0415
 
     # What is stored meanwhile is not among the first, and so it is shown after them.
     with store.snapshot(connection), progress() as report:
         heads = store.batches(connection)
-        rows = latest(connection, asked, limit, report)
+        rows = latest(connection, criteria, limit, report)
     running = [row for row in rows if row["outcome"] == "unknown"]
     show([row for row in rows if row["outcome"] != "unknown"])
-    for rows in store.follow(connection, asked, lambda: datetime.now(UTC), after=heads, running=running):
+    for rows in store.follow(connection, criteria, lambda: datetime.now(UTC), after=heads, running=running):
         show(rows)
         time.sleep(_PAUSE_SECONDS)
 
 
 def with_tenant(
     connection: "psycopg.Connection",
-    asked: "Filter",
+    criteria: "Filter",
     tenant: str,
     tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
 ) -> "Filter":
@@ -286,8 +285,8 @@ def with_tenant(
 
     from vaultbrix.audit.query import named  # noqa: PLC0415
 
-    found = named(tenants(connection, asked.since, asked.until), tenant)
-    if not found:
+    stored_names = named(tenants(connection, criteria.since, criteria.until), tenant)
+    if not stored_names:
         known = tenants(connection, _EARLIEST, datetime.now(UTC) + timedelta(days=1))
         if not named(known, tenant):
             names = sorted({name for value in known for name in value.split(", ") if name})
@@ -298,25 +297,25 @@ def with_tenant(
             )
         typer.echo(f"no record of {plain(tenant)} in that time; give an earlier --since", err=True)
         # Later it may have some, and then under this name.
-        found = named(known, tenant)
-    return replace(asked, tenants=tuple(found))
+        stored_names = named(known, tenant)
+    return replace(criteria, tenants=tuple(stored_names))
 
 
 def check_schema(connection: "psycopg.Connection") -> None:
     """Whether store and release know the same schema; exits with 1 otherwise."""
     import psycopg  # noqa: PLC0415
 
-    from vaultbrix.audit.schema import release_version  # noqa: PLC0415
+    from vaultbrix.audit.schema import OtherSchema, check_schema_sync  # noqa: PLC0415
 
     try:
-        row = connection.execute("SELECT coalesce(max(version), 0) FROM public.audit_migration").fetchone()
+        check_schema_sync(connection)
     except psycopg.errors.UndefinedTable:
         fail(f"database {connection.info.dbname} is no audit store", "set PGDATABASE to the store's, or leave it out")
-    found, ours = row[0] if row else 0, release_version()
-    if found > ours:
-        fail(f"the store's schema is {found}, this release knows {ours}", "use the release that the store is of")
-    if found < ours:
-        fail(f"the store's schema is {found}, this release needs {ours}", "upgrade the store: the bootstrap Job does")
+    except OtherSchema as error:
+        has = f"the store's schema is {error.stored}, this release"
+        if error.newer:
+            fail(f"{has} knows {error.known}", "use the release that the store is of")
+        fail(f"{has} needs {error.known}", "upgrade the store: the bootstrap Job does")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from vaultbrix.cli.output import plain, say, short, show
-from vaultbrix.cli.output import table as tabular
+from vaultbrix.cli.output import plain, say, short, show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +32,7 @@ _HEADINGS = ("TIME (UTC)", "TENANT", "PERSON", "ADDRESS", "STATEMENT", "MS", "OU
 
 
 class Form(StrEnum):
-    """--output."""
+    """The forms of ``--output``."""
 
     TABLE = "table"
     CSV = "csv"
@@ -66,7 +65,7 @@ def csv_line(cells: Iterable[str]) -> str:
     return out.getvalue().removesuffix("\r\n")
 
 
-def table(rows: Iterable[Row]) -> None:
+def print_table(rows: Iterable[Row]) -> None:
     """Print all rows at once, as wide as they need."""
     from rich.console import Console  # noqa: PLC0415
 
@@ -74,15 +73,15 @@ def table(rows: Iterable[Row]) -> None:
     Console(width=width, highlight=False).print(_table(rows))
 
 
-def numbers(stats: "Stats") -> None:
-    """Print what was counted."""
+def print_numbers(stats: "Stats") -> None:
+    """Print counts as tables: by tenant, by day, and what only a reader of the whole record may know."""
     classes = sorted({count.class_ for count in stats.counts if count.class_})
     failures = ["error", "refused", "cancelled"]
     for field, heading in (("tenant", "TENANT"), ("day", "DAY (UTC)")):
-        found = sorted(stats.by(field).items())
+        counters = sorted(stats.by(field).items())
         shown = ["statements", *classes, *failures]
-        lines = [[name or "(none)", *(f"{counted[column]:,}" for column in shown)] for name, counted in found]
-        show(tabular([heading, *(column.upper() for column in shown)], lines))
+        lines = [[name or "(none)", *(f"{counted[column]:,}" for column in shown)] for name, counted in counters]
+        show(table([heading, *(column.upper() for column in shown)], lines))
         say()
     whole = stats.whole
     if whole is None:
@@ -99,13 +98,13 @@ def _table(rows: Iterable[Row]) -> "Table":
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    found = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in _HEADINGS:
-        found.add_column(name, overflow="fold", justify="right" if name == "MS" else "left")
+        grid.add_column(name, overflow="fold", justify="right" if name == "MS" else "left")
     for row in rows:
         # Text, not markup: a tenant's statement must not be able to paint or hide anything.
-        found.add_row(*map(Text, _cells(row)))
-    return found
+        grid.add_row(*map(Text, _cells(row)))
+    return grid
 
 
 def _cells(row: Row) -> list[str]:

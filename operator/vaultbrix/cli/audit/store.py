@@ -24,12 +24,13 @@ def reading() -> Iterator["psycopg.Connection"]:
     import psycopg  # noqa: PLC0415
 
     from vaultbrix.audit.rows import SETTINGS  # noqa: PLC0415
+    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
 
     try:
         with psycopg.connect(
             dbname=os.environ.get("PGDATABASE", DATABASE),
             application_name="vaultbrix-audit",
-            options=" ".join(filter(None, (os.environ.get("PGOPTIONS"), SETTINGS))),
+            options=pinned(os.environ.get("PGOPTIONS", ""), SETTINGS),
             autocommit=True,
         ) as connection:
             yield connection
@@ -82,6 +83,6 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
         def tell(what: str, count: int) -> None:
             counts[what] = count
-            status.update(", ".join(f"{found:,} {name}" for name, found in counts.items()))
+            status.update(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
         yield tell

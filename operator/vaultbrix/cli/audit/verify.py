@@ -60,11 +60,11 @@ def verify(
         return
     from vaultbrix.audit.evidence.verify import Verifier  # noqa: PLC0415
 
-    wanted = _day(day) if day else None
+    only_day = _day(day) if day else None
     anchors = _anchors(anchor) if anchor else []
     with reading() as connection, progress() as tell:
         verifier = Verifier(connection, trusted, anchors=anchors, progress=tell)
-        checked = verifier.day(wanted) if wanted else verifier.whole()
+        checked = verifier.day(only_day) if only_day else verifier.whole()
         _note(connection, "verified", {"day": day, "batches": checked.batches, "findings": checked.wrong})
     _report(checked)
     if checked.findings:
@@ -77,15 +77,15 @@ def proof(
     line: Annotated[int, typer.Option(help="Line number of the record in its session.")],
 ) -> None:
     """Print the proof of one record, which `audit verify --proof` checks without the store."""
-    from vaultbrix.audit.evidence import proof as proofs  # noqa: PLC0415
+    from vaultbrix.audit.evidence.proof import dump, make  # noqa: PLC0415
 
     with reading() as connection:
         _note(connection, "read", {"proof": {"server": server, "session": session, "line": line}})
         try:
-            made = proofs.make(connection, server, session, line)
+            record_proof = make(connection, server, session, line)
         except LookupError as error:
             fail(str(error.args[0]), "`vaultbrix audit query --output json` prints session_id and line_num")
-    typer.echo(proofs.dump(made).decode())
+    typer.echo(dump(record_proof).decode())
 
 
 def anchor(
@@ -94,16 +94,12 @@ def anchor(
     ] = None,
 ) -> None:
     """Print the newest batch of each server, to be kept where the store's owner cannot write."""
+    from vaultbrix.audit.headers import read_latest_headers  # noqa: PLC0415
+
     place = _place("--to", to) if to else None
     with reading() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT ON (server) server, batch, sealed_at, file, start, stop, parts, previous, root"
-            " FROM audit.batch ORDER BY server, batch DESC"
-        ).fetchall()
-    from vaultbrix.audit.seal import Header  # noqa: PLC0415
-
-    for row in rows:
-        header = Header(*row)
+        headers = read_latest_headers(connection)
+    for header in headers:
         line = json.dumps({"server": header.server, "batch": header.batch, "head": header.head().hex()})
         if place:
             try:
@@ -114,21 +110,22 @@ def anchor(
 
 
 def _verify_proof(path: Path, keys: "dict[bytes, Ed25519PublicKey]") -> None:
-    from vaultbrix.audit.evidence import proof as proofs  # noqa: PLC0415
+    from vaultbrix.audit.evidence.proof import Untrue, check, load  # noqa: PLC0415
 
     try:
-        found = proofs.load(path.read_bytes())
-        header = proofs.check(found, keys)
+        record_proof = load(path.read_bytes())
+        header = check(record_proof, keys)
     except OSError as error:
         fail(f"--proof: {error}", "give a file that `vaultbrix audit proof` printed", code=2)
-    except proofs.Untrue as error:
+    except Untrue as error:
         typer.echo(f"NOT PROVED: {plain(str(error))}")
         raise typer.Exit(1) from None
-    erased = "; its content was redacted" if found.salt is None else ""
-    typer.echo(f"proved: row {found.index} of {found.part}, batch {header.batch} of server {header.server}{erased}")
-    typer.echo(f"sealed {header.sealed_at:%Y-%m-%d %H:%M:%S} UTC, key {found.signer[:16]}")
-    if found.salt is not None:
-        typer.echo(plain(bytes.fromhex(found.line).decode()))
+    erased = "; its content was redacted" if record_proof.salt is None else ""
+    where = f"row {record_proof.index} of {record_proof.part}, batch {header.batch} of server {header.server}"
+    typer.echo(f"proved: {where}{erased}")
+    typer.echo(f"sealed {header.sealed_at:%Y-%m-%d %H:%M:%S} UTC, key {record_proof.signer[:16]}")
+    if record_proof.salt is not None:
+        typer.echo(plain(bytes.fromhex(record_proof.line).decode()))
 
 
 def _verify_archive(
@@ -139,28 +136,28 @@ def _verify_archive(
 
     try:
         with progress() as tell:
-            found = check(place, exporters=exporters, shippers=shippers, progress=tell)
+            whole = check(place, exporters=exporters, shippers=shippers, progress=tell)
     except OSError as error:
         fail(f"--archive: {plain(str(error))}", "see that the place can be read", code=2)
-    for finding in found.findings[:_SHOWN]:
+    for finding in whole.findings[:_SHOWN]:
         typer.echo(f"BAD  {plain(str(finding))}")
-    if len(found.findings) > _SHOWN:
-        typer.echo(f"     and {len(found.findings) - _SHOWN:,} more")
-    typer.echo(f"sets {found.sets:,}  batches {found.batches:,}  rows {found.rows:,}", nl=False)
-    typer.echo(f"  redacted {found.redacted:,}  from before sealing {found.unsealed:,}")
-    if found.uncovered:
-        typer.echo(f"of the redacted rows, {found.uncovered:,} have their event in the store or in a later day only")
-    if not found.sets and not found.findings:
+    if len(whole.findings) > _SHOWN:
+        typer.echo(f"     and {len(whole.findings) - _SHOWN:,} more")
+    typer.echo(f"sets {whole.sets:,}  batches {whole.batches:,}  rows {whole.rows:,}", nl=False)
+    typer.echo(f"  redacted {whole.redacted:,}  from before sealing {whole.unsealed:,}")
+    if whole.uncovered:
+        typer.echo(f"of the redacted rows, {whole.uncovered:,} have their event in the store or in a later day only")
+    if not whole.sets and not whole.findings:
         fail(f"--archive: there is nothing at {plain(url)}", "see `vaultbrix audit export`")
-    typer.echo("all seals hold" if not found.findings else f"first bad: {plain(str(found.findings[0]))}")
-    if found.findings:
+    typer.echo("all seals hold" if not whole.findings else f"first bad: {plain(str(whole.findings[0]))}")
+    if whole.findings:
         raise typer.Exit(1)
 
 
 def _report(checked: "Checked") -> None:
-    for found in sorted(checked.findings)[:_SHOWN]:
-        where = f"{found.server or 'store'} batch {found.batch}" if found.batch else found.server or "store"
-        typer.echo(f"BAD  {where}: {found.fault}: {plain(found.message)}")
+    for finding in sorted(checked.findings)[:_SHOWN]:
+        where = f"{finding.server or 'store'} batch {finding.batch}" if finding.batch else finding.server or "store"
+        typer.echo(f"BAD  {where}: {finding.fault}: {plain(finding.message)}")
     if checked.wrong > _SHOWN:
         typer.echo(f"     and {checked.wrong - _SHOWN:,} more")
     typer.echo(f"batches {checked.batches:,}  rows {checked.rows:,}  redacted {checked.redacted:,}", nl=False)

@@ -1,4 +1,7 @@
-"""Destructive DDL for people: ask for it, see what it would do, decide, wait. What the commands do is imported late."""
+"""The commands for approvals of DDL: ask for one, see what it would do, decide, wait. They only parse their options.
+
+What a command does is imported when it runs, so that ``--help`` and completion answer at once.
+"""
 
 import os
 from enum import StrEnum
@@ -69,25 +72,22 @@ def submit(
     Checks them here with the operator's parser, creates a DDLApproval, and says what comes next.
     """
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.submit import Wanted  # noqa: PLC0415 - the parser is needed here only
-    from vaultbrix.cli.ddl.submit import submit as create  # noqa: PLC0415
+    from vaultbrix.cli.ddl.submit import Source, submit_and_print  # noqa: PLC0415 - the parser is needed here only
+    from vaultbrix.ddl.actions import SubmitOptions  # noqa: PLC0415
 
-    wanted = Wanted(
+    options = SubmitOptions(
         tenant=tenant,
-        file=file,
-        sql=sql,
         reason=reason,
         session=session,
         valid_for=valid_for,
         lock_timeout=lock_timeout,
         statement_timeout=statement_timeout,
         name=name,
-        wait=wait,
         timeout=timeout,
-        form=output,
         dry_run=dry_run,
     )
-    act(Where(namespace, context), lambda user: create(user, wanted))
+    source = Source(file, sql)
+    act(Where(namespace, context), lambda client: submit_and_print(client, options, source, output, wait=wait))
 
 
 @app.command("list")
@@ -103,10 +103,11 @@ def list_(
 ) -> None:
     """Show approvals, those that wait for a decision first."""
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.show import Listing, listing  # noqa: PLC0415
+    from vaultbrix.cli.ddl.show import print_approvals  # noqa: PLC0415
+    from vaultbrix.ddl.actions import ApprovalsOptions  # noqa: PLC0415
 
-    wanted = Listing(everywhere=everywhere, tenant=tenant, pending=pending, form=output)
-    act(Where(namespace, context), lambda user: listing(user, wanted))
+    options = ApprovalsOptions(everywhere=everywhere, tenant=tenant, pending=pending)
+    act(Where(namespace, context), lambda client: print_approvals(client, options, output))
 
 
 @app.command()
@@ -118,9 +119,9 @@ def show(
     The statements as PostgreSQL's parser reads them, what would be lost, the rehearsal, the decision, the run.
     """
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.show import present  # noqa: PLC0415
+    from vaultbrix.cli.ddl.show import print_approval  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: present(user, name, output, sql=sql))
+    act(Where(namespace, context), lambda client: print_approval(client, name, output, sql=sql))
 
 
 @app.command()
@@ -146,19 +147,18 @@ def approve(
     """
     from vaultbrix.api.ddlapproval import Verdict  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.decide import Wish, decide  # noqa: PLC0415
+    from vaultbrix.cli.ddl.decide import show_and_decide  # noqa: PLC0415
+    from vaultbrix.ddl.actions import DecisionOptions  # noqa: PLC0415
 
-    wish = Wish(
+    options = DecisionOptions(
         name=name,
         verdict=Verdict.APPROVED,
         message=message,
         sha256=sha256,
-        yes=yes,
-        sql=sql,
         allow_nested=allow_nested,
         despite_rehearsal=despite_rehearsal,
     )
-    act(Where(namespace, context), lambda user: decide(user, wish))
+    act(Where(namespace, context), lambda client: show_and_decide(client, options, yes=yes, sql=sql))
 
 
 @app.command()
@@ -173,10 +173,11 @@ def deny(
     """Refuse a text for good."""
     from vaultbrix.api.ddlapproval import Verdict  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.decide import Wish, decide  # noqa: PLC0415
+    from vaultbrix.cli.ddl.decide import show_and_decide  # noqa: PLC0415
+    from vaultbrix.ddl.actions import DecisionOptions  # noqa: PLC0415
 
-    wish = Wish(name=name, verdict=Verdict.DENIED, message=message, sha256=sha256, yes=yes)
-    act(Where(namespace, context), lambda user: decide(user, wish))
+    options = DecisionOptions(name=name, verdict=Verdict.DENIED, message=message, sha256=sha256)
+    act(Where(namespace, context), lambda client: show_and_decide(client, options, yes=yes))
 
 
 @app.command()
@@ -192,9 +193,11 @@ def wait(
     Exit code 0 when it ran (or is approved), 3 when it failed, 4 denied, 5 expired, 6 invalid, 7 after the timeout.
     """
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
-    from vaultbrix.cli.ddl.wait import wait as follow  # noqa: PLC0415
+    from vaultbrix.cli.ddl.wait import wait_and_print  # noqa: PLC0415
+    from vaultbrix.ddl.actions import WaitOptions  # noqa: PLC0415
 
-    act(Where(namespace, context), lambda user: follow(user, name, timeout, decided=goal is Goal.DECIDED))
+    options = WaitOptions(name=name, decided=goal is Goal.DECIDED, timeout=timeout)
+    act(Where(namespace, context), lambda client: wait_and_print(client, options))
 
 
 @app.command(hidden=True)

@@ -1,16 +1,15 @@
-"""``vaultbrix ddl show`` and ``ddl list``: what an approver sees."""
+"""``vaultbrix ddl show`` and ``ddl list``: print what an approver needs to see."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vaultbrix.api.ddlapproval import ApprovalPhase, Danger, DDLApproval, Execution, Rehearsal, StatementSummary
 from vaultbrix.api.meta import format_duration, rfc3339
-from vaultbrix.cli.client import User
-from vaultbrix.cli.output import Format, document, manifest, painted, short, show, table, tell
+from vaultbrix.cli.output import Format, document, painted, short, show, table, tell
 from vaultbrix.ddl import review
-from vaultbrix.kube.client import resource_type
+from vaultbrix.ddl.actions import ApprovalsOptions, list_approvals
+from vaultbrix.kube.person import PersonClient, manifest_list
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.visible import lines
 
@@ -37,24 +36,23 @@ _PHASES = {
 }
 
 
-async def present(user: User, name: str, form: Format, *, sql: bool) -> int:
-    """Print one approval."""
-    approval = await user.find(DDLApproval, name)
+async def print_approval(client: PersonClient, name: str, form: Format, *, sql: bool) -> int:
+    """Print one approval and what comes next, with ``sql`` its text too; returns exit code 0."""
+    approval = await client.fetch(DDLApproval, name)
     if form is not Format.TABLE:
-        _, raw = await user.again(approval)
-        document(manifest(raw), form)
+        document(approval.manifest, form)
         return 0
-    describe(approval, sql=sql)
-    for step in review.next_steps(approval):
+    describe(approval.resource, sql=sql)
+    for step in review.next_steps(approval.resource):
         tell(step)
     return 0
 
 
 def describe(approval: DDLApproval, *, sql: bool) -> None:
-    """All but what to do next; ends with an empty line."""
+    """Print all of an approval but what to do next, with ``sql`` its text too; ends with an empty line."""
     now = datetime.now(UTC)
-    _head(approval, now)
-    statements(approval.status.statements)
+    _print_head(approval, now)
+    print_statements(approval.status.statements)
     if not review.genuine(approval):
         tell("! status.sha256 is not that of spec.sql: the statements above are not those of the text", "bold red")
         tell()
@@ -63,17 +61,17 @@ def describe(approval: DDLApproval, *, sql: bool) -> None:
         for difference in differences:
             tell(f"! {difference}", "bold red")
         tell()
-    _rehearsal(approval)
-    _run(approval)
+    _print_rehearsal(approval)
+    _print_run(approval)
     if conditions := review.not_true(approval):
         for condition in conditions:
             tell(f"{condition.type} is {condition.status}: {condition.reason}: {condition.message}")
         tell()
     if sql:
-        text(approval.spec.sql)
+        _print_text(approval.spec.sql)
 
 
-def _head(approval: DDLApproval, now: datetime) -> None:
+def _print_head(approval: DDLApproval, now: datetime) -> None:
     spec, meta = approval.spec, approval.metadata
     phase = approval.status.phase
     tell(
@@ -83,81 +81,81 @@ def _head(approval: DDLApproval, now: datetime) -> None:
     tell()
     who = "the operator runs it as the tenant" if spec.execution is Execution.JOB else "the tenant sends it, once"
     limits = f"lock timeout {format_duration(spec.lock_timeout)}, statement timeout "
-    _field("tenant", spec.tenant_ref.name)
-    _field("requested by", f"{spec.requested_by}, {span(now - meta.creation_timestamp)} ago")
-    _field("reason", spec.reason)
-    _field("execution", f"{spec.execution}: {who}; {limits}{format_duration(spec.statement_timeout)}")
-    ends = approval.status.expires_at
-    _field("valid", f"until {rfc3339(ends)}" if ends else f"for {format_duration(spec.valid_for)} once it is approved")
-    _field("sha256", approval.status.sha256 or "not yet known")
+    _print_field("tenant", spec.tenant_ref.name)
+    _print_field("requested by", f"{spec.requested_by}, {span(now - meta.creation_timestamp)} ago")
+    _print_field("reason", spec.reason)
+    _print_field("execution", f"{spec.execution}: {who}; {limits}{format_duration(spec.statement_timeout)}")
+    ends, lasts = approval.status.expires_at, format_duration(spec.valid_for)
+    _print_field("valid", f"until {rfc3339(ends)}" if ends else f"for {lasts} once it is approved")
+    _print_field("sha256", approval.status.sha256 or "not yet known")
     if spec.decision is not None:
         nested = ", with what functions and DO blocks of it do" if spec.decision.allow_nested else ""
         at = f" at {rfc3339(approval.status.decided_at)}" if approval.status.decided_at else ""
         message = f": {spec.decision.message}" if spec.decision.message else ""
-        _field("decision", f"{spec.decision.verdict} by {spec.decision.by}{at}{nested}{message}")
+        _print_field("decision", f"{spec.decision.verdict} by {spec.decision.by}{at}{nested}{message}")
     tell()
 
 
-def _field(name: str, value: str) -> None:
+def _print_field(name: str, value: str) -> None:
     tell(f"  {name:14}{value}")
 
 
-def danger(found: Danger | None) -> "Text":
-    """A cell."""
-    return painted(found or "", _COLOURS[found] if found else "")
+def _danger_cell(danger: Danger | None) -> "Text":
+    return painted(danger or "", _COLOURS[danger] if danger else "")
 
 
-def statements(found: Sequence[StatementSummary]) -> None:
-    """What the parser understood: a table, then each statement in full with what is to be known of it."""
-    if not found:
+def print_statements(statements: Sequence[StatementSummary]) -> None:
+    """Print what the parser understood: a table, then each statement in full with what is to be known of it."""
+    if not statements:
         return
     # A column that says nothing costs those that do, where the terminal is narrow.
-    rewriting = any(s.rewrites for s in found)
+    rewriting = any(s.rewrites for s in statements)
     headers = ("#", "STATEMENT", "OBJECTS", "LOSES", *(["REWRITES"] if rewriting else []), "LOCK", "GATE")
     rows = [
         (
             s.position,
             painted(s.tag),
             painted(", ".join(s.objects)),
-            danger(s.danger),
+            _danger_cell(s.danger),
             *([painted("maybe" if s.rewrites else "", "bold yellow")] if rewriting else []),
             painted(s.lock),
             "free" if not s.gated else "additive" if s.additive else "gated",
         )
-        for s in found
+        for s in statements
     ]
     show(table(headers, rows), indent=2)
     tell()
-    for statement in found:
+    for statement in statements:
         tell(f"  {statement.position:<4}{statement.sql}")
         for note in review.warnings(statement):
             tell(f"      ! {note}", "yellow")
     tell()
 
 
-def _rehearsal(approval: DDLApproval) -> None:
-    found = approval.status.rehearsal
+def _print_rehearsal(approval: DDLApproval) -> None:
+    rehearsal = approval.status.rehearsal
     match review.rehearsed(approval):
         case review.Rehearsed.NONE:
             tell("Not rehearsed: what CASCADE would take along is not known.")
         case review.Rehearsed.WAITING:
             tell("Not rehearsed yet.")
         case review.Rehearsed.IMPOSSIBLE:
-            tell(f"Cannot be rehearsed: {found.message if found else 'see its conditions'}", "yellow")
+            tell(f"Cannot be rehearsed: {rehearsal.message if rehearsal else 'see its conditions'}", "yellow")
         case review.Rehearsed.FAILED:
-            at = f" at {rfc3339(found.at)}" if found else ""
-            tell(f"FAILED when it was rehearsed{at}: {review.told(found.error if found else None)}", "red")
-        case review.Rehearsed.DONE if found is not None:
-            said = f": {found.message}" if found.message else ""
-            tell(f"Rehearsed at {rfc3339(found.at)} in {found.duration_ms} ms, and rolled back{said}")
-    if found is not None:
-        _effect(found)
+            at = f" at {rfc3339(rehearsal.at)}" if rehearsal else ""
+            error = review.describe_error(rehearsal.error if rehearsal else None)
+            tell(f"FAILED when it was rehearsed{at}: {error}", "red")
+        case review.Rehearsed.DONE if rehearsal is not None:
+            note = f": {rehearsal.message}" if rehearsal.message else ""
+            tell(f"Rehearsed at {rfc3339(rehearsal.at)} in {rehearsal.duration_ms} ms, and rolled back{note}")
+    if rehearsal is not None:
+        _print_effect(rehearsal)
     tell()
 
 
-def _effect(found: Rehearsal) -> None:
-    gone, changed = review.victims(found)
-    if found.possible and not gone and found.error is None:
+def _print_effect(rehearsal: Rehearsal) -> None:
+    gone, changed = review.victims(rehearsal)
+    if rehearsal.possible and not gone and rehearsal.error is None:
         tell("  nothing would be dropped or emptied")
     for victim in gone:
         tell(f"  - {victim.name}{_size(victim)}", "red")
@@ -165,7 +163,7 @@ def _effect(found: Rehearsal) -> None:
         tell("  - and maybe more: 512 are listed at most", "red")
     for victim in changed:
         tell(f"  ~ {victim.name}{_size(victim)}{', rewritten' if victim.rewritten else ''}", "yellow")
-    for lock in found.locks:
+    for lock in rehearsal.locks:
         tell(f"    {lock.mode} on {lock.object}")
 
 
@@ -177,7 +175,7 @@ def _size(victim: review.Victim) -> str:
     return f"  ({rows}, {f'{size / _MIB:,.1f} MiB' if size >= _MIB else f'{size / 1024:,.0f} KiB'})"
 
 
-def _run(approval: DDLApproval) -> None:
+def _print_run(approval: DDLApproval) -> None:
     status, now = approval.status, datetime.now(UTC)
     if status.started_at is None and status.error is None and not status.executed:
         return
@@ -189,52 +187,31 @@ def _run(approval: DDLApproval) -> None:
     if status.executed:
         tell(f"{status.executed} of {len(status.statements)} statements have taken effect for good")
     if status.error is not None:
-        tell(f"Failed: {review.told(status.error)}", "red")
+        tell(f"Failed: {review.describe_error(status.error)}", "red")
     tell()
 
 
-def text(sql: str) -> None:
-    """The raw text, line by line."""
+def _print_text(sql: str) -> None:
+    """Print a text as it was written, line by line, what is invisible made visible."""
     for number, line in enumerate(lines(sql), 1):
         tell(f"{number:5} | {line}")
     tell()
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Options of ``ddl list``."""
-
-    everywhere: bool
-    tenant: str
-    pending: bool
-    form: Format
-
-    def shows(self, approval: DDLApproval) -> bool:
-        """Whether the approval is asked for."""
-        wanted = self.tenant in ("", approval.spec.tenant_ref.name)
-        return wanted and (not self.pending or review.waiting(approval))
-
-
-async def listing(user: User, wanted: Listing) -> int:
-    """Print approvals, the most urgent first."""
-    namespace = "" if wanted.everywhere else user.namespace
-    answer = await user.raw(DDLApproval, namespace)
-    found = review.by_urgency(a for a in user.read(DDLApproval, answer["items"]) if wanted.shows(a))
-    if wanted.form is not Format.TABLE:
-        raws = {item["metadata"]["uid"]: item for item in answer["items"]}
-        kind = resource_type(DDLApproval)
-        typed = {"apiVersion": kind.api_version, "kind": kind.kind}
-        items = [{**typed, **manifest(raws[a.metadata.uid])} for a in found]
-        document({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}, wanted.form)
+async def print_approvals(client: PersonClient, options: ApprovalsOptions, form: Format) -> int:
+    """Print approvals, the most urgent first; returns exit code 0."""
+    approvals = await list_approvals(client, options)
+    if form is not Format.TABLE:
+        document(manifest_list(approvals), form)
         return 0
-    if not found:
-        of = f" of Tenant {wanted.tenant}" if wanted.tenant else ""
-        where = "any namespace" if wanted.everywhere else f"namespace {namespace}"
-        tell(f"no DDLApproval{of} {'waits for a decision ' if wanted.pending else ''}in {where}")
+    if not approvals:
+        of = f" of Tenant {options.tenant}" if options.tenant else ""
+        where = "any namespace" if options.everywhere else f"namespace {client.namespace}"
+        tell(f"no DDLApproval{of} {'waits for a decision ' if options.pending else ''}in {where}")
         return 0
     headers = ("NAME", "TENANT", "PHASE", "LOSES", "STATEMENTS", "REQUESTED BY", "AGE", "DECIDED BY", "REASON")
-    rows = [_row(a, everywhere=wanted.everywhere) for a in found]
-    show(table(("NAMESPACE", *headers) if wanted.everywhere else headers, rows))
+    rows = [_row(approval.resource, everywhere=options.everywhere) for approval in approvals]
+    show(table(("NAMESPACE", *headers) if options.everywhere else headers, rows))
     return 0
 
 
@@ -245,7 +222,7 @@ def _row(approval: DDLApproval, *, everywhere: bool) -> list[object]:
         approval.metadata.name,
         spec.tenant_ref.name,
         painted(status.phase or "New", _PHASES.get(status.phase, "") if status.phase else ""),
-        danger(review.worst(status.statements)),
+        _danger_cell(review.worst(status.statements)),
         len(status.statements) or "",
         painted(spec.requested_by),
         span(datetime.now(UTC) - approval.metadata.creation_timestamp),

@@ -1,25 +1,21 @@
-"""``vaultbrix ddl wait``."""
+"""``vaultbrix ddl wait``: prints how far an approval is, and says by its exit code how it came out."""
 
-import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vaultbrix.api.ddlapproval import ApprovalPhase, DDLApproval
-from vaultbrix.cli.client import User
 from vaultbrix.cli.output import painted, tell, warn
 from vaultbrix.ddl import review
+from vaultbrix.ddl.actions import Waiting, WaitOptions, wait
+from vaultbrix.kube.person import Fetched, PersonClient
 from vaultbrix.runtime.durations import span
-from vaultbrix.runtime.errors import Transient
-from vaultbrix.runtime.usage import parse_span
 from vaultbrix.runtime.visible import visible
 
 if TYPE_CHECKING:
     from rich.status import Status
-
-PAUSE_SECONDS = 0.5
 
 NOT_YET = 7
 EXIT_CODES = {
@@ -32,36 +28,29 @@ EXIT_CODES = {
 }
 
 
-async def wait(user: User, name: str, timeout: str, *, decided: bool) -> int:
+async def wait_and_print(client: PersonClient, options: WaitOptions) -> int:
     """Follow an approval to its end, or to its decision; returns the exit code that says how it came out."""
-    patience = parse_span("--timeout", timeout).total_seconds()
-    return await follow(user, await user.find(DDLApproval, name), patience, timeout, decided=decided)
+    code, _ = await print_waiting(await wait(client, options), options.timeout)
+    return code
 
 
-async def follow(
-    user: User, approval: DDLApproval, patience: float, timeout: str, *, decided: bool, quiet: bool = False
-) -> int:
-    """As wait; ``quiet`` leaves out how far it is."""
-    end = asyncio.get_running_loop().time() + patience
+async def print_waiting(
+    states: AsyncIterator[Waiting], timeout: str, *, quiet: bool = False
+) -> tuple[int, Fetched[DDLApproval]]:
+    """Print how far an approval is while it is waited for, and how it came out.
+
+    Returns the exit code and the approval's last state; ``quiet`` prints nothing but what went wrong.
+    """
     with _reporter(quiet=quiet) as report:
-        while (outcome := review.settled(approval, decided=decided)) is None:
-            report(approval)
-            late = asyncio.get_running_loop().time() >= end
-            if late:
-                break
-            await asyncio.sleep(PAUSE_SECONDS)
-            try:
-                approval, _ = await user.again(approval)
-            except Transient:
-                # A run goes on without the API server, and so does waiting for it.
-                if asyncio.get_running_loop().time() >= end:
-                    raise
-    return _tell(approval, outcome, timeout, quiet=quiet)
+        async for waiting in states:
+            if waiting.outcome is None:
+                report(waiting.approval.resource)
+    return _print_outcome(waiting, timeout, quiet=quiet), waiting.approval
 
 
-def _tell(approval: DDLApproval, outcome: ApprovalPhase | None, timeout: str, *, quiet: bool) -> int:
-    name, now = approval.metadata.name, datetime.now(UTC)
-    status = approval.status
+def _print_outcome(waiting: Waiting, timeout: str, *, quiet: bool) -> int:
+    approval, outcome = waiting.approval.resource, waiting.outcome
+    name, status, now = approval.metadata.name, approval.status, datetime.now(UTC)
     code = NOT_YET if outcome is None else EXIT_CODES[outcome]
     if code == 0:
         took = ""

@@ -1,73 +1,45 @@
 """The gate in the database, by numbered migrations: installed, repaired, and taken away again."""
 
-import hashlib
-from dataclasses import dataclass
-from importlib.resources import files
-
 import psycopg
 from psycopg import sql
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.ddl.gate.drift import EVENT_TRIGGERS
+from vaultbrix.postgres.migrations import Ledger, Migration, migrate_database, read_migrations
 from vaultbrix.runtime.errors import Blocked
 
-
-@dataclass(frozen=True)
-class Migration:
-    """One numbered script; applied once, in order, never edited after a release."""
-
-    version: int
-    name: str
-    text: str
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the script, kept with the record of its application."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+_LEDGER = Ledger(
+    table=("vaultbrix", "migration"),
+    # Two operators at once, one after the other. Any tenant could hold an advisory lock; this needs a superuser.
+    lock="LOCK TABLE pg_catalog.pg_event_trigger IN SHARE ROW EXCLUSIVE MODE",
+    create=(
+        "CREATE SCHEMA IF NOT EXISTS vaultbrix",
+        "CREATE TABLE IF NOT EXISTS vaultbrix.migration(version int PRIMARY KEY, name text NOT NULL,"
+        " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())",
+    ),
+    note="INSERT INTO vaultbrix.migration(version, name, sha256) VALUES (%(version)s, %(name)s, %(sha256)s)",
+)
 
 
 def migrations() -> list[Migration]:
-    """All scripts, in order. Names are ``0001_gate.sql``."""
-    found = []
-    for item in files("vaultbrix.ddl.gate").joinpath("sql").iterdir():
-        number, _, name = item.name.removesuffix(".sql").partition("_")
-        found.append(Migration(int(number), name, item.read_text()))
-    return sorted(found, key=lambda m: m.version)
+    """The gate's scripts, in order."""
+    return read_migrations("vaultbrix.ddl.gate")
 
 
 async def install(connection: psycopg.AsyncConnection) -> int:
-    """Apply the migrations that are missing, each in its own transaction; returns the version in force.
+    """Apply the migrations that are missing, all or none, and repair the gate; returns the version in force.
 
     Raises Blocked when the database was migrated by a newer version of this program.
     """
     known = migrations()
-    async with connection.transaction():
-        # Two operators at once, one after the other. Any tenant could hold an advisory lock; this needs a superuser.
-        await connection.execute("LOCK TABLE pg_catalog.pg_event_trigger IN SHARE ROW EXCLUSIVE MODE")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS vaultbrix")
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS vaultbrix.migration(version int PRIMARY KEY, name text NOT NULL,"
-            " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+    version = await migrate_database(connection, _LEDGER, known)
+    if version > known[-1].version:
+        raise Blocked(
+            Reason.UNSUPPORTED_VERSION,
+            f"the database is at migration {version}, this operator knows {known[-1].version}; upgrade the operator",
         )
-        cursor = await connection.execute("SELECT coalesce(max(version), 0) FROM vaultbrix.migration")
-        row = await cursor.fetchone()
-        assert row is not None
-        current: int = row[0]
-        if current > known[-1].version:
-            raise Blocked(
-                Reason.UNSUPPORTED_VERSION,
-                f"the database is at migration {current}, this operator knows {known[-1].version}; "
-                "upgrade the operator",
-            )
-        for migration in known:
-            if migration.version > current:
-                await connection.execute(migration.text)
-                await connection.execute(
-                    "INSERT INTO vaultbrix.migration(version, name, sha256) VALUES (%s, %s, %s)",
-                    [migration.version, migration.name, migration.sha256],
-                )
     await connection.execute("SELECT vaultbrix.repair()")
-    return known[-1].version
+    return version
 
 
 async def uninstall(connection: psycopg.AsyncConnection) -> None:

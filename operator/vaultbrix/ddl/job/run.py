@@ -156,6 +156,10 @@ def _failed(error: psycopg.Error, attempt: _Run | None) -> tuple[int, ExecutionE
 
 
 def _connect(order: Order) -> psycopg.Connection:
+    """A connection whose search_path is that of the login's settings, for which the text was written.
+
+    What we send on it ourselves names every schema, and compares nothing.
+    """
     authority = order.directory / "ca.crt"
     return psycopg.connect(
         psycopg.conninfo.make_conninfo(

@@ -29,7 +29,7 @@ class Lock(IntEnum):
 
 @dataclass(frozen=True)
 class Effect:
-    """One statement's or sub-command's effect; ``|`` is that of both.
+    """What one statement or sub-command of ALTER TABLE does; ``|`` is what two of them do together.
 
     ``lock`` is the strongest on a table, view, index or sequence that was there before. ``additive`` speaks of
     statements that the gate sees only.

@@ -15,7 +15,7 @@ _LIKE_LATIN = frozenset("авекмнорстухіјѕԁԛԝһАВЕКМНОР�
 
 def notes(text: str, tokens: Iterable[Any]) -> list[str]:
     """A note for each name that mixes scripts, or that is drawn like a name of other characters."""
-    found: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for token in tokens:
         if token.name in _CONSTANTS:
             continue
@@ -25,8 +25,8 @@ def notes(text: str, tokens: Iterable[Any]) -> list[str]:
             if char:
                 shown = name if len(name) <= 63 else name[:62] + "…"
                 title = unicodedata.name(char, "unnamed")
-                found[f"name {shown} holds U+{ord(char):04X} {title}: read it letter by letter"] = None
-    return list(found)
+                notes[f"name {shown} holds U+{ord(char):04X} {title}: read it letter by letter"] = None
+    return list(notes)
 
 
 def _odd(name: str) -> str:

@@ -78,20 +78,20 @@ def quoted(name: str) -> str:
 
 
 def dotted(parts: Iterable[str]) -> str:
-    """A name of several parts."""
+    """A name of several parts, such as schema and table, as SQL has it."""
     return ".".join(quoted(part) for part in parts)
 
 
 def relation(node: Any) -> str:
-    """The name in a RangeVar."""
+    """The name of a table, view or sequence in a RangeVar, as SQL has it."""
     return dotted(part for part in (node.catalogname, node.schemaname, node.relname) if part)
 
 
 def schemas(tree: Any) -> set[str]:
-    """The schemas that it gives by name, for whatever it names there or by themselves."""
-    found = {node.schemaname for node in relations(tree) if node.schemaname}
+    """The schemas that a statement names, as part of another name or by themselves."""
+    schema_names = {node.schemaname for node in relations(tree) if node.schemaname}
     for kind, item in _items(tree):
-        found |= set(_schema_of(kind, item))
+        schema_names |= set(_schema_of(kind, item))
     for seen in walk(tree):
         node = seen.node
         match node:
@@ -102,19 +102,19 @@ def schemas(tree: Any) -> set[str]:
             case ast.TypeName():
                 names = node.names
             case ast.AlterObjectSchemaStmt():
-                found.add(node.newschema)
+                schema_names.add(node.newschema)
                 continue
             case ast.DefElem() if node.defname == "schemas":
-                found |= set(strings(node.arg))
+                schema_names |= set(strings(node.arg))
                 continue
             case ast.ReindexStmt() if node.name:
-                found.add(node.name)
+                schema_names.add(node.name)
                 continue
             case _:
                 names = getattr(node, _NAMED.get(type(node).__name__, ("",))[0], None)
         if isinstance(names, tuple):
-            found |= set(strings(names)[-2:-1])
-    return found
+            schema_names |= set(strings(names)[-2:-1])
+    return schema_names
 
 
 def _items(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -152,10 +152,10 @@ def _schema_of(kind: str, item: Any) -> list[str]:
 
 
 def objects(tree: Any) -> list[str]:
-    """What it names: tables first, then the rest, each once."""
-    found = [relation(node) for node in relations(tree)]
-    found += _own(tree)
-    return list(dict.fromkeys(name for name in found if name))
+    """The names of all that a statement is about: tables first, then the rest, each once."""
+    object_names = [relation(node) for node in relations(tree)]
+    object_names += _own(tree)
+    return list(dict.fromkeys(name for name in object_names if name))
 
 
 def _own(tree: Any) -> Iterator[str]:

@@ -96,12 +96,12 @@ def functions(tree: Any) -> list[Call]:
     return calls(*evaluated(tree))
 
 
-def called(tree: Any, found: list[Call]) -> Effect:
-    """What is known of the functions that a statement calls."""
-    if not found:
+def called(tree: Any, called_functions: list[Call]) -> Effect:
+    """Effect of the functions that a statement calls, as far as it is known."""
+    if not called_functions:
         return Effect(additive=True)
-    own = [call.name for call in found if builtin.is_destructive(call.name)]
-    others = [call.name for call in found if not builtin.is_destructive(call.name)]
+    own = [call.name for call in called_functions if builtin.is_destructive(call.name)]
+    others = [call.name for call in called_functions if not builtin.is_destructive(call.name)]
     notes = []
     if own:
         notes.append(f"calls {_listed(own)}, which changes what is stored")
@@ -116,12 +116,12 @@ def called(tree: Any, found: list[Call]) -> Effect:
     return Effect(danger, Lock.ROW_EXCLUSIVE if own else Lock.NONE, additive=True, notes=tuple(notes))
 
 
-def _listed(found: list[list[str]]) -> str:
-    shown = list(dict.fromkeys(f"{names.dotted(name)}()" for name in found))
+def _listed(function_names: list[list[str]]) -> str:
+    shown = list(dict.fromkeys(f"{names.dotted(name)}()" for name in function_names))
     listed = ", ".join(shown)
     return listed if len(listed) <= 120 else f"{listed[:100]}… ({len(shown)} functions)"
 
 
-def is_nested(tree: Any, found: list[Call]) -> bool:
-    """Whether DDL may run inside of it, in a function, procedure or block."""
-    return isinstance(tree, (ast.DoStmt, ast.CallStmt, ast.ExecuteStmt)) or bool(found)
+def is_nested(tree: Any, called_functions: list[Call]) -> bool:
+    """Whether DDL may run inside of the statement, in a function, procedure or block."""
+    return isinstance(tree, (ast.DoStmt, ast.CallStmt, ast.ExecuteStmt)) or bool(called_functions)

@@ -27,7 +27,7 @@ _LEXER = "standard_conforming_strings"
 _ENCODING = "client_encoding"
 
 
-def refusal(tree: Any, found: list[Call]) -> str:
+def refusal(tree: Any, called: list[Call]) -> str:
     """Why a statement cannot be part of an approval, with the remedy; empty if it can."""
     what = _NO_TENANT.get(type(tree))
     if what is not None:
@@ -53,7 +53,7 @@ def refusal(tree: Any, found: list[Call]) -> str:
             return "is the administrator's, no tenant can run it; REINDEX the tables or the tenant's schema instead"
         case ast.VacuumStmt() | ast.ClusterStmt() if not (getattr(tree, "rels", None) or getattr(tree, "relation", 0)):
             return "names no table and so means every tenant's; name the tables"
-    for setting in _settings(found):
+    for setting in _settings(called):
         if setting in _ROLES:
             return "changes the role through set_config; leave it out: the text runs as the tenant"
         if setting == _ENCODING:
@@ -70,11 +70,11 @@ def _is_on(tree: Any) -> bool:
     return str(getattr(value, "sval", getattr(value, "ival", ""))).lower() in ("on", "true", "yes", "1")
 
 
-def _settings(found: list[Call]) -> list[str]:
+def _settings(called: list[Call]) -> list[str]:
     """Names that ``set_config`` is called with as constants."""
     return [
         call.arguments[0].val.sval.lower()
-        for call in found
+        for call in called
         if call.name[-1:] == ["set_config"]
         and call.arguments
         and isinstance(call.arguments[0], ast.A_Const)

@@ -30,12 +30,12 @@ def digest(text: str) -> bytes:
 
 
 def runs(text: str, pieces: Sequence[Piece]) -> list[Run]:
-    """Every contiguous run of statements as a client may send it, and the whole text as it is.
+    """Every contiguous run of statements that a client may send as one message, and the whole text as it is.
 
     At most 20,100 for 200 statements without comments between them, four times that with many.
     """
     most = max(3, COMMENT_STARTS // len(pieces))
-    found: dict[Run, None] = {}
+    messages: dict[Run, None] = {}
     for first, piece in enumerate(pieces):
         for start in sorted(_message_starts(piece, most)):
             # One pass over the rest of the text: neither end of a run has anything that is trimmed.
@@ -44,10 +44,10 @@ def runs(text: str, pieces: Sequence[Piece]) -> list[Run]:
                 stop = pieces[last].stop
                 hashed.update(text[at:stop].replace("\r\n", "\n").encode())
                 at = stop
-                found[Run(first + 1, last + 1, hashed.digest())] = None
+                messages[Run(first + 1, last + 1, hashed.digest())] = None
     # With whatever comments stand before the first statement and after the last.
-    found[Run(1, len(pieces), digest(text))] = None
-    return list(found)
+    messages[Run(1, len(pieces), digest(text))] = None
+    return list(messages)
 
 
 def _message_starts(piece: Piece, most: int) -> set[int]:

@@ -94,28 +94,28 @@ def effect(tree: Any) -> Effect:
         return Effect(Danger.CODE, notes=security(tree))
     known = _KNOWN.get(type(tree))
     if known is not None:
-        found: Effect = known(tree)
-        return found | Effect(additive=True, notes=security(tree))
+        own_effect: Effect = known(tree)
+        return own_effect | Effect(additive=True, notes=security(tree))
     if isinstance(tree, queries.QUERIES):
         return queries.query(tree)
     return Effect(Danger.UNKNOWN, FULL)
 
 
 def security(tree: Any) -> tuple[str, ...]:
-    """Notes on who may do more than before."""
-    found = []
+    """Notes on who may do more than before, once the statement has run."""
+    notes = []
     if isinstance(tree, ast.AlterDefaultPrivilegesStmt):
         return security(tree.action)
     if isinstance(tree, (ast.GrantStmt, ast.GrantRoleStmt)) and tree.is_grant:
         grantees = tree.grantees if isinstance(tree, ast.GrantStmt) else tree.grantee_roles
         if any(role.roletype.name == "ROLESPEC_PUBLIC" for role in grantees):
-            found.append("GRANT to PUBLIC: every role of the database gets the right")
+            notes.append("GRANT to PUBLIC: every role of the database gets the right")
     options = getattr(tree, "options", None) or getattr(tree, "actions", None) or ()
     if isinstance(tree, (ast.CreateFunctionStmt, ast.AlterFunctionStmt)) and any(
         option.defname == "security" and option.arg.boolval for option in options
     ):
-        found.append("SECURITY DEFINER: whoever may execute it does so with the rights of its owner")
-    return tuple(found)
+        notes.append("SECURITY DEFINER: whoever may execute it does so with the rights of its owner")
+    return tuple(notes)
 
 
 def _drop(tree: Any) -> Effect:
@@ -145,20 +145,20 @@ def _create_table(tree: Any) -> Effect:
             constraints += element.constraints or ()
         elif isinstance(element, ast.Constraint):
             constraints.append(element)
-    found = Effect(lock=lock)
+    combined = Effect(lock=lock)
     for item in constraints:
         if item.contype.name == "CONSTR_FOREIGN":
             refers = names.relation(item.pktable) != names.relation(tree.relation)
             notes = altertable.constraint(item).notes
-            found |= Effect(lock=Lock.SHARE_ROW_EXCLUSIVE if refers else Lock.NONE, notes=notes)
-    return found
+            combined |= Effect(lock=Lock.SHARE_ROW_EXCLUSIVE if refers else Lock.NONE, notes=notes)
+    return combined
 
 
 def _create_schema(tree: Any) -> Effect:
-    found = _NOTHING
+    combined = _NOTHING
     for element in tree.schemaElts or ():
-        found |= effect(element)
-    return found
+        combined |= effect(element)
+    return combined
 
 
 def _create_index(tree: Any) -> Effect:

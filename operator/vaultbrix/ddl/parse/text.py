@@ -175,7 +175,7 @@ def _cut(text: str, slices: Sequence[slice], scanned: list[Any]) -> list[Piece]:
     # Not where pglast's slices end: they lose blanks that only Unicode knows, which PostgreSQL takes for letters.
     starts = [token.start for token in scanned]
     limits = [*(_end(scanned, bisect_left(starts, s.start), s.start) for s in slices[1:]), len(text)]
-    found = []
+    statements = []
     effort = 0
     at = 0
     for limit in limits:
@@ -193,10 +193,10 @@ def _cut(text: str, slices: Sequence[slice], scanned: list[Any]) -> list[Piece]:
                 "split it into several"
             )
         c_comment = next((t.start for t in before if t.name == "C_COMMENT"), None)
-        found.append(
+        statements.append(
             Piece(start, stop, tuple(words), tuple(t.start for t in before), c_comment, _parsed(text, start, stop))
         )
-    return found
+    return statements
 
 
 def _end(scanned: Sequence[Any], count: int, following: int) -> int:

@@ -67,15 +67,15 @@ def _children(seen: Seen) -> Iterator[Seen]:
 
 
 def relations(*roots: Any) -> list[Any]:
-    """The RangeVars that name a table, view or sequence: all but those that WITH defines."""
-    found = []
+    """The RangeVars in these trees that name a table, view or sequence: all but those that WITH defines."""
+    range_vars = []
     for seen in walk(*roots):
         node = seen.node
         if isinstance(node, ast.RangeVar):
             is_target = seen.field == "relation"
             if is_target or node.schemaname or node.relname not in seen.hidden:
-                found.append(node)
-    return found
+                range_vars.append(node)
+    return range_vars
 
 
 def strings(parts: Any) -> list[str]:
@@ -85,30 +85,30 @@ def strings(parts: Any) -> list[str]:
 
 @dataclass(slots=True)
 class Call:
-    """A function's name, in parts, and the arguments' trees."""
+    """The call of a function: its name, in parts, and the trees of its arguments."""
 
     name: list[str]
     arguments: tuple[Any, ...] = ()
 
 
 def calls(*roots: Any) -> list[Call]:
-    """The functions that may run when it does, but those that are known to change nothing."""
-    found = []
+    """The functions that run with these trees, but for those of PostgreSQL's own that change nothing."""
+    found_calls = []
     for seen in walk(*roots):
         node = seen.node
         if isinstance(node, ast.FuncCall):
             name = strings(node.funcname)
             if not builtin.is_harmless(name):
-                found.append(Call(name, node.args or ()))
+                found_calls.append(Call(name, node.args or ()))
         elif isinstance(node, ast.A_Expr) and len(strings(node.name)) > 1:
             name = strings(node.name)
             if name[0] != "pg_catalog":
-                found.append(Call(name))
+                found_calls.append(Call(name))
         elif isinstance(node, ast.JsonFuncExpr):
-            found.append(Call([_JSON_OPERATIONS[node.op.value]]))
+            found_calls.append(Call([_JSON_OPERATIONS[node.op.value]]))
         elif type(node).__name__ in _YOUNG_CALLS:
-            found.append(Call([_YOUNG_CALLS[type(node).__name__]]))
-    return found
+            found_calls.append(Call([_YOUNG_CALLS[type(node).__name__]]))
+    return found_calls
 
 
 def is_volatile(expression: Any) -> bool:

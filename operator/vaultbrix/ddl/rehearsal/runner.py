@@ -70,7 +70,14 @@ async def rehearse(connection: psycopg.AsyncConnection, admin: Target, wanted: R
             verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
             valid_until=until,
         )
-        target = replace(admin, user=wanted.login, password=password, application="vaultbrix-rehearsal", options="")
+        target = replace(
+            admin,
+            user=wanted.login,
+            password=password,
+            application="vaultbrix-rehearsal",
+            options="",
+            own_search_path=True,
+        )
         return await _run(target, wanted)
     finally:
         # The login first: its session may hold locks, and the pass.

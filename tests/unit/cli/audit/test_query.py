@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.harness.builders import NOW
 
 from vaultbrix.audit.query import Filter, named, slices
-from vaultbrix.cli.audit.query import Wanted, moment, network
+from vaultbrix.cli.audit.query import Options, moment, network
 from vaultbrix.cli.audit.statements import csv_line, json_line
 
 DAY = timedelta(days=1)
@@ -69,9 +69,9 @@ def test_what_is_no_address_ends_with_2(text: str) -> None:
 
 
 def test_without_a_time_it_is_the_last_day_and_what_a_fast_clock_wrote() -> None:
-    found = Wanted().filter(NOW)
+    found = Options().filter(NOW)
     assert (found.since, found.until) == (NOW - DAY, NOW + DAY)
-    found = Wanted(until="2026-11-02").filter(NOW)
+    found = Options(until="2026-11-02").filter(NOW)
     assert (found.since, found.until) == (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
 
 

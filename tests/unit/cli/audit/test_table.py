@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.harness.builders import NOW
 
-from vaultbrix.cli.audit.statements import table
+from vaultbrix.cli.audit.statements import print_table
 
 
 def row(**fields: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def row(**fields: Any) -> dict[str, Any]:
 
 
 def printed(capsys: pytest.CaptureFixture[str], **fields: Any) -> str:
-    table([row(**fields)])
+    print_table([row(**fields)])
     return capsys.readouterr().out
 
 
@@ -115,5 +115,5 @@ def test_a_line_of_a_process_without_a_role_is_printed_too(capsys: pytest.Captur
 
 
 def test_no_rows_make_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    table([])
+    print_table([])
     assert len(capsys.readouterr().out.splitlines()) == 1

@@ -1,0 +1,147 @@
+"""What a PostgresServer's status says: of itself, of its agents, and of its audit record. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions
+from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, PostgresServerStatus, ServerAgent
+from vaultbrix.runtime.errors import Expected
+
+# Beyond this, deadlines and startsAt are visibly off.
+MOST_SKEW_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """When an agent's Lease was last renewed, and for how long that counts."""
+
+    at: datetime
+    lasts: timedelta
+
+
+def connected(agents: Sequence[ServerAgent], renewals: Mapping[str, Renewal], now: datetime) -> list[ServerAgent]:
+    """The agents whose Lease runs. ``now`` is by the clock that dated the renewals."""
+    return [a for a in agents if a.name in renewals and now <= renewals[a.name].at + renewals[a.name].lasts]
+
+
+def agent_connected(agents: Sequence[ServerAgent], alive: Sequence[ServerAgent]) -> State:
+    """What AgentConnected says of these agents, of which some are alive."""
+    if alive:
+        return State(True, Reason.CONNECTED, ", ".join(a.name for a in alive))
+    if agents:
+        names = ", ".join(a.name for a in agents)
+        return State(
+            False, Reason.NO_AGENT, f"no Lease of agent {names} was renewed lately; see that it runs, and its log"
+        )
+    return State(
+        False,
+        Reason.NO_AGENT,
+        "no agent has reported: run `vaultbrix agent` beside PostgreSQL; until then no rule opens anything",
+    )
+
+
+def clock_in_sync(alive: Sequence[ServerAgent]) -> State:
+    """What ClockInSync says of the agents that are alive."""
+    if not alive:
+        return State(None, Reason.NO_AGENT, "no agent is connected")
+    off = [a for a in alive if abs(a.clock_skew_seconds) > MOST_SKEW_SECONDS]
+    if not off:
+        return State(
+            True, Reason.IN_SYNC, f"the clocks of all agents are within {MOST_SKEW_SECONDS} s of the API server's"
+        )
+    skews = ", ".join(f"{a.name}'s is {_ahead(a.clock_skew_seconds)}" for a in off)
+    return State(
+        False,
+        Reason.CLOCK_SKEW,
+        f"rules open and close by the agents' clocks, and agent {skews}; run NTP on its host and on the API server's",
+    )
+
+
+def _ahead(seconds: int) -> str:
+    return f"{abs(seconds)} s {'ahead' if seconds > 0 else 'behind'}"
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a PostgreSQL server says of itself."""
+
+    version: str
+    system_identifier: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The server as it was found once it could be reached. ``risks`` name what goes around the gate."""
+
+    about: ServerFacts
+    version: int
+    risks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """All that is known of a server beside its object.
+
+    ``agents`` are the states of the conditions about agents. ``retention`` is left out where nobody asks for any.
+    ``gate`` is there unless a ``failure`` stood in the way.
+    """
+
+    agents: Mapping[ConditionType, State | None]
+    audit_flowing: State | None
+    anchor: AuditAnchor | None
+    retention: Mapping[ConditionType, State | None] = field(default_factory=dict)
+    tenants: int = 0
+    open_rules: int = 0
+    gate: Gate | None = None
+    failure: Expected | None = None
+
+
+def server_status(server: PostgresServer, view: ServerView, now: datetime) -> PostgresServerStatus:
+    """The whole status of a server; what agents say of themselves stays as they wrote it."""
+    generation = server.metadata.generation
+    states = {
+        **view.agents,
+        ConditionType.AUDIT_FLOWING: view.audit_flowing,
+        **view.retention,
+        ConditionType.GATE_INSTALLED: _installed(view.gate),
+        ConditionType.GATE_INTACT: _intact(view.gate),
+        ConditionType.READY: _ready(view.failure),
+    }
+    known = (
+        {}
+        if view.gate is None
+        else {
+            "version": view.gate.about.version,
+            "system_identifier": view.gate.about.system_identifier,
+            "gate_version": view.gate.version,
+        }
+    )
+    return server.status.model_copy(
+        update={
+            "observed_generation": generation,
+            "tenants": view.tenants,
+            "open_rules": view.open_rules,
+            "audit": view.anchor,
+            "conditions": conditions(states, server.status.conditions, generation=generation, now=now),
+            **known,
+        }
+    )
+
+
+def _installed(gate: Gate | None) -> State | None:
+    return State(True, Reason.INSTALLED, f"migration {gate.version} is in force") if gate else None
+
+
+def _intact(gate: Gate | None) -> State | None:
+    if gate is None:
+        return None
+    if gate.risks:
+        return State(False, Reason.RISKS_FOUND, "; ".join(gate.risks))
+    return State(True, Reason.INTACT, "nothing goes around the gate")
+
+
+def _ready(failure: Expected | None) -> State:
+    if failure is not None:
+        return State(False, failure.reason, failure.message)
+    return State(True, Reason.READY, "tenants can be placed here")

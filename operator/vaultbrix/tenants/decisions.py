@@ -1,0 +1,82 @@
+"""What should hold for a Tenant, and what its status says of how far that is. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, is_true
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import AutoApprove, Tenant, TenantStatus
+from vaultbrix.runtime.errors import Blocked, Expected
+
+# Failures that say that the role is not this Tenant's; after any other one it stays as it was.
+_NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
+
+
+@dataclass(frozen=True)
+class TenantRole:
+    """What should hold in the database. ``owner`` is (namespace, name) of the Tenant.
+
+    ``additive``: ALTERs that only add pass without an approval.
+    """
+
+    role: str
+    owner: tuple[str, str]
+    login: bool
+    connection_limit: int
+    settings: Mapping[str, str]
+    additive: bool = False
+
+
+def tenant_role(tenant: Tenant) -> TenantRole:
+    """The role as the Tenant's spec asks for it."""
+    return TenantRole(
+        role=tenant.role,
+        owner=tenant.key,
+        login=not tenant.spec.suspended,
+        connection_limit=tenant.spec.connection_limit,
+        settings=tenant.spec.settings.dump(),
+        additive=AutoApprove.ADDITIVE in tenant.spec.ddl_policy.auto_approve,
+    )
+
+
+def ready_server(tenant: Tenant, server: PostgresServer | None) -> PostgresServer:
+    """The server, once tenants can be placed there. Raises Blocked until then."""
+    name = tenant.spec.server_ref.name
+    if server is None:
+        raise Blocked(
+            Reason.SERVER_NOT_FOUND,
+            f"PostgresServer {name} does not exist; create it, or correct spec.serverRef in a new Tenant",
+        )
+    if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+        raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {name} is not ready; see its conditions")
+    return server
+
+
+def status(tenant: Tenant, failure: Expected | None, now: datetime, *, secret_written: bool) -> TenantStatus:
+    """The whole status after an attempt to make the Tenant as specified.
+
+    ``failure`` is what stood in the way; ``secret_written`` says that the credentials were in place by then.
+    """
+    if failure is None:
+        ready = State(True, Reason.READY, "role, schema and credentials are ready")
+        provisioned: State | None = State(True, Reason.PROVISIONED, f"role and schema {tenant.role} are as specified")
+        if tenant.spec.suspended:
+            ready = State(False, Reason.TENANT_SUSPENDED, "spec.suspended is true: nobody logs in")
+    else:
+        ready = State(False, failure.reason, failure.message)
+        provisioned = ready if failure.reason in _NOT_OURS else None
+    credentials = State(True, Reason.CREDENTIALS_WRITTEN, f"Secret {tenant.secret_name}") if secret_written else None
+    generation = tenant.metadata.generation
+    states = {
+        ConditionType.CREDENTIALS_READY: credentials,
+        ConditionType.PROVISIONED: provisioned,
+        ConditionType.READY: ready,
+    }
+    return TenantStatus(
+        observed_generation=generation,
+        role=tenant.role,
+        schema_name=tenant.role,
+        secret_name=tenant.secret_name,
+        conditions=conditions(states, tenant.status.conditions, generation=generation, now=now),
+    )
