@@ -12,7 +12,7 @@ from vaultbrix.api.conditions import ConditionType, Reason, State
 from vaultbrix.api.postgresserver import PostgresServer, SecretRef
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.retention import store
-from vaultbrix.audit.retention.decisions import changes, verdict, wanted
+from vaultbrix.audit.retention.decisions import changes, required_policies, verdict
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.store import Change
@@ -105,7 +105,7 @@ class Retention:
         try:
             async with self._admin.audit_manager(server) as connection:
                 stored = await store.policies(connection)
-                await store.change(connection, changes(wanted(servers, tenants), stored))
+                await store.change(connection, changes(required_policies(servers, tenants), stored))
                 if name not in self._applied or self._applied[name][0] != reference:
                     outcome = await store.apply(connection, now)
                     for dropped in outcome.dropped:
