@@ -35,7 +35,7 @@ demo: setup ## the main job, narrated, on a real cluster (brings one up unless K
 
 test: lint test-unit test-integration test-attacks-15 test-e2e ## everything below
 
-lint: setup ## ruff, mypy, directions of imports
+lint: setup ## ruff, mypy, which folder may import which
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy

@@ -1,1 +1,1 @@
-"""From PostgreSQL's log on disk to the audit store, and back as a table."""
+"""The audit record: a line of PostgreSQL's log as a record, a row and a sealed leaf; asked, proven, kept, erased."""

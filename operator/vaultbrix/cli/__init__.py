@@ -1,1 +1,1 @@
-"""``vaultbrix`` and ``kubectl vaultbrix``: one module per sub-command, each the composition root of its process."""
+"""``vaultbrix`` and ``kubectl vaultbrix``: options in, a subject's answer out. Knows no rule of its own."""

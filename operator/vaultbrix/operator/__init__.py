@@ -1,1 +1,1 @@
-"""The operator: kopf's watch, the queues of all subjects, metrics."""
+"""The operator's process: runs what the subjects registered, fed by kopf's watch; its metrics."""

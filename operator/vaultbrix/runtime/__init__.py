@@ -1,1 +1,1 @@
-"""Machinery without domain words: queue, deadlines, informer, periodic jobs."""
+"""Machinery that knows no subject: work queue, deadlines, errors, clock, files, visible text, probes."""

@@ -1,1 +1,1 @@
-"""Tenants: role and schema, credentials, and the logins of their rules."""
+"""Tenants: role and schema in PostgreSQL, credentials in a Secret, and the logins that their rules may have."""

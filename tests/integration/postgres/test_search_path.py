@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import psycopg
 import pytest
+from tests.harness.audit_store import Store
 from tests.harness.database import Database, directory, free_port
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run
-from tests.harness.store import Store
 
 from vaultbrix.ddl.gate import drift, schema
 from vaultbrix.ddl.gate.logins import logins
