@@ -32,7 +32,7 @@ _FIELD = re.compile(r'"((?:[^"]++|"")*+)"|([^,"\r\n]*+)')
 # Where to look in a line that is no JSON. Inside a string its quotes would be escaped.
 _NUMBER = re.compile(rb'"session_id":"([0-9a-f]{1,16}\.[0-9a-f]{1,8})","line_num":([0-9]{1,18})').search
 
-# What the gate's event triggers and guards send on behalf of the session, word for word as in sql/migrations. A tenant
+# What the gate's event triggers and guards send on behalf of the session, word for word as in ddl/gate/sql. A tenant
 # who sends the same reaches the same functions, which then only judge.
 _GATE = frozenset(
     f"SELECT vaultbrix.{call}, current_user, ctx, pg_catalog.current_schemas(false))"
