@@ -24,10 +24,10 @@ async def show_and_decide(client: PersonClient, options: DecisionOptions, *, yes
     if not options.sha256 and not yes:
         _ask(shown, sha256)
     approval = await decide(client, shown)
-    where = approval.metadata.namespace
-    tell(f"DDLApproval {options.name} in namespace {where} is {str(options.verdict).lower()} by {shown.by}")
+    namespace = approval.metadata.namespace
+    tell(f"DDLApproval {options.name} in namespace {namespace} is {str(options.verdict).lower()} by {shown.by}")
     if options.verdict is Verdict.APPROVED:
-        tell(f"to see how it ends: vaultbrix ddl wait {options.name} -n {where}")
+        tell(f"to see how it ends: vaultbrix ddl wait {options.name} -n {namespace}")
     return 0
 
 
