@@ -116,11 +116,12 @@ async def apply(
 
     Call within a transaction, as its last part: what follows is not logged by the server.
     """
-    if statements:
-        await connection.execute(sql.SQL("; ").join(statements))
-    if not scram.matches(password, stored_verifier):
+    sets_password = not scram.matches(password, stored_verifier)
+    first = [*statements, *(_quieting() if sets_password else ())]
+    if first:
+        await connection.execute(sql.SQL("; ").join(first))
+    if sets_password:
         # In a message of its own: PostgreSQL logs a message by the settings that it began with.
-        await quiet(connection)
         await connection.execute(
             sql.SQL("ALTER ROLE {} PASSWORD {}").format(
                 sql.Identifier(role), sql.Literal(scram.verifier(password, salt))
@@ -171,11 +172,14 @@ async def end_sessions(connection: psycopg.AsyncConnection, role: str) -> None:
 
 async def quiet(connection: psycopg.AsyncConnection) -> None:
     """Keep the statements of this transaction, which hold a verifier, out of the server's log."""
-    settings = [
+    await connection.execute(sql.SQL("; ").join(_quieting()))
+
+
+def _quieting() -> list[sql.Composed]:
+    return [
         sql.SQL("SET LOCAL {} = {}").format(sql.SQL(".").join(map(sql.Identifier, name.split("."))), sql.Literal(value))
         for name, value in _QUIET
     ]
-    await connection.execute(sql.SQL("; ").join(settings))
 
 
 # Every statement goes on record before it runs, with every table and view that it touches. pgaudit.log_rows stays off:
