@@ -10,6 +10,9 @@ from vaultbrix.runtime.errors import Blocked, Expected
 
 log = structlog.get_logger(__name__)
 
+# Each watch is a connection to the API server, of which the client has a hundred; the others are for all else.
+MOST_WATCHED = 50
+
 SecretKey = tuple[str, str]
 """(namespace, name) of a Secret."""
 
@@ -17,8 +20,8 @@ SecretKey = tuple[str, str]
 class Secrets:
     """A Secret is kept only while a watch of it runs, so what is kept is never older than the watch is slow.
 
-    Where a watch is not allowed, a Secret is read anew each time. ``changed`` is called with the key of a Secret that
-    was kept and is no longer as it was.
+    Where a watch is not allowed, or ``MOST_WATCHED`` run, a Secret is read anew each time. ``changed`` is called with
+    the key of a Secret that was kept and is no longer as it was.
     """
 
     def __init__(self, kube: Kube) -> None:
@@ -35,7 +38,7 @@ class Secrets:
         if kept is not None:
             return kept
         secret = await self._kube.get(SECRETS, namespace, name)
-        if key not in self._watches and key not in self._unwatchable:
+        if key not in self._watches and key not in self._unwatchable and len(self._watches) < MOST_WATCHED:
             self._kept[key] = secret
             watch = asyncio.create_task(self._watch(key, str(secret["metadata"]["resourceVersion"])))
             self._watches[key] = watch
