@@ -9,7 +9,7 @@ from vaultbrix.agent.audit_guard import AuditGuard
 from vaultbrix.agent.echo import echo
 from vaultbrix.agent.enforcer import Enforcer, Identity
 from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
-from vaultbrix.agent.host.firewall import Chosen
+from vaultbrix.agent.host.firewall import ChosenFirewall
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.agent.layers.stack import Layers
@@ -45,7 +45,7 @@ async def main(options: Options) -> None:
     def clock() -> datetime:
         return never_behind(datetime.now(UTC), kube.clock_skew)
 
-    firewall = Chosen(options.port, options.firewall)
+    firewall = ChosenFirewall(options.port, options.firewall)
     layers = Layers(
         firewall,
         HbaFile(options.hba_file),
