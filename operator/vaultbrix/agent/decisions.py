@@ -13,7 +13,6 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.decisions import login_name, rehearsal_login
 from vaultbrix.grants.state import (
     AgentState,
-    Change,
     Closed,
     Ended,
     Forgotten,
@@ -22,10 +21,11 @@ from vaultbrix.grants.state import (
     LoginSeen,
     Opened,
     ServerSeen,
+    StateChange,
 )
 
 
-def due(state: AgentState, uids: Iterable[str], now: datetime) -> list[Change]:
+def due(state: AgentState, uids: Iterable[str], now: datetime) -> list[StateChange]:
     """End those of these grants whose deadline has come: all that can be decided without the API server."""
     grants = [state.grants[uid] for uid in uids if uid in state.grants]
     return [Ended(uid=grant.uid, at=now, final=True) for grant in grants if grant.deadline <= now]
@@ -38,14 +38,14 @@ def of_tenant(
     tenant: Tenant | None,
     server: PostgresServer | None,
     now: datetime,
-) -> tuple[list[Change], datetime | None]:
+) -> tuple[list[StateChange], datetime | None]:
     """Changes for all rules that name the Tenant of this (namespace, name), and when the next of them opens.
 
     ``server`` is the agent's own, None while its object does not exist. A rule that closed once stays closed.
     """
     live = {rule.metadata.uid for rule in rules}
-    changes: list[Change] = [
-        Ended(uid=uid, at=now, final=False) for uid in sorted(state.of_tenant("/".join(key)) - live)
+    changes: list[StateChange] = [
+        Ended(uid=uid, at=now, final=False) for uid in sorted(state.uids_of_tenant("/".join(key)) - live)
     ]
     if tenant is not None and tenant.spec.server_ref.name != state.server:
         return [*changes, *(Ended(uid=uid, at=now, final=False) for uid in sorted(live & state.grants.keys()))], None
@@ -65,7 +65,7 @@ def of_tenant(
     return changes, min(opening, default=None)
 
 
-def what_it_takes_away(held: GrantRecord | None, wanted: Opened) -> Change | None:
+def what_it_takes_away(held: GrantRecord | None, wanted: Opened) -> StateChange | None:
     """The part of a change that closes something, for when the part that opens must not be applied; None: no such part.
 
     An address stays only where both the earlier and the later terms let it in, and until the earlier deadline.
@@ -89,7 +89,7 @@ def _within(cidr: str, other: str) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
-def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
+def of_server(state: AgentState, server: PostgresServer | None) -> list[StateChange]:
     """What the agent's PostgresServer says now; without its object, what it said last."""
     if server is None:
         return []
@@ -103,19 +103,19 @@ def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
     return [seen] if seen != known else []
 
 
-def of_audit(state: AgentState, ended: Collection[str], now: datetime) -> list[Change]:
+def of_audit(state: AgentState, ended: Collection[str], now: datetime) -> list[StateChange]:
     """Close all that is open and not ``ended`` already, until the record flows again; no rule ends for good by it."""
     return [Ended(uid=uid, at=now, final=False) for uid in sorted(state.grants.keys() - set(ended))]
 
 
-def of_gone(state: AgentState, uids: Iterable[str]) -> list[Change]:
+def of_gone(state: AgentState, uids: Iterable[str]) -> list[StateChange]:
     """Forget ended rules whose objects are gone."""
     return [Forgotten(uid=uid) for uid in sorted(set(uids) & state.closed)]
 
 
 def of_approval(
     state: AgentState, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
-) -> list[Change]:
+) -> list[StateChange]:
     """Whom an approval's one-time logins stand for: the one of its rehearsal, and that of its Job.
 
     Known from the moment the approval exists, long before its logins do, so that no record comes too early.
@@ -130,7 +130,7 @@ def of_approval(
 
 def _of_login(
     state: AgentState, name: str, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
-) -> list[Change]:
+) -> list[StateChange]:
     known = state.logins.get(name)
     if gone:
         if known is None or known.ended_at is not None:

@@ -21,7 +21,7 @@ from vaultbrix.agent.layers.stack import Layers
 from vaultbrix.agent.reports import Facts, Reporter, report
 from vaultbrix.agent.watched import Touched, Watched
 from vaultbrix.grants.file import GrantsFile, load
-from vaultbrix.grants.state import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.grants.state import AgentState, AuditSeen, Closed, Ended, GrantRecord, Opened, StateChange
 from vaultbrix.kube.cache import TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.runtime.addresses import parse_address, within
@@ -81,7 +81,7 @@ class Enforcer:
         self._reporter = Reporter(kube)
         self._file = GrantsFile(identity.state_file)
         self._state = AgentState(identity.server)
-        self._unsaved: list[Change] = []
+        self._unsaved: list[StateChange] = []
         self._held_back: dict[TenantKey, dict[str, HeldBack]] = {}
         self._deadlines: Deadlines[str] = Deadlines(clock)
         self._openings: Deadlines[TenantKey] = Deadlines(clock)
@@ -161,7 +161,7 @@ class Enforcer:
         _log(changes, ended, self._layers.errors)
         self._report(decided)
 
-    def _decide(self, now: datetime) -> list[Change]:
+    def _decide(self, now: datetime) -> list[StateChange]:
         due_now, self._due = self._due, set()
         changes = due(self._state, due_now, now)
         audit = self._guard.change(self._state, now)
@@ -199,7 +199,7 @@ class Enforcer:
         touched.approvals.update((a.metadata.uid, a) for a in self._watched.approvals)
         self._tell.update(rule.metadata.uid for rule in rules)
 
-    def _hold_back(self, changes: list[Change], now: datetime) -> list[Change]:
+    def _hold_back(self, changes: list[StateChange], now: datetime) -> list[StateChange]:
         """Without what must not open while this machine's clock is wrong or the audit record does not flow."""
         skew = self._heartbeat.skew
         if skew:
@@ -211,9 +211,9 @@ class Enforcer:
             changes += of_audit(self._state, [c.uid for c in changes if isinstance(c, Ended)], now)
         return changes
 
-    def _closing_part(self, changes: Iterable[Change], layer: str, message: str) -> list[Change]:
+    def _closing_part(self, changes: Iterable[StateChange], layer: str, message: str) -> list[StateChange]:
         """What of the changes closes something; what opens is held back, and the rule's report says why."""
-        kept: list[Change] = []
+        kept: list[StateChange] = []
         for change in changes:
             if not isinstance(change, Opened):
                 kept.append(change)
@@ -226,7 +226,7 @@ class Enforcer:
                 self._held_back.setdefault((namespace, name), {})[change.grant.uid] = HeldBack(layer, message)
         return kept
 
-    def _remember(self, changes: list[Change], now: datetime) -> list[Change]:
+    def _remember(self, changes: list[StateChange], now: datetime) -> list[StateChange]:
         """Write the changes before they are applied. What cannot be remembered is not opened, but closed it is."""
         pending = [*self._unsaved, *changes]
         if not pending:
@@ -241,7 +241,7 @@ class Enforcer:
         self._unsaved = []
         return changes
 
-    def _arm(self, changes: Iterable[Change]) -> None:
+    def _arm(self, changes: Iterable[StateChange]) -> None:
         for change in changes:
             match change:
                 case Opened(grant=grant):
@@ -304,7 +304,7 @@ class Enforcer:
         await self._layers.kernel.verify()
         self._wake.set()
 
-    def _report(self, decided: Iterable[Change]) -> None:
+    def _report(self, decided: Iterable[StateChange]) -> None:
         now = self._clock()
         uids = {uid for change in decided if (uid := _uid(change))} | self._tell | set(self._layers.closing())
         self._tell = set()
@@ -316,7 +316,7 @@ class Enforcer:
                 self._tell.add(uid)
                 continue
             held = self._held_back.get(rule.tenant_key, {}).get(uid)
-            errors = {held.layer: held.message} if held else self._layers.trouble(uid)
+            errors = {held.layer: held.message} if held else self._layers.errors_of(uid)
             if errors:
                 # Until it is well.
                 self._tell.add(uid)
@@ -340,7 +340,7 @@ async def _every(seconds: float, check: Callable[[], Awaitable[None]]) -> None:
         pause = max(seconds, (time.monotonic() - begun) / MOST_OF_THE_TIME)
 
 
-def _uid(change: Change) -> str:
+def _uid(change: StateChange) -> str:
     """The rule that a change is about, empty where it is about none."""
     match change:
         case Opened(grant=grant):
@@ -350,7 +350,7 @@ def _uid(change: Change) -> str:
     return ""
 
 
-def _log(changes: Iterable[Change], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:
+def _log(changes: Iterable[StateChange], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:
     for change in changes:
         match change:
             case Opened(grant=grant):

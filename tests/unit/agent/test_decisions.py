@@ -18,7 +18,7 @@ from vaultbrix.api.meta import rfc3339
 from vaultbrix.grants import file as grantsfile
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.grants.grant import Grant
-from vaultbrix.grants.state import AgentState, Change, GrantRecord, Opened
+from vaultbrix.grants.state import AgentState, GrantRecord, Opened, StateChange
 from vaultbrix.runtime.addresses import Address
 
 KEY = ("team", "acme")
@@ -60,7 +60,7 @@ class Model:
     def __post_init__(self) -> None:
         self.file = GrantsFile(self.path)
 
-    def take(self, changes: list[Change]) -> None:
+    def take(self, changes: list[StateChange]) -> None:
         self.file.append(self.state, changes, self.now)
         for change in changes:
             self.state.apply(change)
@@ -188,7 +188,7 @@ def test_what_is_read_back_after_a_kill_is_what_was_remembered(
 def test_a_rule_opens_when_it_starts_and_not_before() -> None:
     waiting = rule(startsAt=rfc3339(NOW + 10 * SECOND), ttl="20s")
 
-    def decide(now: datetime) -> tuple[list[Change], datetime | None]:
+    def decide(now: datetime) -> tuple[list[StateChange], datetime | None]:
         return of_tenant(AgentState("main"), KEY, [waiting], tenant(), server(), now)
 
     assert decide(NOW) == ([], NOW + 10 * SECOND)
