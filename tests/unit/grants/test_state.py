@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import HOUR, NOW, SECOND, approval, rule, server, tenant
 
-from vaultbrix.agent.decisions import due, of_approval, of_gone, of_server, of_tenant
+from vaultbrix.agent.decisions import attribute_logins, decide_tenant, end_due, follow_server, forget_gone
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
@@ -43,18 +43,19 @@ def advance(
     found, place, waiting = list(rules), on or server(), list(approvals)
     acme = known.get(("team", "acme"))
     decisions: list[Callable[[AgentState], list[StateChange]]] = [
-        lambda state: of_server(state, place),
-        lambda state: of_tenant(state, ("team", "acme"), found, acme, place, now)[0],
-        lambda state: of_gone(state, state.closed - {r.metadata.uid for r in found}),
+        lambda state: follow_server(state, place),
+        lambda state: decide_tenant(state, ("team", "acme"), found, acme, place, now)[0],
+        lambda state: forget_gone(state, state.closed - {r.metadata.uid for r in found}),
     ]
     decisions += [
-        lambda state, one=one: of_approval(state, one, known.get(("team", "acme")), now, gone=False) for one in waiting
+        lambda state, one=one: attribute_logins(state, one, known.get(("team", "acme")), now, gone=False)
+        for one in waiting
     ]
     return after(kept, now, *decisions)
 
 
 def expire(kept: Snapshot, now: datetime) -> Snapshot:
-    return after(kept, now, lambda state: due(state, list(state.grants), now))
+    return after(kept, now, lambda state: end_due(state, list(state.grants), now))
 
 
 def uids(state: Snapshot) -> list[str]:
@@ -142,8 +143,8 @@ def test_without_its_server_object_nothing_is_open_and_the_trusted_addresses_sta
     without = after(
         opened,
         NOW + SECOND,
-        lambda state: of_server(state, None),
-        lambda state: of_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
+        lambda state: follow_server(state, None),
+        lambda state: decide_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
     )
     assert (without.grants, without.trusted, without.database) == ((), ("10.0.0.0/16",), "app")
 

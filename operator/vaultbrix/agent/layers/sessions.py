@@ -32,7 +32,7 @@ class SessionLayer:
         """Sessions that a grant covered when all were last looked at."""
 
     async def end(self, roles: Collection[str] | None = None) -> list[Session]:
-        """End uncovered sessions, of these login roles or of all; returns those that were told for the first time.
+        """End uncovered sessions, of these login roles or of all; returns those that were not yet told to end.
 
         Raises Transient or Blocked.
         """
