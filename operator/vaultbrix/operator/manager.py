@@ -10,7 +10,7 @@ from vaultbrix.api.meta import Resource
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.informer import Informer
-from vaultbrix.kube.registry import Registry, Work, done
+from vaultbrix.kube.registry import Registry, Work, perform
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
 
@@ -21,7 +21,7 @@ class Manager:
     """Give ``informers`` the events of a watch, and ``run`` it once it has started."""
 
     def __init__(self, kube: Kube, cache: Cache, registry: Registry, *, resync_minutes: int = 10) -> None:
-        cache.listener = registry.tell
+        cache.listener = registry.notify
         self._registry = registry
         self._resync_minutes = resync_minutes
         self.informers: dict[type[Resource], Informer[Any]] = {
@@ -75,6 +75,6 @@ class Manager:
 async def _logged(work: Work) -> None:
     """Do it; what is expected to fail is logged, and comes again by itself."""
     try:
-        await done(work)
+        await perform(work)
     except Expected as error:
         log.warning("not done now", message=error.message)
