@@ -41,10 +41,10 @@ class Part:
     __slots__ = ()
 
     def dump(self) -> dict[str, Any]:
-        """As ApiModel's."""
+        """As JSON of the Kubernetes API: by alias, without fields that are unset or null."""
         kind: type = type(self)
-        found: dict[str, Any] = _adapter(kind).dump_python(self, mode="json", by_alias=True, exclude_none=True)
-        return found
+        dumped: dict[str, Any] = _adapter(kind).dump_python(self, mode="json", by_alias=True, exclude_none=True)
+        return dumped
 
 
 @functools.cache
