@@ -135,7 +135,7 @@ class Enforcer:
                 failures = failures + 1 if self._layers.errors or self._unsaved else 0
             except Exception:
                 log.exception("unexpected error")
-                # What was taken from the queues may be lost.
+                # Changes that were taken from the queues may be lost, so everything is decided again.
                 self._due.update(self._state.grants)
                 self._watched.touch_everything()
                 failures += 1

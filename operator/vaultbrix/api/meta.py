@@ -59,7 +59,7 @@ def _utc(value: datetime) -> datetime:
 
 
 def rfc3339(value: datetime) -> str:
-    """A metav1.Time: whole seconds, UTC, ``Z``."""
+    """Format a time as a metav1.Time: in whole seconds, in UTC, ending in ``Z``."""
     return value.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 

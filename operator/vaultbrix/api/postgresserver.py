@@ -145,7 +145,7 @@ class ServerAgent(ApiModel):
 
 
 class PostgresServerStatus(ApiModel):
-    """What holds now. Written by the operator, ``agents`` by agents."""
+    """The server as it is now. Written by the operator, but ``agents`` by agents."""
 
     observed_generation: int = -1
     version: str | None = Field(default=None, max_length=64)

@@ -208,7 +208,7 @@ class AgentState:
         return (grant for grants in self._ended.values() for grant in grants)
 
     def apply(self, change: StateChange) -> None:
-        """Make one change."""
+        """Apply one change to the state."""
         match change:
             case Opened(grant=grant, at=at):
                 self._end(grant.uid, at, unless=grant)

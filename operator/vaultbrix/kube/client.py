@@ -123,7 +123,7 @@ class Kube:
             if self._loaded is None:
                 configuration = await _configuration(self._context)
                 configuration.proxy = configuration.proxy or _proxy(configuration.host)
-                # Else the environment and ~/.netrc are read again for every request.
+                # Otherwise aiohttp reads the environment and ~/.netrc again for every request.
                 configuration.client_session_kwargs = {"trust_env": False}
                 try:
                     self._loaded = client.ApiClient(configuration)
@@ -164,7 +164,7 @@ class Kube:
             try:
                 answer = await self._call("GET", kind.path(""), query)
             except Gone as error:
-                # It took so long that the API server no longer has that version.
+                # Reading the pages took so long that the API server no longer has that version.
                 raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {error}") from None
             yield answer
             if not answer["metadata"].get("continue"):
@@ -299,7 +299,7 @@ class Kube:
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# What reading a kubeconfig may raise that is not as it should be: the library does not check its shape.
+# What the library may raise for a malformed kubeconfig: it does not check its shape.
 _BAD_CONFIGURATION = (
     config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError
 )  # fmt: skip

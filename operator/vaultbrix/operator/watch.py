@@ -58,7 +58,7 @@ class _NothingCompared(kopf.DiffBaseStorage):
 
 
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
+    # As the rest of the process logs in: by $KUBECONFIG where it is set, else in a Pod by its service account.
     if os.environ.get("KUBECONFIG"):
         return kopf.login_with_kubeconfig(**arguments)
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)

@@ -76,7 +76,7 @@ class Deadlines(Generic[Key]):
                 fire(key)
             pause = self.seconds_to_next(self._now())
             try:
-                # Not wait_for: it may swallow a cancellation that comes together with the event.
+                # asyncio.wait_for would not do: it may swallow a cancellation that comes together with the event.
                 async with asyncio.timeout(None if pause is None else min(pause, LONGEST_SLEEP)):
                     await self._changed.wait()
             except TimeoutError:

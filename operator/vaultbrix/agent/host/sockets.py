@@ -46,7 +46,7 @@ def destroy(connections: Iterable[tuple[int, str, int]]) -> int:
     except OSError as error:
         raise _failed(error.errno) from None
     for answer in answers:
-        # One that has gone meanwhile is fine.
+        # A connection that has ended meanwhile is no error.
         if answer.error not in (0, errno.ENOENT):
             raise _failed(answer.error)
     return sum(answer.error == 0 for answer in answers)
