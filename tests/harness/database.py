@@ -42,7 +42,7 @@ def free_port() -> int:
         return port
 
 
-def wanted(role: str, **changes: Any) -> TenantRole:
+def desired_role(role: str, **changes: Any) -> TenantRole:
     """What a plain Tenant asks for."""
     values = {"owner": ("team", role), "login": True, "connection_limit": 20, "settings": {"lock_timeout": "5s"}}
     return TenantRole(role=role, **{**values, **changes})
@@ -91,7 +91,7 @@ class Database:
     def tenant(self, slug: str, **changes: Any) -> str:
         """Provision a tenant with PASSWORD; returns its role."""
         role = f"tenant_{slug}"
-        self.admin(tenants.provision, wanted(role, **changes), PASSWORD, SALT)
+        self.admin(tenants.provision, desired_role(role, **changes), PASSWORD, SALT)
         return role
 
     def login(self, role: str, password: str = PASSWORD, **options: Any) -> psycopg.Connection:

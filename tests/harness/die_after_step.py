@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vaultbrix.agent.host.firewall import Chosen
+from vaultbrix.agent.host.firewall import ChosenFirewall
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.cli.main import app
@@ -25,8 +25,8 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "remembered": (GrantsFile, "append"),
     "pg_hba.conf written": (HbaFile, "write"),
     "PostgreSQL told to reload": (SessionControl, "reload"),
-    "let in by the kernel": (Chosen, "allow"),
-    "shut out by the kernel": (Chosen, "deny"),
+    "let in by the kernel": (ChosenFirewall, "allow"),
+    "shut out by the kernel": (ChosenFirewall, "deny"),
     "sessions ended": (SessionControl, "terminate"),
     "load confirmed": (SessionControl, "asks_for_password"),
     "reported": (Kube, "apply"),

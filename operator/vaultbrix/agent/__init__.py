@@ -1,1 +1,1 @@
-"""Direct access beside PostgreSQL: watch, decide, enforce, report."""
+"""The agent beside a PostgreSQL server: watches rules, decides what is open, enforces that, and reports it."""

@@ -1,4 +1,4 @@
-"""The agent's eye on the audit record: reads flow.json, and says whether direct access may be open."""
+"""Watches the audit record for the agent: reads flow.json, and says whether direct access may be open."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from vaultbrix.agent.decisions import remember_audit
 from vaultbrix.api.postgresserver import AgentAudit
 from vaultbrix.audit.flow.decisions import QUIET_SECONDS, Guard, Sight, flows, guard, held_back, witness
 from vaultbrix.audit.flow.flow_file import read_flow
@@ -15,12 +16,15 @@ from vaultbrix.grants.state import AgentState, AuditSeen
 
 log = structlog.get_logger(__name__)
 
-# A message that tells a figure is not written more often than this, as long as it means the same.
+# A message in which only a figure changes is written no more often than this.
 MESSAGE_SECONDS = 60.0
 
 
 class AuditGuard:
-    """``check`` it every second. ``file`` None: the agent was given none, so no record is known to flow."""
+    """Reads flow.json with each ``check``, to be called every second, and remembers what it has seen.
+
+    ``file`` is None where the agent was given no file; then no record is known to flow.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -29,60 +33,64 @@ class AuditGuard:
         self._changed_at: float | None = None
         self._begun = self._last = time.monotonic()
         self._guard = Guard(self._begun)
-        self._told: tuple[AgentAudit | None, float] = (None, 0.0)
+        # The last entry, and when (monotonic) it came about.
+        self._last_entry: tuple[AgentAudit | None, float] = (None, 0.0)
 
     @property
-    def held(self) -> bool:
-        """Whether direct access is to be closed."""
+    def closes_access(self) -> bool:
+        """Whether direct access has to be closed until the record flows."""
         return self._guard.held
 
     @property
-    def told(self) -> AgentAudit | None:
-        """For the server's status; None without a file, and while nothing is known yet."""
+    def status_entry(self) -> AgentAudit | None:
+        """What the server's status says of the record; None without a file, and while nothing is known yet."""
         if self._file is None or not self._known:
             return None
         flowing, reason, message = witness(self._sight)
-        told = AgentAudit(flowing=flowing is True, reason=str(reason), message=message[:1024], closed=self.held)
-        before, since = self._told
+        entry = AgentAudit(
+            flowing=flowing is True, reason=str(reason), message=message[:1024], closed=self.closes_access
+        )
+        before, since = self._last_entry
         if before is not None and self._last - since < MESSAGE_SECONDS:
-            told = before if before == told.model_copy(update={"message": before.message}) else told
-        if told != before:
-            self._told = (told, self._last)
-        return told
+            entry = before if before == entry.model_copy(update={"message": before.message}) else entry
+        if entry != before:
+            self._last_entry = (entry, self._last)
+        return entry
 
-    def begin(self, state: AgentState, now: datetime) -> None:
-        """Go on from what was kept: a restart does not begin the time anew."""
+    def resume(self, state: AgentState, now: datetime) -> None:
+        """Go on from the state that was on disk, so that a restart does not begin the grace time anew."""
         self._begun = self._last = time.monotonic()
         self._flow, self._trouble = self._read()
-        known = [now]
+        complete_until = [now]
         if self._flow is not None:
-            known.append(self._flow.at - timedelta(seconds=self._flow.late_seconds))
+            complete_until.append(self._flow.at - timedelta(seconds=self._flow.late_seconds))
         if state.audit.complete_until is not None:
-            known.append(state.audit.complete_until)
-        self._guard = Guard(self._begun - (now - min(known)).total_seconds(), state.audit.held)
+            complete_until.append(state.audit.complete_until)
+        self._guard = Guard(self._begun - (now - min(complete_until)).total_seconds(), state.audit.held)
 
     async def check(self, required: timedelta | None) -> None:
-        """Look at the file."""
+        """Read the file. ``required`` is how long the record may not flow, None for ever."""
         flow, trouble = await asyncio.to_thread(self._read)
         self._last = now = time.monotonic()
-        # What was there before us proves nothing: who wrote it may be gone, and the clock may have been set back.
+        # A file from before the agent's start proves nothing: its writer may be gone, and the clock may be set back.
         if flow is not None and flow != self._flow:
             self._changed_at = now
         self._flow, self._trouble = flow, trouble
         self._guard = guard(self._guard, self._sight, required, now)
 
     def change(self, state: AgentState, now: datetime) -> AuditSeen | None:
-        """What to remember, None for nothing new."""
-        if not self._known and self.held == state.audit.held:
+        """Return the change that makes the state say how the record is now, None where it does already."""
+        if not self._known and self.closes_access == state.audit.held:
             return None
-        complete_until = None
-        if not flows(witness(self._sight)):
-            complete_until = state.audit.complete_until or now - timedelta(seconds=self._last - self._guard.since)
-        seen = AuditSeen(complete_until=complete_until, held=self.held)
-        return seen if seen != state.audit else None
+        return remember_audit(
+            state.audit,
+            flows=flows(witness(self._sight)),
+            closes_access=self.closes_access,
+            complete_until=now - timedelta(seconds=self._last - self._guard.since),
+        )
 
-    def why(self, required: timedelta) -> str:
-        """Why nothing opens."""
+    def message(self, required: timedelta) -> str:
+        """Say why nothing opens, for a rule's report; ``required`` is how long the record may not flow."""
         return held_back(witness(self._sight), required)
 
     @property

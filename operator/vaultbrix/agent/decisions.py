@@ -1,7 +1,10 @@
-"""What an agent changes in its state, decided from the objects as last seen; each answer costs one Tenant's rules."""
+"""Decides what an agent changes in its state, from the objects as last seen. Pure.
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+A decision costs as much as one Tenant's rules, however many there are in all.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import ip_network
 
@@ -11,9 +14,10 @@ from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.decisions import login_name, rehearsal_login
+from vaultbrix.grants.grant import Grant
 from vaultbrix.grants.state import (
     AgentState,
-    Change,
+    AuditSeen,
     Closed,
     Ended,
     Forgotten,
@@ -22,41 +26,43 @@ from vaultbrix.grants.state import (
     LoginSeen,
     Opened,
     ServerSeen,
+    StateChange,
 )
 
 
-def due(state: AgentState, uids: Iterable[str], now: datetime) -> list[Change]:
-    """End those of these grants whose deadline has come: all that can be decided without the API server."""
+def end_due(state: AgentState, uids: Iterable[str], now: datetime) -> list[StateChange]:
+    """End those of these grants whose deadline has come; that needs nothing from the API server."""
     grants = [state.grants[uid] for uid in uids if uid in state.grants]
     return [Ended(uid=grant.uid, at=now, final=True) for grant in grants if grant.deadline <= now]
 
 
-def of_tenant(
+def decide_tenant(
     state: AgentState,
     key: tuple[str, str],
     rules: Sequence[AccessRule],
     tenant: Tenant | None,
     server: PostgresServer | None,
     now: datetime,
-) -> tuple[list[Change], datetime | None]:
-    """Changes for all rules that name the Tenant of this (namespace, name), and when the next of them opens.
+) -> tuple[list[StateChange], datetime | None]:
+    """Decide on all rules that name the Tenant ``key``; returns changes, and when the next of the rules opens.
 
-    ``server`` is the agent's own, None while its object does not exist. A rule that closed once stays closed.
+    ``rules`` are all that name it. ``server`` is the agent's own, None while its object does not exist. A rule that has
+    ended once stays closed.
     """
     live = {rule.metadata.uid for rule in rules}
-    changes: list[Change] = [
-        Ended(uid=uid, at=now, final=False) for uid in sorted(state.of_tenant("/".join(key)) - live)
+    changes: list[StateChange] = [
+        Ended(uid=uid, at=now, final=False) for uid in sorted(state.uids_of_tenant("/".join(key)) - live)
     ]
     if tenant is not None and tenant.spec.server_ref.name != state.server:
         return [*changes, *(Ended(uid=uid, at=now, final=False) for uid in sorted(live & state.grants.keys()))], None
     opening: list[datetime] = []
     for uid, verdict in decide_all(rules, tenant, server, now, closed=state.closed).items():
-        held = state.grants.get(uid)
+        open_grant = state.grants.get(uid)
         if verdict.grant is not None:
-            record = GrantRecord.of(verdict.grant, held.opened_at if held else now)
-            if record != held:
+            record = GrantRecord.of(verdict.grant, open_grant.opened_at if open_grant else now)
+            if record != open_grant:
                 changes.append(Opened(grant=record, at=now))
-        elif held is not None:
+        elif open_grant is not None:
             changes.append(Ended(uid=uid, at=now, final=verdict.closed))
         elif verdict.closed and uid not in state.closed:
             changes.append(Closed(uid=uid))
@@ -65,23 +71,86 @@ def of_tenant(
     return changes, min(opening, default=None)
 
 
-def what_it_takes_away(held: GrantRecord | None, wanted: Opened) -> Change | None:
-    """The part of a change that closes something, for when the part that opens must not be applied; None: no such part.
+def closing_part(open_grant: GrantRecord | None, opened: Opened) -> StateChange | None:
+    """Return the part of a change that closes something, for when nothing may open; None if it closes nothing.
 
-    An address stays only where both the earlier and the later terms let it in, and until the earlier deadline.
+    ``open_grant`` are the rule's terms so far, None while it is not open. An address stays only where both the earlier
+    and the later terms let it in, and until the earlier deadline.
     """
-    if held is None:
+    if open_grant is None:
         return None
-    later = wanted.grant
-    cidrs = tuple(cidr for cidr in later.cidrs if any(_within(cidr, other) for other in held.cidrs))
-    cidrs += tuple(c for c in held.cidrs if c not in cidrs and any(_within(c, other) for other in later.cidrs))
-    if held.role != later.role or not cidrs:
-        return Ended(uid=held.uid, at=wanted.at, final=False)
-    deadline = min(held.deadline, later.deadline)
+    later = opened.grant
+    cidrs = tuple(cidr for cidr in later.cidrs if any(_within(cidr, other) for other in open_grant.cidrs))
+    cidrs += tuple(c for c in open_grant.cidrs if c not in cidrs and any(_within(c, other) for other in later.cidrs))
+    if open_grant.role != later.role or not cidrs:
+        return Ended(uid=open_grant.uid, at=opened.at, final=False)
+    deadline = min(open_grant.deadline, later.deadline)
     if (cidrs, deadline) == (later.cidrs, later.deadline):
-        return wanted
-    narrowed = replace(held, cidrs=cidrs, deadline=deadline)
-    return Opened(grant=narrowed, at=wanted.at) if narrowed != held else None
+        return opened
+    narrowed = replace(open_grant, cidrs=cidrs, deadline=deadline)
+    return Opened(grant=narrowed, at=opened.at) if narrowed != open_grant else None
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """Why a rule that should open does not: the layer that its report names, and a message for people."""
+
+    layer: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Permitted:
+    """Changes that may be made now, and the grants whose opening had to be left out, each with the cause."""
+
+    changes: list[StateChange]
+    held_back: list[tuple[Grant, HeldBack]] = field(default_factory=list)
+
+
+def without_openings(grants: Mapping[str, GrantRecord], changes: Iterable[StateChange], cause: HeldBack) -> Permitted:
+    """Leave out of the changes what opens something. ``grants`` are the open ones by uid, before the changes."""
+    permitted = Permitted([])
+    for change in changes:
+        if not isinstance(change, Opened):
+            permitted.changes.append(change)
+            continue
+        part = closing_part(grants.get(change.grant.uid), change)
+        if part is not None:
+            permitted.changes.append(part)
+        if part is not change:
+            permitted.held_back.append((change.grant, cause))
+    return permitted
+
+
+def permit(
+    state: AgentState, changes: list[StateChange], now: datetime, *, clock_skew: int, audit_message: str
+) -> Permitted:
+    """Leave out what must not open while the clock is wrong or the audit record does not flow.
+
+    ``clock_skew`` is in whole seconds, 0 while the clock is right. ``audit_message`` says why access is closed for the
+    audit record, empty while it is not; otherwise all that is open is closed, too.
+    """
+    permitted = Permitted(changes)
+    if clock_skew:
+        message = f"the clock differs by {clock_skew} s from the API server's; nothing opens"
+        permitted = without_openings(state.grants, changes, HeldBack("clock", message))
+    if audit_message:
+        earlier = permitted.held_back
+        permitted = without_openings(state.grants, permitted.changes, HeldBack("audit", audit_message))
+        ended = [change.uid for change in permitted.changes if isinstance(change, Ended)]
+        closings = close_for_audit(state, ended, now)
+        permitted = Permitted([*permitted.changes, *closings], [*earlier, *permitted.held_back])
+    return permitted
+
+
+def rule_uid(change: StateChange) -> str:
+    """Return the uid of the rule whose openness a change is about, empty where it is about none."""
+    match change:
+        case Opened(grant=grant):
+            return grant.uid
+        case Ended(uid=uid) | Closed(uid=uid):
+            return uid
+    return ""
 
 
 def _within(cidr: str, other: str) -> bool:
@@ -89,8 +158,8 @@ def _within(cidr: str, other: str) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
-def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
-    """What the agent's PostgresServer says now; without its object, what it said last."""
+def follow_server(state: AgentState, server: PostgresServer | None) -> list[StateChange]:
+    """Take over what the agent's PostgresServer says; without its object, what it said last goes on to hold."""
     if server is None:
         return []
     spec = server.spec
@@ -103,34 +172,46 @@ def of_server(state: AgentState, server: PostgresServer | None) -> list[Change]:
     return [seen] if seen != known else []
 
 
-def of_audit(state: AgentState, ended: Collection[str], now: datetime) -> list[Change]:
-    """Close all that is open and not ``ended`` already, until the record flows again; no rule ends for good by it."""
+def close_for_audit(state: AgentState, ended: Collection[str], now: datetime) -> list[StateChange]:
+    """Close every grant but those ``ended`` already (uids); its rule may open again once the audit record flows."""
     return [Ended(uid=uid, at=now, final=False) for uid in sorted(state.grants.keys() - set(ended))]
 
 
-def of_gone(state: AgentState, uids: Iterable[str]) -> list[Change]:
-    """Forget ended rules whose objects are gone."""
+def remember_audit(known: AuditSeen, *, flows: bool, closes_access: bool, complete_until: datetime) -> AuditSeen | None:
+    """Return how the audit record is now, if that differs from what the state knows.
+
+    ``complete_until`` is up to when the record is complete; once the state knows such a time, that one stays until the
+    record flows again.
+    """
+    since = None if flows else known.complete_until or complete_until
+    seen = AuditSeen(complete_until=since, held=closes_access)
+    return seen if seen != known else None
+
+
+def forget_gone(state: AgentState, uids: Iterable[str]) -> list[StateChange]:
+    """Forget those of these rules that have ended, now that their objects are gone."""
     return [Forgotten(uid=uid) for uid in sorted(set(uids) & state.closed)]
 
 
-def of_approval(
+def attribute_logins(
     state: AgentState, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
-) -> list[Change]:
-    """Whom an approval's one-time logins stand for: the one of its rehearsal, and that of its Job.
+) -> list[StateChange]:
+    """Record whom an approval's one-time logins stand for: the one of its rehearsal, and that of its Job.
 
-    Known from the moment the approval exists, long before its logins do, so that no record comes too early.
+    That is done as soon as the approval exists, long before its logins do, so that no log line comes too early.
+    ``gone`` says that its object no longer exists.
     """
     uid = approval.metadata.uid
     return [
         change
         for name in (rehearsal_login(uid), login_name(uid))
-        for change in _of_login(state, name, approval, tenant, now, gone=gone)
+        for change in _attribute_login(state, name, approval, tenant, now, gone=gone)
     ]
 
 
-def _of_login(
+def _attribute_login(
     state: AgentState, name: str, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
-) -> list[Change]:
+) -> list[StateChange]:
     known = state.logins.get(name)
     if gone:
         if known is None or known.ended_at is not None:

@@ -1,4 +1,4 @@
-"""What the layers should hold: the union of open grants, kept up to date grant by grant."""
+"""What the layers should let in: all open grants, indexed for each layer and updated grant by grant."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,16 +22,16 @@ class Session:
 
 
 def sessions_to_end(sessions: Iterable[Session], grants: Mapping[str, Iterable[Grant]]) -> list[Session]:
-    """Tenant sessions that no open grant of their role covers.
+    """Return the sessions that no open grant of their login role covers.
 
-    ``grants`` maps a role to its open grants; ``sessions`` are those of tenants' own logins only. A trusted
-    (cluster-internal) address is no excuse: tenants do not log in from there.
+    ``grants`` maps a role to its open grants; ``sessions`` are those of tenants' own logins only. A session from a
+    trusted (cluster-internal) address is ended, too: tenants do not log in from there.
     """
     return [s for s in sessions if s.address is None or not any(g.covers(s.address) for g in grants.get(s.role, ()))]
 
 
 class Desired:
-    """Open grants with an index for each layer. A change costs what the grant itself holds."""
+    """Open grants with an index for each layer. To open or close one costs as much as it has CIDRs."""
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
         self._grants: dict[str, Grant] = {}
@@ -44,14 +44,14 @@ class Desired:
             self.open(grant)
 
     def get(self, uid: str) -> Grant | None:
-        """The open grant of a rule."""
+        """Return the open grant of a rule by its uid, None where it is not open."""
         return self._grants.get(uid)
 
     def __iter__(self) -> Iterator[Grant]:
         return iter(self._grants.values())
 
     def open(self, grant: Grant) -> Grant | None:
-        """Add a grant, or put it in the place of its earlier terms, which are returned."""
+        """Add a grant; returns the earlier grant of the same rule that it replaces, None where there is none."""
         earlier = self.close(grant.uid)
         self._grants[grant.uid] = grant
         self._of_role.setdefault(grant.role, {})[grant.uid] = grant
@@ -64,7 +64,7 @@ class Desired:
         return earlier
 
     def close(self, uid: str) -> Grant | None:
-        """Take a grant out and return it."""
+        """Remove the grant of a rule by its uid and return it, None where it was not open."""
         grant = self._grants.pop(uid, None)
         if grant is None:
             return None
@@ -79,23 +79,23 @@ class Desired:
         return grant
 
     def deadline(self, cidr: str) -> datetime | None:
-        """Until when the kernel lets a CIDR through: the latest deadline of those that name it; None: not at all.
+        """Return until when a CIDR is let through: the latest deadline of grants that name it; None: not at all.
 
         Nested prefixes stay entries of their own; the kernel lets a packet through if any entry covers it.
         """
         return max(self._deadlines.get(cidr, {}).values(), default=None)
 
     def cidrs(self) -> Iterable[str]:
-        """All CIDRs that the kernel lets through."""
+        """Return all CIDRs that the kernel should let through."""
         return self._deadlines.keys()
 
     def uncovered(self, sessions: Iterable[Session]) -> list[Session]:
-        """Tenant sessions that no open grant of their role covers."""
-        found = list(sessions)
-        return sessions_to_end(found, {s.role: self._of_role.get(s.role, {}).values() for s in found})
+        """Return the tenants' sessions that no open grant of their login role covers."""
+        open_sessions = list(sessions)
+        return sessions_to_end(open_sessions, {s.role: self._of_role.get(s.role, {}).values() for s in open_sessions})
 
     def count(self, sessions: Iterable[Session]) -> dict[str, int]:
-        """uid → sessions under it; one that several grants cover counts for each of them."""
+        """Count sessions by uid of the rule that covers them; one that several rules cover counts for each."""
         counts: dict[str, int] = {}
         for session in sessions:
             for grant in self._of_role.get(session.role, {}).values():

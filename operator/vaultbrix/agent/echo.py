@@ -1,4 +1,4 @@
-"""Tells callers the address that they come from, so that a person can ask for a rule for it.
+"""Answers each caller with the address that it comes from, so that a person can ask for a rule for that address.
 
 Runs in the agent, which must never wait: one connection at a time is accepted, answered without waiting and closed.
 Nothing is read, nothing is kept, and a flood of callers waits in the kernel, which drops what is too much.
@@ -15,7 +15,7 @@ from vaultbrix.runtime.addresses import parse_address
 
 log = structlog.get_logger(__name__)
 
-# Callers that wait in the kernel; and the pause that leaves the event loop to the enforcement of rules.
+# How many callers wait in the kernel, and the pause that leaves the event loop to the enforcement of rules.
 BACKLOG = 16
 PAUSE_SECONDS = 0.005
 PAUSE_AFTER_ERROR_SECONDS = 1.0
@@ -25,7 +25,7 @@ PAUSE_AFTER_ERROR_SECONDS = 1.0
 async def echo(port: int) -> AsyncIterator[None]:
     """Answer on all addresses while the context is open; port 0 answers nowhere.
 
-    A port that cannot be had is logged and stops nothing: rules matter more.
+    A port that is taken is logged and stops nothing: rules matter more.
     """
     listener = _listen(port) if port else None
     task = asyncio.create_task(_serve(listener)) if listener is not None else None

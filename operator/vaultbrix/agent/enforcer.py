@@ -1,27 +1,38 @@
-"""The agent's one loop: what changed or fell due → decide → remember → apply → report.
+"""The agent's one loop: what changed or fell due → decide → write to disk → apply to the layers → report.
 
-Default closed first: chain, then the state on disk, then the API server, which it needs to open a rule
-but never to close one. A change of an object costs what its Tenant's rules cost, however many there are in all.
+It begins closed by default: first the firewall's chain, then the state on disk, then the API server, which it needs to
+open a rule but never to close one. A change of an object costs what its Tenant's rules cost, however many there are.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from vaultbrix.agent.audit_guard import AuditGuard
-from vaultbrix.agent.decisions import due, of_approval, of_audit, of_gone, of_server, of_tenant, what_it_takes_away
-from vaultbrix.agent.heartbeat import Heartbeat
+from vaultbrix.agent.decisions import (
+    HeldBack,
+    Permitted,
+    attribute_logins,
+    decide_tenant,
+    end_due,
+    follow_server,
+    forget_gone,
+    permit,
+    rule_uid,
+    without_openings,
+)
+from vaultbrix.agent.heartbeat import AgentIdentity, Heartbeat
 from vaultbrix.agent.layers.sessions import FOLLOW_UPS
 from vaultbrix.agent.layers.stack import Layers
-from vaultbrix.agent.reports import Facts, Reporter, report
+from vaultbrix.agent.reporter import Reporter
+from vaultbrix.agent.reports import RuleFacts, report
 from vaultbrix.agent.watched import Touched, Watched
 from vaultbrix.grants.file import GrantsFile, load
-from vaultbrix.grants.state import AgentState, AuditSeen, Change, Closed, Ended, GrantRecord, Opened
+from vaultbrix.grants.state import AgentState, AuditSeen, Ended, GrantRecord, Opened, StateChange
 from vaultbrix.kube.cache import TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.runtime.addresses import parse_address, within
@@ -41,61 +52,50 @@ MOST_OF_THE_TIME = 0.01
 LONGEST_RETRY = 5.0
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Which agent this is, for which PostgresServer, and where it keeps its state."""
-
-    agent: str
-    server: str
-    state_file: Path
-
-
-@dataclass(frozen=True)
-class HeldBack:
-    """Why a rule that should open does not."""
-
-    layer: str
-    message: str
-
-
 class Enforcer:
-    """Enforces the rules of one PostgresServer here. Sets ``closed`` once the chain stands."""
+    """Enforces the rules of one PostgresServer here.
+
+    ``closed_by_default`` is set once the firewall keeps out everybody whom no rule lets in.
+    """
 
     def __init__(
         self,
-        identity: Identity,
+        identity: AgentIdentity,
+        state_file: Path,
         layers: Layers,
         kube: Kube,
         heartbeat: Heartbeat,
         guard: AuditGuard,
-        closed: asyncio.Event,
+        closed_by_default: asyncio.Event,
         clock: Callable[[], datetime],
     ) -> None:
         self._identity = identity
+        self._state_file = state_file
         self._layers = layers
         self._heartbeat = heartbeat
         self._guard = guard
-        self._closed = closed
+        self._closed_by_default = closed_by_default
         self._clock = clock
         self._watched = Watched(kube, identity.server, self._wake_up)
         self._reporter = Reporter(kube)
-        self._file = GrantsFile(identity.state_file)
+        self._file = GrantsFile(state_file)
         self._state = AgentState(identity.server)
-        self._unsaved: list[Change] = []
+        self._unsaved: list[StateChange] = []
         self._held_back: dict[TenantKey, dict[str, HeldBack]] = {}
         self._deadlines: Deadlines[str] = Deadlines(clock)
         self._openings: Deadlines[TenantKey] = Deadlines(clock)
+        # Uids of rules whose deadline has come, and of those on which something new may have to be reported.
         self._due: set[str] = set()
-        self._tell: set[str] = set()
+        self._to_report: set[str] = set()
         self._sessions: dict[str, int] = {}
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled. On the way out the rules stay in force: the kernel's timeouts end them."""
+        """Enforce until cancelled. After that the rules stay in force, and the kernel's timeouts end them."""
         await self._check_chain()
-        self._state = load(self._identity.state_file, self._identity.server)
+        self._state = load(self._state_file, self._identity.server)
         self._layers.load(self._state)
-        self._guard.begin(self._state, self._clock())
+        self._guard.resume(self._state, self._clock())
         await self._check_kernel()
         self._due.update(self._state.grants)
         for uid, grant in self._state.grants.items():
@@ -135,7 +135,7 @@ class Enforcer:
                 failures = failures + 1 if self._layers.errors or self._unsaved else 0
             except Exception:
                 log.exception("unexpected error")
-                # What was taken from the queues may be lost.
+                # Changes that were taken from the queues may be lost, so everything is decided again.
                 self._due.update(self._state.grants)
                 self._watched.touch_everything()
                 failures += 1
@@ -143,91 +143,75 @@ class Enforcer:
     async def _step(self) -> None:
         now = self._clock()
         decided = self._decide(now)
-        changes = self._remember(self._hold_back(decided, now), now)
-        was_held = self._state.audit.held
+        changes = self._remember(self._permit(decided, now), now)
+        was_closed_for_audit = self._state.audit.held
         ended = {
             c.uid: self._state.grants[c.uid] for c in changes if isinstance(c, Ended) and c.uid in self._state.grants
         }
         for change in changes:
             self._state.apply(change)
-        if self._state.audit.held != was_held:
-            # What was closed for it is to say so, and what may open again opens.
+        if self._state.audit.held != was_closed_for_audit:
+            # A rule that was closed for the audit record has to say so, and may open again once the record flows.
             self._watched.touch_everything()
         self._layers.change(changes)
-        self._arm(changes)
+        self._set_deadlines(changes)
         await self._layers.apply(self._state, self._wake.is_set)
         self._heartbeat.errors = self._layers.errors
         self._follow_up()
         _log(changes, ended, self._layers.errors)
         self._report(decided)
 
-    def _decide(self, now: datetime) -> list[Change]:
+    def _decide(self, now: datetime) -> list[StateChange]:
         due_now, self._due = self._due, set()
-        changes = due(self._state, due_now, now)
+        changes = end_due(self._state, due_now, now)
         audit = self._guard.change(self._state, now)
         changes += [audit] if audit else []
-        if not self._closed.is_set() or not self._watched.synced:
+        if not self._closed_by_default.is_set() or not self._watched.synced:
             return changes
         touched = self._watched.take()
         if touched.everything:
             self._touch_all(touched)
         server = self._watched.server
-        changes += of_server(self._state, server)
-        decided = {change.uid for change in changes if isinstance(change, Ended)}
+        changes += follow_server(self._state, server)
+        ended = {change.uid for change in changes if isinstance(change, Ended)}
         for key in sorted(touched.tenants):
             self._held_back.pop(key, None)
             tenant = self._watched.tenants.get(*key)
-            found, opens_at = of_tenant(self._state, key, self._watched.rules.of(key), tenant, server, now)
-            changes += [c for c in found if not (isinstance(c, Ended) and c.uid in decided)]
+            rules = self._watched.rules.of(key)
+            of_tenant, opens_at = decide_tenant(self._state, key, rules, tenant, server, now)
+            changes += [c for c in of_tenant if not (isinstance(c, Ended) and c.uid in ended)]
             if opens_at is not None:
                 self._openings.set(key, opens_at)
-        changes += of_gone(self._state, touched.gone)
+        changes += forget_gone(self._state, touched.gone)
         for approvals, gone in ((touched.approvals, False), (touched.ended, True)):
             for approval in approvals.values():
                 tenant = self._watched.tenants.get(*approval.tenant_key)
-                changes += of_approval(self._state, approval, tenant, now, gone=gone)
+                changes += attribute_logins(self._state, approval, tenant, now, gone=gone)
         return changes
 
     def _touch_all(self, touched: Touched) -> None:
-        """Everything that is there, and everything that the state remembers and that may be gone."""
+        """Mark every object that exists, and every one that the state remembers and that may be gone."""
         rules = list(self._watched.rules)
         touched.tenants |= {rule.tenant_key for rule in rules}
-        for grant in self._state.grants.values():
-            namespace, _, name = grant.tenant.partition("/")
-            touched.tenants.add((namespace, name))
+        touched.tenants |= {grant.tenant_key for grant in self._state.grants.values()}
         touched.gone |= self._state.closed - {rule.metadata.uid for rule in rules}
         touched.approvals.update((a.metadata.uid, a) for a in self._watched.approvals)
-        self._tell.update(rule.metadata.uid for rule in rules)
+        self._to_report.update(rule.metadata.uid for rule in rules)
 
-    def _hold_back(self, changes: list[Change], now: datetime) -> list[Change]:
-        """Without what must not open while this machine's clock is wrong or the audit record does not flow."""
-        skew = self._heartbeat.skew
-        if skew:
-            message = f"the clock differs by {skew} s from the API server's; nothing opens"
-            changes = self._closing_part(changes, "clock", message)
+    def _permit(self, changes: list[StateChange], now: datetime) -> list[StateChange]:
+        """Leave out what must not open while this machine's clock is wrong or the audit record does not flow."""
         grace = self._state.audit_grace
-        if self._guard.held and grace is not None:
-            changes = self._closing_part(changes, "audit", self._guard.why(grace))
-            changes += of_audit(self._state, [c.uid for c in changes if isinstance(c, Ended)], now)
-        return changes
+        message = self._guard.message(grace) if self._guard.closes_access and grace is not None else ""
+        permitted = permit(self._state, changes, now, clock_skew=self._heartbeat.skew, audit_message=message)
+        self._hold_back(permitted)
+        return permitted.changes
 
-    def _closing_part(self, changes: Iterable[Change], layer: str, message: str) -> list[Change]:
-        """What of the changes closes something; what opens is held back, and the rule's report says why."""
-        kept: list[Change] = []
-        for change in changes:
-            if not isinstance(change, Opened):
-                kept.append(change)
-                continue
-            part = what_it_takes_away(self._state.grants.get(change.grant.uid), change)
-            if part is not None:
-                kept.append(part)
-            if part is not change:
-                namespace, _, name = change.grant.tenant.partition("/")
-                self._held_back.setdefault((namespace, name), {})[change.grant.uid] = HeldBack(layer, message)
-        return kept
+    def _hold_back(self, permitted: Permitted) -> None:
+        for grant, cause in permitted.held_back:
+            self._held_back.setdefault(grant.tenant_key, {})[grant.uid] = cause
 
-    def _remember(self, changes: list[Change], now: datetime) -> list[Change]:
-        """Write the changes before they are applied. What cannot be remembered is not opened, but closed it is."""
+    def _remember(self, changes: list[StateChange], now: datetime) -> list[StateChange]:
+        """Write changes to disk before they are applied. What cannot be written may close a rule, but opens none."""
         pending = [*self._unsaved, *changes]
         if not pending:
             return changes
@@ -235,13 +219,15 @@ class Enforcer:
             self._file.append(self._state, pending, now)
         except OSError as error:
             log.error("state file", message=str(error.strerror))
-            kept = self._closing_part(changes, "state", f"the state file cannot be written: {error.strerror}")
-            self._unsaved += kept
-            return kept
+            cause = HeldBack("state", f"the state file cannot be written: {error.strerror}")
+            permitted = without_openings(self._state.grants, changes, cause)
+            self._hold_back(permitted)
+            self._unsaved += permitted.changes
+            return permitted.changes
         self._unsaved = []
         return changes
 
-    def _arm(self, changes: Iterable[Change]) -> None:
+    def _set_deadlines(self, changes: Iterable[StateChange]) -> None:
         for change in changes:
             match change:
                 case Opened(grant=grant):
@@ -250,7 +236,7 @@ class Enforcer:
                     self._deadlines.discard(uid)
 
     def _follow_up(self) -> None:
-        """Look again for sessions of what was closed: some were just logging in, some do not end when told to."""
+        """Look for sessions of closed rules again soon after: some were just logging in, some do not end at once."""
         roles = self._layers.take_closed_roles()
         for seconds in FOLLOW_UPS if roles else ():
             asyncio.get_running_loop().call_later(seconds, self._recheck, roles)
@@ -260,14 +246,14 @@ class Enforcer:
         self._wake.set()
 
     async def _check_chain(self) -> None:
-        """Chain and file as they should be. Until the chain stood once, nothing opens; what is due is closed anyway."""
+        """Restore the firewall's chain. Until it was right once, nothing opens; what is due is closed anyway."""
         try:
             changed = await self._layers.kernel.ensure()
         except Expected as error:
             log.error("cannot close by default", message=error.message)
             return
-        if not self._closed.is_set():
-            self._closed.set()
+        if not self._closed_by_default.is_set():
+            self._closed_by_default.set()
             log.info("closed by default")
             self._wake.set()
         elif changed:
@@ -277,7 +263,7 @@ class Enforcer:
 
     async def _check_audit(self) -> None:
         await self._guard.check(self._state.audit_grace)
-        self._heartbeat.audit = self._guard.told
+        self._heartbeat.audit = self._guard.status_entry
         if self._guard.change(self._state, self._clock()) is not None:
             self._wake.set()
 
@@ -290,42 +276,42 @@ class Enforcer:
         for tenant in self._held_back:
             self._watched.touch(tenant)
         counts = self._layers.desired.count(self._layers.sessions.seen)
-        self._tell |= {
+        self._to_report |= {
             uid for uid in counts.keys() | self._sessions.keys() if counts.get(uid) != self._sessions.get(uid)
         }
         self._sessions = counts
-        self._heartbeat.saw(str(s.address) for s in self._layers.sessions.seen if s.address is not None)
-        # Trusted sources are refused for the moment until they are known to be, and say nothing about tenants.
+        self._heartbeat.note_sources(str(s.address) for s in self._layers.sessions.seen if s.address is not None)
+        # Trusted sources are refused until the server's object is known, and say nothing about tenants.
         refused = await self._layers.kernel.refused()
-        self._heartbeat.saw(a for a in refused if not within(parse_address(a), self._state.trusted))
+        self._heartbeat.note_sources(a for a in refused if not within(parse_address(a), self._state.trusted))
         self._wake.set()
 
     async def _check_kernel(self) -> None:
         await self._layers.kernel.verify()
         self._wake.set()
 
-    def _report(self, decided: Iterable[Change]) -> None:
+    def _report(self, decided: Iterable[StateChange]) -> None:
         now = self._clock()
-        uids = {uid for change in decided if (uid := _uid(change))} | self._tell | set(self._layers.closing())
-        self._tell = set()
+        uids = {uid for change in decided if (uid := rule_uid(change))} | self._to_report | set(self._layers.closing())
+        self._to_report = set()
         for uid in uids:
             rule = self._watched.rules.by_uid(uid)
             if rule is None:
                 continue
             if self._layers.unsettled(uid):
-                self._tell.add(uid)
+                self._to_report.add(uid)
                 continue
-            held = self._held_back.get(rule.tenant_key, {}).get(uid)
-            errors = {held.layer: held.message} if held else self._layers.trouble(uid)
+            cause = self._held_back.get(rule.tenant_key, {}).get(uid)
+            errors = {cause.layer: cause.message} if cause else self._layers.errors_of(uid)
             if errors:
-                # Until it is well.
-                self._tell.add(uid)
-            facts = Facts(
+                # Report again until there is no error.
+                self._to_report.add(uid)
+            facts = RuleFacts(
                 self._layers.desired.get(uid), errors, self._sessions.get(uid, 0), self._layers.terminated(uid)
             )
-            told = report(rule, facts, agent=self._identity.agent, now=now)
-            if told is not None:
-                self._reporter.put(rule, told)
+            status = report(rule, facts, agent=self._identity.agent, now=now)
+            if status is not None:
+                self._reporter.put(rule, status)
 
 
 async def _every(seconds: float, check: Callable[[], Awaitable[None]]) -> None:
@@ -340,17 +326,7 @@ async def _every(seconds: float, check: Callable[[], Awaitable[None]]) -> None:
         pause = max(seconds, (time.monotonic() - begun) / MOST_OF_THE_TIME)
 
 
-def _uid(change: Change) -> str:
-    """The rule that a change is about, empty where it is about none."""
-    match change:
-        case Opened(grant=grant):
-            return grant.uid
-        case Ended(uid=uid) | Closed(uid=uid):
-            return uid
-    return ""
-
-
-def _log(changes: Iterable[Change], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:
+def _log(changes: Iterable[StateChange], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:
     for change in changes:
         match change:
             case Opened(grant=grant):
@@ -358,7 +334,7 @@ def _log(changes: Iterable[Change], ended: dict[str, GrantRecord], errors: dict[
                 log.info("open", rule=grant.rule, role=grant.role, cidrs=grant.cidrs, until=until)
             case Ended(uid=uid) if uid in ended:
                 log.info("closed", rule=ended[uid].rule, role=ended[uid].role)
-            case AuditSeen(held=held, complete_until=complete):
-                log.warning("audit record", flows=complete is None, closed=held, complete_until=complete)
+            case AuditSeen(held=closed, complete_until=complete):
+                log.warning("audit record", flows=complete is None, closed=closed, complete_until=complete)
     for layer, error in errors.items():
         log.warning("layer failed", layer=layer, message=error)

@@ -1,4 +1,4 @@
-"""The agent's sign of life, and what it says of itself in ``status.agents`` of the PostgresServer."""
+"""Renews the agent's Lease, and writes the agent's entry in ``status.agents`` of its PostgresServer."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ SOURCE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Whereabouts:
-    """Who this agent is: of which PostgresServer, in which namespace its Lease is, and its kernel backend."""
+class AgentIdentity:
+    """Name and PostgresServer of this agent, the namespace of its Lease, and what tells the name of its firewall."""
 
     agent: str
     server: str
@@ -35,25 +35,25 @@ class Whereabouts:
 
 
 class Heartbeat:
-    """Renews the Lease, and writes the agent's entry when something in it changed."""
+    """Renews the Lease every ``BEAT_SECONDS``, and writes the agent's entry when something in it changed."""
 
-    def __init__(self, kube: Kube, about: Whereabouts) -> None:
+    def __init__(self, kube: Kube, identity: AgentIdentity) -> None:
         self._kube = kube
-        self._about = about
+        self._identity = identity
         self._written: ServerAgent | None = None
         self._sources: dict[str, float] = {}
         self.errors: dict[str, str] = {}
-        """Error by layer, as of the last application."""
+        """Error by layer, as the layers were last applied."""
         self.audit: AgentAudit | None = None
-        """How the audit record flows."""
+        """What the entry says of the audit record."""
 
     @property
     def skew(self) -> int:
         """Seconds by which the clocks differ, 0 where that may be the network's doing."""
         return clock_skew_seconds(self._kube.clock_skew)
 
-    def saw(self, addresses: Iterable[str]) -> None:
-        """Connections came from these addresses."""
+    def note_sources(self, addresses: Iterable[str]) -> None:
+        """Note that connections came from these addresses, for the entry's sample."""
         now = time.monotonic()
         for address in addresses:
             if address in self._sources or len(self._sources) < MOST_SOURCES:
@@ -61,11 +61,11 @@ class Heartbeat:
         self._sources = {address: at for address, at in self._sources.items() if now - at < SOURCE_SECONDS}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Renew and write until cancelled."""
         while True:
             try:
                 await self._renew()
-                await self._tell()
+                await self._write_entry()
             except (NotFound, Conflict):
                 # The PostgresServer may come later.
                 self._written = None
@@ -74,27 +74,28 @@ class Heartbeat:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def warn(self, server: PostgresServer | None, reason: str, message: str) -> None:
-        """A warning event about the PostgresServer; best effort, the log has it too."""
+        """Write a warning event about the PostgresServer; best effort, the log has it too."""
         if server is None:
             log.warning(reason, message=message)
             return
-        agent = self._about.agent
+        agent = self._identity.agent
         await events.warn(self._kube, server, reason, f"{agent}: {message}", component="vaultbrix-agent", host=agent)
 
     async def _renew(self) -> None:
+        agent = self._identity.agent
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         body = {
-            "metadata": {"namespace": self._about.namespace, "name": f"{self._about.server}-{self._about.agent}"},
-            "spec": {"holderIdentity": self._about.agent, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+            "metadata": {"namespace": self._identity.namespace, "name": f"{self._identity.server}-{agent}"},
+            "spec": {"holderIdentity": agent, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
         }
         await self._kube.apply(LEASES, body)
 
-    async def _tell(self) -> None:
+    async def _write_entry(self) -> None:
         now = datetime.now(UTC)
         entry = ServerAgent(
-            name=self._about.agent,
-            namespace=self._about.namespace,
-            firewall=self._about.firewall(),
+            name=self._identity.agent,
+            namespace=self._identity.namespace,
+            firewall=self._identity.firewall(),
             clock_skew_seconds=self.skew,
             sources=sorted(self._sources),
             error="; ".join(f"{layer}: {text}" for layer, text in sorted(self.errors.items()))[:1024],
@@ -103,6 +104,6 @@ class Heartbeat:
         )
         if self._written is not None and self._written.model_copy(update={"at": now}) == entry:
             return
-        body = {"metadata": {"name": self._about.server}, "status": {"agents": [entry.dump()]}}
+        body = {"metadata": {"name": self._identity.server}, "status": {"agents": [entry.dump()]}}
         await self._kube.apply(resource_type(PostgresServer), body, subresource="status")
         self._written = entry

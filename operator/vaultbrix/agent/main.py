@@ -1,4 +1,4 @@
-"""``vaultbrix agent``: direct access beside one PostgreSQL."""
+"""``vaultbrix agent``: enforces direct access beside one PostgreSQL server. Builds the parts and runs them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vaultbrix.agent.audit_guard import AuditGuard
 from vaultbrix.agent.echo import echo
-from vaultbrix.agent.enforcer import Enforcer, Identity
-from vaultbrix.agent.heartbeat import Heartbeat, Whereabouts
-from vaultbrix.agent.host.firewall import Chosen
+from vaultbrix.agent.enforcer import Enforcer
+from vaultbrix.agent.heartbeat import AgentIdentity, Heartbeat
+from vaultbrix.agent.host.firewall import ChosenFirewall
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.agent.layers.stack import Layers
@@ -38,14 +38,14 @@ class Options:
 
 
 async def main(options: Options) -> None:
-    """Until cancelled; the rules stay in force."""
-    # Nothing waits for the API server, or for a configuration that leads to it: what is due is closed without.
+    """Enforce rules until cancelled; the rules stay in force after that."""
+    # Nothing here waits for the API server, or for a configuration that leads to it: rules end without it.
     kube = Kube("vaultbrix-agent")
 
     def clock() -> datetime:
         return never_behind(datetime.now(UTC), kube.clock_skew)
 
-    firewall = Chosen(options.port, options.firewall)
+    firewall = ChosenFirewall(options.port, options.firewall)
     layers = Layers(
         firewall,
         HbaFile(options.hba_file),
@@ -62,14 +62,14 @@ async def main(options: Options) -> None:
         options.port,
         clock,
     )
-    about = Whereabouts(options.name, options.server, options.namespace, lambda: firewall.name)
-    heartbeat = Heartbeat(kube, about)
-    closed = asyncio.Event()
-    identity = Identity(options.name, options.server, options.state_file)
-    enforcer = Enforcer(identity, layers, kube, heartbeat, AuditGuard(options.flow_file), closed, clock)
+    identity = AgentIdentity(options.name, options.server, options.namespace, lambda: firewall.name)
+    heartbeat = Heartbeat(kube, identity)
+    closed_by_default = asyncio.Event()
+    guard = AuditGuard(options.flow_file)
+    enforcer = Enforcer(identity, options.state_file, layers, kube, heartbeat, guard, closed_by_default, clock)
     try:
         # Ready means closed by default: PostgreSQL starts after that.
-        async with probes(options.probe_port, closed.is_set), echo(options.echo_port):
+        async with probes(options.probe_port, closed_by_default.is_set), echo(options.echo_port):
             await enforcer.run()
     finally:
         await kube.close()

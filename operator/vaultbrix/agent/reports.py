@@ -1,4 +1,4 @@
-"""What the agent tells the API server of each rule: its entry in ``status.agents`` and the condition Enforced."""
+"""Decides what the agent reports on a rule: its entry in ``status.agents`` and the condition Enforced. Pure."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -7,13 +7,8 @@ from typing import Any
 from vaultbrix.api.accessrule import AccessRule, AgentReport
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, condition
 from vaultbrix.grants.grant import Grant
-from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
-from vaultbrix.runtime.errors import Expected
-from vaultbrix.runtime.queue import WorkQueue
 
-WRITERS = 8
-
-# In the order in which a layer's error is the reason, if several failed.
+# If several layers failed, the first of them here gives the condition's reason.
 _REASONS = {
     "clock": Reason.CLOCK_SKEW,
     "audit": Reason.AUDIT_NOT_FLOWING,
@@ -25,8 +20,8 @@ _REASONS = {
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What holds for a rule here. ``grant`` is None when it is closed or not open yet; ``errors`` by layer."""
+class RuleFacts:
+    """How a rule is enforced here. ``grant`` is None while it is not open; ``errors`` are messages by layer."""
 
     grant: Grant | None
     errors: dict[str, str] = field(default_factory=dict)
@@ -34,10 +29,13 @@ class Facts:
     terminated_sessions: int = 0
 
 
-def report(rule: AccessRule, facts: Facts, *, agent: str, now: datetime) -> dict[str, Any] | None:
-    """The status to apply for a rule, or None when what it says already is right."""
-    mine = next((a for a in rule.status.agents if a.name == agent), None)
-    if facts.grant is None and mine is None and not facts.errors:
+def report(rule: AccessRule, facts: RuleFacts, *, agent: str, now: datetime) -> dict[str, Any] | None:
+    """Return the status to apply to a rule, as JSON, or None when it already says so.
+
+    ``agent`` is the name of the agent that reports.
+    """
+    previous = next((a for a in rule.status.agents if a.name == agent), None)
+    if facts.grant is None and previous is None and not facts.errors:
         return None
     grant, errors = facts.grant, facts.errors
     error = "; ".join(f"{layer}: {text}" for layer, text in sorted(errors.items()))
@@ -48,15 +46,15 @@ def report(rule: AccessRule, facts: Facts, *, agent: str, now: datetime) -> dict
         kernel=grant is not None and "kernel" not in errors,
         sessions="sessions" not in errors,
         open_sessions=facts.open_sessions,
-        # Counted once; a report that comes later knows of none.
-        terminated_sessions=max(facts.terminated_sessions, mine.terminated_sessions if mine else 0),
+        # The agent forgets the count a moment after the end; a later report must not take it back.
+        terminated_sessions=max(facts.terminated_sessions, previous.terminated_sessions if previous else 0),
         at=now,
         error=error[:1024],
     )
-    told = _enforced(rule, grant, errors, error, now)
-    if mine is not None and replace(mine, at=now) == entry and told in rule.status.conditions:
+    enforced = _enforced(rule, grant, errors, error, now)
+    if previous is not None and replace(previous, at=now) == entry and enforced in rule.status.conditions:
         return None
-    return {"agents": [entry.dump()], "conditions": [told.dump()]}
+    return {"agents": [entry.dump()], "conditions": [enforced.dump()]}
 
 
 def _enforced(rule: AccessRule, grant: Grant | None, errors: dict[str, str], error: str, now: datetime) -> Condition:
@@ -74,35 +72,3 @@ def _enforced(rule: AccessRule, grant: Grant | None, errors: dict[str, str], err
         now=now,
         previous=rule.status.conditions,
     )
-
-
-class Reporter:
-    """Writes reports; the latest for a rule replaces one that still waits. Never in the way of enforcement."""
-
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
-        self._waiting: dict[tuple[str, str], dict[str, Any]] = {}
-        self._queue: WorkQueue[tuple[str, str]] = WorkQueue(self._write, workers=WRITERS)
-
-    def put(self, rule: AccessRule, status: dict[str, Any]) -> None:
-        """Have the status written."""
-        # The uid keeps a report from landing on another object of the same name.
-        metadata = {"namespace": rule.metadata.namespace, "name": rule.metadata.name, "uid": rule.metadata.uid}
-        self._waiting[rule.key] = {"metadata": metadata, "status": status}
-        self._queue.add(rule.key)
-
-    async def run(self) -> None:
-        """Until cancelled; what cannot be written is kept and tried again."""
-        await self._queue.run()
-
-    async def _write(self, key: tuple[str, str]) -> None:
-        body = self._waiting.pop(key, None)
-        if body is None:
-            return
-        try:
-            await self._kube.apply(resource_type(AccessRule), body, subresource="status")
-        except (NotFound, Conflict):
-            return
-        except Expected:
-            self._waiting.setdefault(key, body)
-            raise

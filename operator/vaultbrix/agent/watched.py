@@ -1,4 +1,4 @@
-"""What the agent watches, and which parts of it changed in a way that matters since they were last asked for."""
+"""The objects that the agent watches, and which of them changed, so that it has to decide again."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from vaultbrix.kube.store import Change
 
 @dataclass
 class Touched:
-    """What to decide on again. ``gone`` holds uids of rules, ``ended`` approvals, whose objects are gone."""
+    """What has to be decided again. ``gone`` are uids of rules, ``ended`` approvals, whose objects no longer exist."""
 
     everything: bool = False
     server: bool = False
@@ -30,9 +30,10 @@ class Touched:
 
 
 class Watched:
-    """The objects that one agent decides from, kept by informers. ``wake`` is called when there is some to ``take``.
+    """The objects that one agent decides from, kept by informers.
 
-    An object of which nothing changed that others are decided from, such as an agent's report on a rule, wakes nobody.
+    ``wake`` is called when ``take`` has something to return. A change on which no decision rests, such as an agent's
+    report on a rule, is passed over.
     """
 
     def __init__(self, kube: Kube, server: str, wake: Callable[[], None]) -> None:
@@ -52,7 +53,7 @@ class Watched:
 
     @property
     def server(self) -> PostgresServer | None:
-        """The agent's own."""
+        """The PostgresServer of this agent, None while its object does not exist."""
         return self._cache.servers.get("", self._server)
 
     @property
@@ -61,7 +62,7 @@ class Watched:
         return all(informer.synced.is_set() for informer in self.informers)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the objects up to date until cancelled."""
         async with asyncio.TaskGroup() as group:
             for informer in self.informers:
                 group.create_task(informer.run())
@@ -70,17 +71,17 @@ class Watched:
             self.touch_everything()
 
     def touch(self, tenant: TenantKey) -> None:
-        """Have a Tenant's rules decided again."""
+        """Have the rules of a Tenant decided again."""
         self._touched.tenants.add(tenant)
         self._wake()
 
     def touch_everything(self) -> None:
-        """Have all decided again."""
+        """Have everything decided again."""
         self._touched.everything = True
         self._wake()
 
     def take(self) -> Touched:
-        """What was touched since the last time."""
+        """Return what has to be decided again since the last call."""
         touched, self._touched = self._touched, Touched()
         return touched
 
@@ -88,7 +89,7 @@ class Watched:
         if not change.decisive:
             return
         before, after = change.before, change.after
-        # One that another of its name has replaced is gone, too.
+        # An object that another one of the same name has replaced is gone, too.
         if before is not None and (after is None or before.metadata.uid != after.metadata.uid):
             self._touch(before, gone=True)
         if after is not None:
@@ -113,7 +114,7 @@ class Watched:
 
 
 def _trim(rule: Object) -> None:
-    """Leave what an agent reads of a rule: there may be 10,000 of them, and others' conditions are the most of each."""
+    """Drop what an agent does not read of a rule: there may be 10,000, and mostly they are others' conditions."""
     for name in ("annotations", "labels", "managedFields"):
         rule["metadata"].pop(name, None)
     status = rule.get("status", {})

@@ -33,7 +33,7 @@ class RuleLogin(StrEnum):
 
 
 class AccessRuleSpec(ApiModel):
-    """What is asked for: who, from where, until when, and why."""
+    """The access that a rule asks for: who, from where, until when, and why."""
 
     tenant_ref: LocalRef = Field(
         description="The Tenant of the same namespace that may be logged in as.",
@@ -131,7 +131,7 @@ class Receipt(ApiModel):
 
 
 class AccessRuleStatus(ApiModel):
-    """What holds now. Written by the operator, ``agents`` and the condition Enforced by agents."""
+    """The rule as it is now. Written by the operator, but ``agents`` and the condition Enforced by agents."""
 
     observed_generation: int = -1
     phase: AccessPhase | None = None

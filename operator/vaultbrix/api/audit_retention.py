@@ -21,20 +21,20 @@ class ClassDays(ApiModel):
 
 
 class AuditRetention(ApiModel):
-    """Days that records are kept, counted from the end of the day that they are of."""
+    """How many days records are kept, counted from the end of the day on which they were made."""
 
     days: Days | None = Field(default=None, description="Of what classes does not name.")
     classes: ClassDays = Field(default=ClassDays(), description="By class of statement (pgAudit).")
 
     @property
     def by_class(self) -> dict[str, int]:
-        """Class → days; ``""`` is any class. Only what is said."""
+        """Days by class, ``""`` for all classes that have no days of their own; without those that nobody set."""
         named: dict[str, int] = self.classes.dump()
         return named if self.days is None else {"": self.days, **named}
 
 
 class ServerAuditRetention(AuditRetention):
-    """What a PostgresServer says for its store, too."""
+    """Retention as a PostgresServer says it, with what holds for its audit store."""
 
     archive_first: bool = Field(
         default=False,

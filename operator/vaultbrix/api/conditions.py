@@ -1,4 +1,4 @@
-"""Condition types and reasons: the whole vocabulary of every kind's ``status.conditions``."""
+"""Condition types and reasons of every kind's ``status.conditions``, and how conditions are made and looked up."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -193,5 +193,5 @@ def find_condition(present: Iterable[Condition], type_: ConditionType) -> Condit
 
 def is_true(present: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
-    found = find_condition(present, type_)
-    return found is not None and found.status == "True"
+    present_condition = find_condition(present, type_)
+    return present_condition is not None and present_condition.status == "True"

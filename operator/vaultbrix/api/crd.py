@@ -1,4 +1,4 @@
-"""Pydantic models to CustomResourceDefinitions (apiextensions.k8s.io/v1, structural schemas)."""
+"""Generates CustomResourceDefinitions from pydantic models (apiextensions.k8s.io/v1, structural schemas)."""
 
 from dataclasses import dataclass
 from datetime import timedelta

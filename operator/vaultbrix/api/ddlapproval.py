@@ -186,7 +186,7 @@ class ExecutionError(ApiModel):
 
 
 class DDLApprovalStatus(ApiModel):
-    """What holds now. Written by the operator."""
+    """The approval as it is now. Written by the operator."""
 
     observed_generation: int = -1
     phase: ApprovalPhase | None = None

@@ -41,10 +41,10 @@ class Part:
     __slots__ = ()
 
     def dump(self) -> dict[str, Any]:
-        """As ApiModel's."""
+        """As JSON of the Kubernetes API: by alias, without fields that are unset or null."""
         kind: type = type(self)
-        found: dict[str, Any] = _adapter(kind).dump_python(self, mode="json", by_alias=True, exclude_none=True)
-        return found
+        dumped: dict[str, Any] = _adapter(kind).dump_python(self, mode="json", by_alias=True, exclude_none=True)
+        return dumped
 
 
 @functools.cache
@@ -59,7 +59,7 @@ def _utc(value: datetime) -> datetime:
 
 
 def rfc3339(value: datetime) -> str:
-    """A metav1.Time: whole seconds, UTC, ``Z``."""
+    """Format a time as a metav1.Time: in whole seconds, in UTC, ending in ``Z``."""
     return value.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 

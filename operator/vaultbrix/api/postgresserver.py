@@ -39,7 +39,7 @@ class Tls(ApiModel):
 
 
 class Endpoint(ApiModel):
-    """Host and port that tenants are told."""
+    """Host and port by which tenants connect."""
 
     host: Host
     port: Port = 5433
@@ -64,7 +64,7 @@ class Limits(ApiModel):
 
 
 class PostgresServerSpec(ApiModel):
-    """How the operator connects, what tenants are told, and what they may ask for."""
+    """How the operator connects, how tenants do, and what rules may ask for."""
 
     host: Host = Field(description="How the operator and Jobs connect.")
     port: Port = 5433
@@ -122,7 +122,7 @@ class AgentAudit(ApiModel):
 
 
 class AuditAnchor(ApiModel):
-    """A sealed batch that the audit store held: later, it must still hold it."""
+    """A sealed batch that was in the audit store once, so that it must be there ever after."""
 
     batch: int = Field(ge=1)
     head: str = Field(max_length=64, pattern=r"^[0-9a-f]{64}$", description="Hash of its header, hex.")
@@ -145,7 +145,7 @@ class ServerAgent(ApiModel):
 
 
 class PostgresServerStatus(ApiModel):
-    """What holds now. Written by the operator, ``agents`` by agents."""
+    """The server as it is now. Written by the operator, but ``agents`` by agents."""
 
     observed_generation: int = -1
     version: str | None = Field(default=None, max_length=64)

@@ -34,7 +34,7 @@ class TenantSettings(ApiModel):
 
 
 class AutoApprove(StrEnum):
-    """What runs without an approval."""
+    """Kinds of DDL that run without an approval."""
 
     ADDITIVE = "Additive"
 
@@ -54,13 +54,13 @@ class DDLPolicy(ApiModel):
 
 
 class Credentials(ApiModel):
-    """Where the credentials go."""
+    """Which Secret the credentials are written to."""
 
     secret_name: Name = Field(description="The Secret of the same namespace that is written.")
 
 
 class TenantSpec(ApiModel):
-    """What is asked for."""
+    """The role, schema and credentials that a Tenant asks for."""
 
     server_ref: LocalRef = Field(
         description="The PostgresServer that the tenant lives on.",
@@ -95,7 +95,7 @@ class TenantSpec(ApiModel):
 
 
 class TenantStatus(ApiModel):
-    """What holds now. Written by the operator."""
+    """The Tenant as it is now. Written by the operator."""
 
     observed_generation: int = -1
     role: str | None = Field(default=None, max_length=63)
@@ -145,7 +145,7 @@ class Tenant(Resource):
 
     @property
     def slug(self) -> str:
-        """The slug in force."""
+        """The slug: that of the spec, else the object's name with - as _."""
         return self.spec.slug or self.metadata.name.replace("-", "_")
 
     @property

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from vaultbrix.grants.state import AgentState, Identity
+from vaultbrix.grants.state import AgentState, Attribution
 from vaultbrix.runtime.addresses import Address, parse_address
 
 # Names that only PostgreSQL's own code puts into func_name. A tenant can RAISE any text, but not from these.
@@ -108,7 +108,7 @@ _decode = msgspec.json.Decoder(LogLine).decode
 def parse(line: bytes, *, server: str, state: AgentState) -> Record:
     """Read one line, without its line end. Raises MalformedLine."""
     entry = decoded(line)
-    who = state.person(entry.user or "", address_of(entry.remote_host)[1], timestamp(entry.timestamp))
+    who = state.attribute(entry.user or "", address_of(entry.remote_host)[1], timestamp(entry.timestamp))
     return record_of(entry, server, who)
 
 
@@ -122,7 +122,7 @@ def decoded(line: bytes) -> LogLine:
     return entry
 
 
-def record_of(entry: LogLine, server: str, who: Identity) -> Record:
+def record_of(entry: LogLine, server: str, who: Attribution) -> Record:
     """The record of a line whose fields were read, and the person behind it. Raises MalformedLine."""
     record = Record(
         server=server,

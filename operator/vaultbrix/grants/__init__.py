@@ -1,1 +1,1 @@
-"""What is open, what has ended, and whom a login stands for: the contract between agent and shipper."""
+"""The agent's record of grants: what is open, what has ended, whom a login stands for. The shipper reads it, too."""

@@ -1,4 +1,4 @@
-"""The agent's state on disk: ``grants.json``, replaced whole, and ``grants.journal``, what changed since.
+"""The agent's state on disk: ``grants.json``, a snapshot that is replaced whole, and ``grants.journal``, changes since.
 
 A change costs one line. The journal's first line names the epoch of the snapshot that it goes on from; a journal
 of another epoch is one that a crash left behind, and its changes are in the snapshot already.
@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from vaultbrix.grants.state import AgentState, AnyChange, Change, Snapshot
+from vaultbrix.grants.state import AgentState, AnyStateChange, Snapshot, StateChange
 from vaultbrix.runtime.files import replace_file
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ MODE = 0o640
 # A journal this long is folded into a new snapshot.
 LONGEST_JOURNAL = 5_000
 
-_CHANGE: TypeAdapter[Change] = TypeAdapter(AnyChange)
+_CHANGE: TypeAdapter[StateChange] = TypeAdapter(AnyStateChange)
 
 
 def _journal_of(path: Path) -> Path:
@@ -32,7 +32,7 @@ def _journal_of(path: Path) -> Path:
 
 
 def load(path: Path, server: str) -> AgentState:
-    """The state as it was left; empty, and so closed, where there is none or it cannot be read."""
+    """Read the state of a server's agent; empty, and so closed, where there is none or it cannot be read."""
     try:
         snapshot = Snapshot.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def load(path: Path, server: str) -> AgentState:
 
 
 class GrantsFile:
-    """Where the agent keeps its state. One writer."""
+    """Writes the agent's state to disk. There must be one writer only."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,7 +61,7 @@ class GrantsFile:
         self._lines = 0
 
     def save(self, state: AgentState, now: datetime) -> None:
-        """Write the whole state and begin a journal of its own. Raises OSError, leaving what was there."""
+        """Write the whole state and begin a new journal. Raises OSError, leaving what was there."""
         epoch = uuid.uuid4().hex
         replace_file(self._path, state.snapshot(epoch, now).model_dump_json().encode(), mode=MODE)
         self._close()
@@ -69,8 +69,8 @@ class GrantsFile:
         self._journal = os.open(_journal_of(self._path), os.O_WRONLY | os.O_APPEND)
         self._lines = 0
 
-    def append(self, state: AgentState, changes: Sequence[Change], now: datetime) -> None:
-        """Remember changes before they are applied to the state. Raises OSError; then nothing of them is remembered."""
+    def append(self, state: AgentState, changes: Sequence[StateChange], now: datetime) -> None:
+        """Write changes before they are applied to the state. Raises OSError; then none of them is on disk."""
         if self._journal is None or self._lines > LONGEST_JOURNAL or not self._path.exists():
             self.save(state, now)
         assert self._journal is not None
@@ -90,7 +90,7 @@ class GrantsFile:
 
 
 class GrantsReader:
-    """The same state as another process follows it; reads what was added."""
+    """Follows the state in another process: ``refresh`` reads what the agent has written since the last time."""
 
     def __init__(self, path: Path, server: str) -> None:
         self._path = path
@@ -100,7 +100,7 @@ class GrantsReader:
         self._position = 0
 
     def refresh(self) -> None:
-        """Take over what the agent has written since. Raises OSError; a file that is not there yet is no error."""
+        """Apply to ``state`` what the agent has written since. Raises OSError, but none for a file that is missing."""
         try:
             stat = self._path.stat()
             if self._seen != (stat.st_ino, stat.st_mtime_ns, stat.st_size):
@@ -136,7 +136,10 @@ def _epoch(line: bytes) -> str | None:
 
 
 def _replay(state: AgentState, content: bytes) -> int:
-    """Apply the whole lines; returns how many bytes they are. A line that a crash cut short was never applied."""
+    """Apply the whole lines to the state; returns how many bytes they are.
+
+    A line that a crash cut short is left out: the change was never applied.
+    """
     read = 0
     for line in content.splitlines(keepends=True):
         if not line.endswith(b"\n"):

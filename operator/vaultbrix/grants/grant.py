@@ -1,4 +1,4 @@
-"""What one open rule gives."""
+"""A grant: who may log in from where until when, as one open AccessRule gives it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,11 @@ from vaultbrix.runtime.addresses import Address, within
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one open rule gives. ``deadline`` is aware and in UTC; ``cidrs`` are canonical; ``role`` logs in."""
+    """Lets ``role`` log in from ``cidrs`` until ``deadline``, on behalf of one open AccessRule.
+
+    ``rule`` and ``tenant`` are namespace/name, ``uid`` and ``generation`` the rule's. ``deadline`` is aware and in UTC,
+    ``cidrs`` are canonical.
+    """
 
     rule: str
     uid: str
@@ -19,6 +23,12 @@ class Grant:
     deadline: datetime
     requested_by: str
     reason: str
+
+    @property
+    def tenant_key(self) -> tuple[str, str]:
+        """(namespace, name) of the Tenant."""
+        namespace, _, name = self.tenant.partition("/")
+        return namespace, name
 
     def covers(self, address: Address) -> bool:
         """Whether the address may connect under this grant."""

@@ -1,6 +1,7 @@
-"""The agent's record: what is open, what has ended, and whom a login stands for, as a state and the changes to it.
+"""The agent's record: which grants are open, which have ended, whom a login stands for. A state, and its changes. Pure.
 
-The agent keeps it on disk and reads it back after a restart; the shipper reads it to name people.
+The agent keeps it on disk and reads it back after a restart. The shipper reads it, to say which person a log line is
+about.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,11 +35,11 @@ class GrantRecord(Grant):
 
     @classmethod
     def of(cls, grant: Grant, opened_at: datetime) -> "GrantRecord":
-        """From a grant that is open since ``opened_at``."""
+        """Make a record of a grant that is open since ``opened_at``."""
         return cls(**{f.name: getattr(grant, f.name) for f in fields(Grant)}, opened_at=opened_at)
 
-    def held(self, address: Address, at: datetime) -> bool:
-        """Whether it let that address in at that time."""
+    def let_in(self, address: Address, at: datetime) -> bool:
+        """Whether the grant let an address in at a time, give or take SLACK."""
         return (
             self.opened_at <= at + SLACK
             and (self.ended_at is None or at <= self.ended_at + SLACK)
@@ -47,7 +48,7 @@ class GrantRecord(Grant):
 
 
 class LoginRecord(_Stored):
-    """A one-time login and the approval it belongs to."""
+    """The approval that a one-time login belongs to, and the people behind it."""
 
     approval: str
     tenant: str
@@ -57,7 +58,7 @@ class LoginRecord(_Stored):
 
 
 class Opened(_Stored):
-    """A grant is open, or open on other terms than before."""
+    """Change: a grant is open, or open on other terms than before."""
 
     kind: Literal["opened"] = "opened"
     grant: GrantRecord
@@ -65,7 +66,7 @@ class Opened(_Stored):
 
 
 class Ended(_Stored):
-    """A grant is open no more. ``final``: the rule never opens again."""
+    """Change: a grant is no longer open. ``final``: its rule never opens again."""
 
     kind: Literal["ended"] = "ended"
     uid: str
@@ -74,31 +75,34 @@ class Ended(_Stored):
 
 
 class Closed(_Stored):
-    """A rule that was not open here has ended and never opens."""
+    """Change: a rule that was not open here has ended and never opens."""
 
     kind: Literal["closed"] = "closed"
     uid: str
 
 
 class Forgotten(_Stored):
-    """An ended rule's object is gone, and so it cannot open again."""
+    """Change: the object of an ended rule no longer exists, so nothing about it has to be remembered."""
 
     kind: Literal["forgotten"] = "forgotten"
     uid: str
 
 
 class ServerSeen(_Stored):
-    """What the PostgresServer says that matters here."""
+    """Change: what the PostgresServer says about database, trusted addresses and the audit record."""
 
     kind: Literal["server"] = "server"
     database: str
     trusted: tuple[str, ...]
     audit_grace: timedelta | None = None
-    """How long the audit record may not flow before access is closed; None: for ever."""
+    """How long the audit record may not flow before access is closed. None: access is never closed for it."""
 
 
 class AuditSeen(_Stored):
-    """How the audit record was last seen. ``complete_until`` None: it flows. ``held``: access is closed for it."""
+    """Change: how the audit record was last seen.
+
+    ``complete_until`` is None while the record flows. ``held``: access is closed until it flows again.
+    """
 
     kind: Literal["audit"] = "audit"
     complete_until: datetime | None = None
@@ -106,20 +110,24 @@ class AuditSeen(_Stored):
 
 
 class LoginSeen(_Stored):
-    """Whom a one-time login stands for; ``login.ended_at`` once its approval is gone."""
+    """Change: whom a one-time login stands for; ``login.ended_at`` is set once its approval is gone."""
 
     kind: Literal["login"] = "login"
     name: str
     login: LoginRecord
 
 
-Change = Opened | Ended | Closed | Forgotten | ServerSeen | AuditSeen | LoginSeen
-AnyChange = Annotated[Change, Field(discriminator="kind")]
+StateChange = Opened | Ended | Closed | Forgotten | ServerSeen | AuditSeen | LoginSeen
+AnyStateChange = Annotated[StateChange, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Whom a log line is about: Tenant, person, and the rule or approval that let them in; empty when unknown."""
+class Attribution:
+    """Whom a log line is about; every field is empty when that is unknown.
+
+    ``tenant`` and ``authorization``, the AccessRule or DDLApproval that let the person in, are namespace/name. Several
+    are separated by ", ".
+    """
 
     tenant: str = ""
     person: str = ""
@@ -143,7 +151,11 @@ class Snapshot(_Stored):
 
 @dataclass
 class AgentState:
-    """What is in force. ``closed`` holds uids of rules that ended and whose objects may still exist."""
+    """What is in force, changed by ``apply`` only.
+
+    ``grants`` are the open ones by uid of their rule. ``closed`` are uids of rules that have ended and whose objects
+    may still exist. ``logins`` are one-time logins by name.
+    """
 
     server: str
     trusted: tuple[str, ...] = ()
@@ -159,7 +171,7 @@ class AgentState:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "AgentState":
-        """From what was kept."""
+        """Make the state that a snapshot holds."""
         state = cls(snapshot.server, snapshot.trusted, snapshot.database, logins=dict(snapshot.logins))
         state.closed = set(snapshot.closed)
         state.audit_grace, state.audit = snapshot.audit_grace, snapshot.audit
@@ -170,7 +182,7 @@ class AgentState:
         return state
 
     def snapshot(self, epoch: str, now: datetime) -> Snapshot:
-        """As it is kept, without what ended too long ago to matter."""
+        """Make a snapshot, and forget what ended longer ago than HISTORY."""
         since = now - HISTORY
         for role, grants in list(self._ended.items()):
             self._ended[role] = [g for g in grants if g.ended_at is None or g.ended_at > since]
@@ -192,11 +204,11 @@ class AgentState:
 
     @property
     def ended(self) -> Iterator[GrantRecord]:
-        """Grants that were open until lately."""
+        """The grants that have ended within HISTORY."""
         return (grant for grants in self._ended.values() for grant in grants)
 
-    def apply(self, change: Change) -> None:
-        """Take over a change."""
+    def apply(self, change: StateChange) -> None:
+        """Apply one change to the state."""
         match change:
             case Opened(grant=grant, at=at):
                 self._end(grant.uid, at, unless=grant)
@@ -216,30 +228,30 @@ class AgentState:
             case LoginSeen(name=name, login=login):
                 self.logins[name] = login
 
-    def of_tenant(self, tenant: str) -> set[str]:
-        """uids of the open grants of a Tenant (namespace/name)."""
+    def uids_of_tenant(self, tenant: str) -> set[str]:
+        """Return the uids of the open grants of a Tenant (namespace/name)."""
         return set(self._of_tenant.get(tenant, ()))
 
-    def person(self, role: str, address: Address | None, at: datetime) -> Identity:
-        """Who was behind a login role and an address at a time; all fields empty where it is unknown.
+    def attribute(self, role: str, address: Address | None, at: datetime) -> Attribution:
+        """Return who was behind a login role and an address at a time.
 
-        Several people behind the same role and address are all named: which of them it was, nobody can tell.
+        Several people behind the same role and address are all named, since nobody can tell which of them it was.
         """
         if role in self.logins:
             login = self.logins[role]
-            return Identity(login.tenant, login.requested_by, login.approval)
+            return Attribution(login.tenant, login.requested_by, login.approval)
         if address is None:
-            return Identity()
+            return Attribution()
         candidates = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
-        found = [g for g in candidates if g.held(address, at)]
-        return Identity(
-            tenant=", ".join(sorted({g.tenant for g in found})),
-            person=", ".join(sorted({g.requested_by for g in found})),
-            authorization=", ".join(sorted({g.rule for g in found})),
+        matching = [g for g in candidates if g.let_in(address, at)]
+        return Attribution(
+            tenant=", ".join(sorted({g.tenant for g in matching})),
+            person=", ".join(sorted({g.requested_by for g in matching})),
+            authorization=", ".join(sorted({g.rule for g in matching})),
         )
 
-    def turns(self, role: str) -> list[datetime]:
-        """When it may change who is behind a login role, in order; between two of these times it does not."""
+    def attribution_changes(self, role: str) -> list[datetime]:
+        """Return the times, in order, at which ``attribute`` may change its answer for a login role."""
         known = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
         ends = [grant.ended_at + SLACK for grant in known if grant.ended_at]
         return sorted([grant.opened_at - SLACK for grant in known] + ends)
@@ -262,8 +274,8 @@ class AgentState:
             self._ended.setdefault(grant.role, []).append(replace(grant, ended_at=at))
 
 
-def applied(state: AgentState, changes: Iterable[Change]) -> AgentState:
-    """The state after the changes; the same object."""
+def applied(state: AgentState, changes: Iterable[StateChange]) -> AgentState:
+    """Apply the changes to the state and return that same state."""
     for change in changes:
         state.apply(change)
     return state

@@ -1,4 +1,4 @@
-"""Run once per install and upgrade: Secrets that are missing, then the audit store. What exists is kept."""
+"""Runs once per install and upgrade: makes Secrets that are missing, then the audit store. What exists is kept."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ class Release:
 
 
 async def bootstrap(kube: Kube, release: Release) -> None:
-    """Make all Secrets there, then wait for the audit store and make it ready. Raises Blocked."""
+    """Make all Secrets that are missing, then wait for the audit store and make it ready. Raises Blocked."""
     now = datetime.now(UTC)
     ca = await _authority(kube, release, now)
     await _certificate(kube, release, ca, "postgresql-tls", release.server_names, now)
@@ -91,19 +91,18 @@ async def _store(owner: dict[str, str], logins: list[tuple[dict[str, str], str]]
 
 async def _authority(kube: Kube, release: Release, now: datetime) -> Issued:
     created = authority(f"{release.name} certificate authority", now)
-    held = await _keep(kube, release, "ca", {"tls.crt": created.certificate, "tls.key": created.key})
-    return Issued(held["tls.crt"], held["tls.key"])
+    data = await _keep(kube, release, "ca", {"tls.crt": created.certificate, "tls.key": created.key})
+    return Issued(data["tls.crt"], data["tls.key"])
 
 
 async def _certificate(
     kube: Kube, release: Release, ca: Issued, purpose: str, names: tuple[str, ...], now: datetime
 ) -> None:
     issued = server(ca, names, now)
-    wanted = {"ca.crt": ca.certificate, "tls.crt": issued.certificate, "tls.key": issued.key}
-    held = await _keep(kube, release, purpose, wanted)
-    if not usable(held.get("tls.crt", ""), names, now):
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()}
-        await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": data})
+    renewed = {"ca.crt": ca.certificate, "tls.crt": issued.certificate, "tls.key": issued.key}
+    existing = await _keep(kube, release, purpose, renewed)
+    if not usable(existing.get("tls.crt", ""), names, now):
+        await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": _encoded(renewed)})
         log.info("certificate renewed", secret=release.secret(purpose))
 
 
@@ -113,19 +112,18 @@ async def _login(kube: Kube, release: Release, purpose: str, username: str, more
 
 
 async def _complete(
-    kube: Kube, release: Release, purpose: str, held: dict[str, str], wanted: dict[str, str]
+    kube: Kube, release: Release, purpose: str, existing: dict[str, str], required: dict[str, str]
 ) -> dict[str, str]:
-    """Add keys that a Secret of an earlier release lacks, all or none; returns what it holds."""
-    if wanted.keys() <= held.keys():
-        return held
-    data = {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()}
-    await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": data})
-    log.info("Secret completed", secret=release.secret(purpose), keys=sorted(wanted))
-    return {**held, **wanted}
+    """Add the required keys, all or none, to a Secret of an earlier release that lacks any; returns its content."""
+    if required.keys() <= existing.keys():
+        return existing
+    await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": _encoded(required)})
+    log.info("Secret completed", secret=release.secret(purpose), keys=sorted(required))
+    return {**existing, **required}
 
 
-async def _keep(kube: Kube, release: Release, purpose: str, wanted: dict[str, str]) -> dict[str, str]:
-    """Create a Secret unless it exists; returns what it holds."""
+async def _keep(kube: Kube, release: Release, purpose: str, content: dict[str, str]) -> dict[str, str]:
+    """Create a Secret with that content unless it exists; returns the content that it has."""
     name = release.secret(purpose)
     body = {
         "apiVersion": "v1",
@@ -136,14 +134,18 @@ async def _keep(kube: Kube, release: Release, purpose: str, wanted: dict[str, st
             "labels": {"app.kubernetes.io/managed-by": "vaultbrix", "app.kubernetes.io/instance": release.name},
         },
         "type": "Opaque",
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in wanted.items()},
+        "data": _encoded(content),
     }
     try:
-        found = await kube.get(SECRETS, release.namespace, name)
+        secret = await kube.get(SECRETS, release.namespace, name)
     except NotFound:
         try:
-            found = await kube.create(SECRETS, release.namespace, body)
+            secret = await kube.create(SECRETS, release.namespace, body)
             log.info("Secret created", secret=name)
         except Conflict:
-            found = await kube.get(SECRETS, release.namespace, name)
-    return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
+            secret = await kube.get(SECRETS, release.namespace, name)
+    return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+
+
+def _encoded(content: dict[str, str]) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""A small certificate authority for the chart's own PostgreSQL (X.509, RFC 5280). Pure but for its keys."""
+"""A small certificate authority for the chart's own PostgreSQL (X.509, RFC 5280). No I/O; keys are random."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,14 +55,14 @@ def server(signer: Issued, names: Sequence[str], now: datetime) -> Issued:
 
 
 def usable(certificate: str, names: Sequence[str], now: datetime) -> bool:
-    """Whether a server's certificate names them all and lasts for a while."""
+    """Whether a server's certificate has all these DNS names and lasts for longer than ``RENEW_BEFORE``."""
     try:
-        found = x509.load_pem_x509_certificate(certificate.encode())
-        held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        parsed = x509.load_pem_x509_certificate(certificate.encode())
+        alternative_names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return False
-    covered = set(names) <= set(held.get_values_for_type(x509.DNSName))
-    return covered and found.not_valid_after_utc - now > RENEW_BEFORE
+    covered = set(names) <= set(alternative_names.get_values_for_type(x509.DNSName))
+    return covered and parsed.not_valid_after_utc - now > RENEW_BEFORE
 
 
 def _builder(

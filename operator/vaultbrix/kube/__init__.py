@@ -1,1 +1,1 @@
-"""The Kubernetes API: one client, one cache, leases, events, and the one way to write a status."""
+"""The Kubernetes API: one client, one cache of objects, Leases, events, and the one way to write a status."""

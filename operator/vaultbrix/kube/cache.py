@@ -1,4 +1,4 @@
-"""The objects last seen of all kinds and how they refer to each other, for operator and agent alike."""
+"""Keeps the objects of all our kinds as last seen, and how they refer to each other, for operator and agent."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -16,7 +16,7 @@ TenantKey = tuple[str, str]
 
 
 class Cache:
-    """A store of each kind. Whoever decides reads them and never changes an object; ``listener`` hears every change."""
+    """A store for each kind. Objects in it are read and never changed; ``listener`` is called with every change."""
 
     def __init__(self, listener: Callable[[Change[Any]], None] = lambda _: None) -> None:
         self.listener = listener
@@ -30,7 +30,7 @@ class Cache:
         self._open_approvals: dict[TenantKey, DDLApproval] = {}
 
     def put(self, resource: Resource, *, own: bool = False) -> None:
-        """Keep an object, unless one as new is held already. ``own``: it is the answer to a write of this process."""
+        """Keep an object unless one as new is here already. ``own``: it is the answer to a write of this process."""
         self._changed(self.stores[type(resource)].put(resource, own=own))
 
     def remove(self, model: type[Resource], namespace: str, name: str) -> None:
@@ -38,33 +38,36 @@ class Cache:
         self._changed(self.stores[model].remove(namespace, name))
 
     def refresh(self, resource: R) -> None:
-        """Keep what the API server answered to a write, unless the object is gone, or another of the same name."""
-        held = self.stores[type(resource)].get(*resource.key)
-        if held is not None and held.metadata.uid == resource.metadata.uid:
+        """Keep the API server's answer to a write of this process.
+
+        Does nothing if the object is gone meanwhile, or is another one of the same name.
+        """
+        cached = self.stores[type(resource)].get(*resource.key)
+        if cached is not None and cached.metadata.uid == resource.metadata.uid:
             self.put(resource, own=True)
 
     def server_of(self, tenant: Tenant | None) -> PostgresServer | None:
-        """The tenant's server, or None while it does not exist."""
+        """Return the tenant's server, or None while it does not exist."""
         return self.servers.get("", tenant.spec.server_ref.name) if tenant is not None else None
 
     def tenant_of(self, dependent: AccessRule | DDLApproval) -> Tenant | None:
-        """The tenant that a rule or an approval names, or None while it does not exist."""
+        """Return the tenant that a rule or an approval names, or None while it does not exist."""
         return self.tenants.get(*dependent.tenant_key)
 
     def tenants_of(self, server: str) -> list[Tenant]:
-        """Tenants that name the server."""
+        """Return the tenants that name the server."""
         return self.tenants.of(server)
 
     def rules_of(self, tenant: TenantKey) -> list[AccessRule]:
-        """Rules that name the tenant."""
+        """Return the rules that name the tenant."""
         return self.rules.of(tenant)
 
     def approvals_of(self, tenant: TenantKey) -> list[DDLApproval]:
-        """Approvals that name the tenant."""
+        """Return the approvals that name the tenant."""
         return self.approvals.of(tenant)
 
     def open_approvals(self, server: str) -> list[tuple[DDLApproval, Tenant]]:
-        """Approvals of the server's tenants that are not at their end, each with its tenant."""
+        """Return the approvals of the server's tenants that are in no final phase, each with its tenant."""
         open_ = [(approval, self.tenant_of(approval)) for approval in self._open_approvals.values()]
         return [
             (approval, tenant)
@@ -88,15 +91,16 @@ def _identity(resource: Resource) -> tuple[Hashable, ...]:
 
 
 def _basis_of_server(server: PostgresServer) -> Hashable:
-    """What agents say of themselves concerns no tenant; that tenants can be placed there does."""
+    """The part of a server that decisions on other objects rest on; what agents say of themselves is no such part."""
     return (*_identity(server), is_true(server.status.conditions, ConditionType.GATE_INSTALLED))
 
 
 def _basis_of_tenant(tenant: Tenant) -> Hashable:
+    """The part of a tenant that decisions on its rules and approvals rest on."""
     return (*_identity(tenant), is_true(tenant.status.conditions, ConditionType.PROVISIONED))
 
 
 def _basis_of_rule(rule: AccessRule) -> Hashable:
-    """What a verdict rests on; that an agent or the operator reports on the rule changes none of it."""
+    """The part of a rule that verdicts rest on; reports of agents and operator are no such part."""
     status = rule.status
     return (*_identity(rule), status.phase is AccessPhase.REVOKED, status.opened_at is not None, status.closed_at)

@@ -1,6 +1,7 @@
-"""The Kubernetes API by plain objects (dicts), over the client's transport.
+"""Reads, writes and watches objects of the Kubernetes API, which are plain dicts here.
 
-Writes are server-side apply wherever an object is owned in part, so that every owner keeps its own fields.
+Uses the transport of the client library. Writes are server-side apply wherever an object has several owners, so that
+each keeps its own fields.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_read=75)
 
 @dataclass(frozen=True)
 class ResourceType:
-    """A resource of the API: where its objects live."""
+    """A resource of the API, with what is needed for the path of its objects."""
 
     api_version: str
     plural: str
@@ -44,7 +45,7 @@ class ResourceType:
     namespaced: bool = True
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """The object's path, or the collection's where name is empty."""
+        """Return the path of an object, or of the collection if the name is empty."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         scope = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
         tail = "".join(f"/{quote(part, safe='')}" for part in (name, subresource) if part)
@@ -65,7 +66,7 @@ OURS = {
 
 
 def resource_type(model: type[Resource]) -> ResourceType:
-    """The resource of one of our kinds."""
+    """Return the resource of one of our kinds."""
     return OURS[model]
 
 
@@ -85,9 +86,9 @@ class Kube:
     """A connection to one API server, acting as one field manager."""
 
     def __init__(self, field_manager: str, *, context: str = "") -> None:
-        """By $KUBECONFIG or a named context of it, else in a Pod by its service account; read when first needed.
+        """Connect by $KUBECONFIG or a named context of it, else, in a Pod, by its service account.
 
-        Until one can be read, every call raises Blocked.
+        The configuration is read when it is first needed. While it cannot be read, every call raises Blocked.
         """
         self._manager = field_manager
         self._context = context
@@ -107,7 +108,7 @@ class Kube:
 
     @classmethod
     async def connect(cls, field_manager: str) -> "Kube":
-        """With the configuration read at once. Raises Blocked when there is none."""
+        """Make a connection whose configuration is read at once. Raises Blocked if it cannot be read."""
         kube = cls(field_manager)
         await kube._api()
         return kube
@@ -122,7 +123,7 @@ class Kube:
             if self._loaded is None:
                 configuration = await _configuration(self._context)
                 configuration.proxy = configuration.proxy or _proxy(configuration.host)
-                # Else the environment and ~/.netrc are read again for every request.
+                # Otherwise aiohttp reads the environment and ~/.netrc again for every request.
                 configuration.client_session_kwargs = {"trust_env": False}
                 try:
                     self._loaded = client.ApiClient(configuration)
@@ -132,17 +133,17 @@ class Kube:
             return self._loaded
 
     async def address(self) -> str:
-        """The API server's URL."""
+        """Return the API server's URL."""
         return str((await self._api()).configuration.host)
 
     async def whoami(self) -> str:
-        """The name that the API server knows the caller by (SelfSubjectReview)."""
+        """Return the name that the API server knows the caller by (SelfSubjectReview)."""
         body = {"apiVersion": SELF_SUBJECT_REVIEWS.api_version, "kind": SELF_SUBJECT_REVIEWS.kind}
         answer = await self.create(SELF_SUBJECT_REVIEWS, "", body)
         return str(answer.get("status", {}).get("userInfo", {}).get("username", ""))
 
     def server_now(self) -> datetime:
-        """The time by the API server's clock, as of its last answer; exact to about a second."""
+        """Return the time by the API server's clock, exact to about a second."""
         return datetime.now(UTC) - self.clock_skew
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
@@ -163,7 +164,7 @@ class Kube:
             try:
                 answer = await self._call("GET", kind.path(""), query)
             except Gone as error:
-                # It took so long that the API server no longer has that version.
+                # Reading the pages took so long that the API server no longer has that version.
                 raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {error}") from None
             yield answer
             if not answer["metadata"].get("continue"):
@@ -179,7 +180,7 @@ class Kube:
         return await self._call("PUT", kind.path(namespace, name), {"fieldManager": self._manager}, body)
 
     async def apply(self, kind: ResourceType, body: Object, *, subresource: str = "") -> Object:
-        """Server-side apply of the whole of what we own; takes fields over from other managers."""
+        """Apply all fields that we own (server-side apply); takes them over from other managers."""
         meta = body["metadata"]
         path = kind.path(meta.get("namespace", ""), meta["name"], subresource)
         query = {"fieldManager": self._manager, "force": "true"}
@@ -187,7 +188,7 @@ class Kube:
         return await self._call("PATCH", path, query, full, content_type="application/apply-patch+yaml")
 
     async def merge(self, kind: ResourceType, namespace: str, name: str, body: Object) -> Object:
-        """JSON merge patch. Raises NotFound."""
+        """Change an object by a JSON merge patch. Raises NotFound, and Conflict if it names an old resourceVersion."""
         return await self._call(
             "PATCH",
             kind.path(namespace, name),
@@ -200,7 +201,7 @@ class Kube:
         return {"fieldManager": self._manager, **({"dryRun": "All"} if dry_run else {})}
 
     async def delete(self, kind: ResourceType, namespace: str, name: str, *, uid: str = "") -> None:
-        """Delete an object and what it owns; one that is gone, or of another uid than is given, is fine."""
+        """Delete an object and what it owns; no error if it is gone, or has another uid than the given one."""
         options: Object = {"propagationPolicy": "Background"}
         if uid:
             options["preconditions"] = {"uid": uid}
@@ -215,9 +216,9 @@ class Kube:
     async def watch(
         self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = ""
     ) -> AsyncIterator[Object]:
-        """Events since a version: {type, object}, of one object where ``name`` is given.
+        """Yield events since a version, each {type, object}; of one object only if ``name`` is given.
 
-        Ends quietly when the server closes; raises Gone on a gap.
+        Ends when the server closes the connection. Raises Gone when events since that version are no longer known.
         """
         query = {
             **({"fieldSelector": f"metadata.name={name}"} if name else {}),
@@ -298,7 +299,7 @@ class Kube:
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# What reading a kubeconfig may raise that is not as it should be: the library does not check its shape.
+# What the library may raise for a malformed kubeconfig: it does not check its shape.
 _BAD_CONFIGURATION = (
     config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError
 )  # fmt: skip
@@ -323,7 +324,7 @@ async def _configuration(context: str) -> client.Configuration:
 
 
 def _proxy(host: str) -> str | None:
-    """The proxy that the environment names for this host (HTTPS_PROXY, NO_PROXY), as aiohttp would find it."""
+    """Return the proxy that the environment names for this host (HTTPS_PROXY, NO_PROXY), as aiohttp reads it."""
     proxies = getproxies_environment()
     parts = urlsplit(host)
     if proxy_bypass(parts.netloc):
@@ -332,12 +333,12 @@ def _proxy(host: str) -> str | None:
 
 
 def _in_pod(context: str) -> bool:
-    """Whether the service account may be used: a kubeconfig that somebody names goes first, as with kubectl."""
+    """Whether to use the service account, as kubectl does: only if nobody names a kubeconfig or a context."""
     return not context and not os.environ.get("KUBECONFIG")
 
 
 def default_namespace(context: str) -> str:
-    """The namespace of the context in use, or of the Pod. Raises Blocked for a kubeconfig that cannot be read."""
+    """Return the namespace of the context in use, or of the Pod. Raises Blocked if the kubeconfig cannot be read."""
     mounted = SERVICE_ACCOUNT / "namespace"
     try:
         if _in_pod(context) and mounted.exists():

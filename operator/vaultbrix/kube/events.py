@@ -1,4 +1,4 @@
-"""Kubernetes events about our objects: best effort, the log has them too."""
+"""Writes Kubernetes events about our objects: best effort, the log has them too."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 async def warn(kube: Kube, about: Resource, reason: str, message: str, *, component: str, host: str = "") -> None:
-    """A Warning about an object, as ``component`` on ``host`` saw it; never raises Expected.
+    """Write a Warning about an object, as seen by ``component`` on ``host``. One that cannot be written is only logged.
 
     Events of objects without a namespace live in namespace default (Kubernetes API, core/v1 Event).
     """

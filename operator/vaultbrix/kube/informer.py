@@ -1,4 +1,4 @@
-"""Keeps one kind in the cache as the API server has it: list, watch, and list again after a gap."""
+"""Keeps the objects of one kind in the cache as the API server has them: lists, watches, lists again after a gap."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,10 @@ Trim = Callable[[Object], None]
 
 
 class Informer(Generic[R]):
-    """One kind. ``trim`` takes out of an object, as the API server sent it, what nobody will read."""
+    """Keeps one kind in the cache. ``trim`` removes from a raw object what nobody will read.
+
+    ``synced`` is set once every object that existed at the start is in the cache.
+    """
 
     def __init__(self, kube: Kube, cache: Cache, model: type[R], trim: Trim | None = None) -> None:
         self._kube = kube
@@ -29,7 +32,7 @@ class Informer(Generic[R]):
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled; pauses grow while the API server does not answer."""
+        """List and watch until cancelled; pauses grow while the API server does not answer."""
         failures = 0
         while True:
             try:
@@ -52,9 +55,9 @@ class Informer(Generic[R]):
             version = str(page["metadata"]["resourceVersion"])
         store: Store[R] = self._cache.stores[self.model]
         for namespace, name in store.keys() - seen:
-            held = store.get(namespace, name)
-            # One that a watch brought meanwhile is newer than the list and not missing from it.
-            if held is not None and int(held.metadata.resource_version or 0) <= int(version):
+            cached = store.get(namespace, name)
+            # An object that a watch brought meanwhile is newer than the list, so it is not gone.
+            if cached is not None and int(cached.metadata.resource_version or 0) <= int(version):
                 self._cache.remove(self.model, namespace, name)
         self.synced.set()
         return version

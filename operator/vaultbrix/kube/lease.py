@@ -1,4 +1,4 @@
-"""One leader among the operator's replicas, by a coordination.k8s.io Lease (the protocol of client-go).
+"""Elects one leader among the operator's replicas by a coordination.k8s.io Lease (the protocol of client-go).
 
 The client library's own election cannot create a Lease with the API types that it is released with.
 """
@@ -24,7 +24,7 @@ RETRY_SECONDS = 2
 
 
 class Lease:
-    """One Lease as one candidate sees it. Time is measured on this machine only: clocks may differ."""
+    """One Lease as one candidate sees it. Times are measured by this machine's clock only, since clocks may differ."""
 
     def __init__(self, kube: Kube, *, name: str, namespace: str, identity: str) -> None:
         self._kube = kube
@@ -71,7 +71,7 @@ class Lease:
 
     def _body(self, old: dict[str, Any], version: str) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        mine = old.get("holderIdentity") == self._identity
+        renews = old.get("holderIdentity") == self._identity
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
@@ -79,9 +79,9 @@ class Lease:
             "spec": {
                 "holderIdentity": self._identity,
                 "leaseDurationSeconds": LEASE_SECONDS,
-                "acquireTime": old.get("acquireTime", now) if mine else now,
+                "acquireTime": old.get("acquireTime", now) if renews else now,
                 "renewTime": now,
-                "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if mine else 1),
+                "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if renews else 1),
             },
         }
 

@@ -88,8 +88,8 @@ class PersonClient:
     ) -> None:
         """``kube`` is the connection; whoever made it closes it.
 
-        Without ``namespace``, that of the kubeconfig's ``context`` holds. ``report_unreadable`` is told of each object
-        that is left out of a list because it cannot be read.
+        Without ``namespace``, that of the kubeconfig's ``context`` holds. ``report_unreadable`` is called for each
+        object that is left out of a list because it cannot be read.
         """
         self.kube = kube
         self._given_namespace = namespace
@@ -106,7 +106,7 @@ class PersonClient:
         return (await self.fetch(model, name)).resource
 
     async def fetch(self, model: type[R], name: str) -> Fetched[R]:
-        """As ``find``, with what the API server answered."""
+        """The object of that name, as a model and as the API server answered. Raises Missing, as ``find`` does."""
         try:
             raw = await self.kube.get(resource_type(model), self.namespace, name)
         except NotFound:
@@ -139,11 +139,11 @@ class PersonClient:
         return Collection(tuple(self.read(model, answer["items"])), version)
 
     async def find_all(self, model: type[R], namespace: str) -> list[R]:
-        """As ``collect``, the objects alone."""
+        """All objects of a namespace, or of all namespaces where it is empty, but for those that cannot be read."""
         return [item.resource for item in (await self.collect(model, namespace)).items]
 
     async def find_permitted(self, model: type[R], namespace: str) -> list[R]:
-        """As ``find_all``; empty where the person may not list them."""
+        """All objects of a namespace, as by ``find_all``; none where the person may not list them."""
         try:
             return await self.find_all(model, namespace)
         except Blocked as error:
@@ -200,7 +200,7 @@ class PersonClient:
     ) -> tuple[Fetched[R], bool]:
         """Read the object until it is ``done``, or for ``timeout`` seconds.
 
-        Returns its last state and whether it was done; ``report`` is told of every state. Raises Missing.
+        Returns its last state and whether it was done; ``report`` is called with every state. Raises Missing.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
@@ -224,7 +224,7 @@ class PersonClient:
         return f"{text}; name its namespace with -n, and see: kubectl get {kind.plural} -A"
 
     async def _visible(self, model: type[R], namespace: str) -> list[R]:
-        """For a hint, which nobody misses where the cluster does not give it."""
+        """All objects of a namespace, or of all, for a hint; none where the cluster does not list them."""
         try:
             return await self.find_all(model, namespace)
         except Expected:

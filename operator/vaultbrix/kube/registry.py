@@ -1,4 +1,4 @@
-"""What the subjects have the operator do: what they hear of, the queues they work on, and work that comes back."""
+"""Where the subjects register their work with the operator: listeners for changes, queues, and periodic work."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -31,31 +31,31 @@ class Registry:
     _listeners: dict[type[Resource], list[Callable[[Change[Any]], None]]] = field(default_factory=dict)
 
     def queue(self, name: str, process: Callable[[Key], Awaitable[datetime | None]], *, workers: int) -> WorkQueue[Key]:
-        """A queue of its own, whose keys are worked on by so many at a time."""
+        """Add a queue of keys; ``workers`` of them are processed at a time."""
         queue = WorkQueue(process, workers=workers, name=name)
         self.queues.append(queue)
         return queue
 
     def on_change(self, model: type[R], listener: Callable[[Change[R]], None]) -> None:
-        """Have every change of a kind told. A listener takes no time that grows with the number of objects."""
+        """Have a listener called with every change of a kind. It must not take longer the more objects there are."""
         self._listeners.setdefault(model, []).append(listener)
 
     def on_resync(self, work: Work) -> None:
-        """Have this done when the operator starts to lead and whenever everything is compared again."""
+        """Have work done when the operator starts to lead and whenever everything is compared again."""
         self.resyncs.append(work)
 
     def every(self, interval: timedelta, work: Work) -> None:
-        """Have this done after each interval."""
+        """Have work done after each interval."""
         self.periodic.append(Periodic(interval, work))
 
-    def tell(self, change: Change[Any]) -> None:
-        """Pass a change on to whoever listens to its kind."""
+    def notify(self, change: Change[Any]) -> None:
+        """Call every listener of the kind that changed."""
         for listener in self._listeners.get(type(change.resource), ()):
             listener(change)
 
 
-async def done(work: Work) -> None:
-    """Do it, whether it has to be waited for or not."""
+async def perform(work: Work) -> None:
+    """Do the work, whether it returns at once or has to be awaited."""
     result = work()
     if inspect.isawaitable(result):
         await result

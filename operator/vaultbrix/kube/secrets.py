@@ -1,4 +1,4 @@
-"""Secrets that are read again and again, such as a server's credentials: each is read once and then watched."""
+"""Reads Secrets that are needed again and again, such as a server's credentials, once and watches them after that."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,10 +18,10 @@ SecretKey = tuple[str, str]
 
 
 class Secrets:
-    """A Secret is kept only while a watch of it runs, so what is kept is never older than the watch is slow.
+    """Keeps a Secret in memory only while it is watched, so that it is never older than the watch is slow.
 
-    Where a watch is not allowed, or ``MOST_WATCHED`` run, a Secret is read anew each time. ``changed`` is called with
-    the key of a Secret that was kept and is no longer as it was.
+    A Secret that may not be watched, or that comes when ``MOST_WATCHED`` are, is read from the API server each time.
+    ``changed`` is called with the key of a kept Secret that was changed or deleted.
     """
 
     def __init__(self, kube: Kube) -> None:
@@ -32,7 +32,7 @@ class Secrets:
         self.changed: Callable[[SecretKey], None] = lambda _: None
 
     async def get(self, namespace: str, name: str) -> Object:
-        """The Secret as it is now. Raises NotFound, and Expected when it cannot be read."""
+        """Return the Secret as it is now. Raises NotFound, and Expected when it cannot be read."""
         key = (namespace, name)
         kept = self._kept.get(key)
         if kept is not None:

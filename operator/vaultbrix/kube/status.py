@@ -1,4 +1,4 @@
-"""Status and finalizers: written only when they differ, so that a controller at rest writes nothing."""
+"""Writes status and finalizers only when they differ, so that a controller at rest writes nothing."""
 
 from typing import Any
 
@@ -11,46 +11,50 @@ from vaultbrix.runtime.errors import Transient
 
 _SHARED = ("conditions", "agents")
 
-# How often a write is tried that collides with others'.
+# How often a write is tried that conflicts with the writes of others.
 _ATTEMPTS = 5
 
 
-def differs(current: ApiModel, wanted: ApiModel) -> bool:
-    """Whether applying ``wanted`` would change the status; entries of other owners in shared lists do not count."""
-    old, new = current.dump(), wanted.dump()
+def differs(current: ApiModel, desired: ApiModel) -> bool:
+    """Whether to apply ``desired`` would change the status; other owners' entries in shared lists do not count."""
+    old, new = current.dump(), desired.dump()
     for name in _SHARED:
-        present, mine = old.pop(name, []), new.pop(name, [])
-        if any(item not in present for item in mine):
+        present, ours = old.pop(name, []), new.pop(name, [])
+        if any(item not in present for item in ours):
             return True
     return bool(old != new)
 
 
-async def write_status(kube: Kube, cache: Cache, resource: R, wanted: ApiModel) -> R:
-    """Apply the whole status that the operator owns; returns the object as it is now, or as it was if it is gone."""
+async def write_status(kube: Kube, cache: Cache, resource: R, desired: ApiModel) -> R:
+    """Apply the whole status that the operator owns, if it differs; returns the object as it is then.
+
+    If the object is gone meanwhile, it is returned as it was.
+    """
     current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
-    if not differs(current, wanted):
+    if not differs(current, desired):
         return resource
-    status: dict[str, Any] = wanted.dump()
+    status: dict[str, Any] = desired.dump()
     status.pop("agents", None)
     meta = resource.metadata
     # The uid keeps a status from landing on another object of the same name.
-    body = {"metadata": {**_where(resource), "uid": meta.uid}, "status": status}
+    body = {"metadata": {**_name_of(resource), "uid": meta.uid}, "status": status}
     try:
         answer = await kube.apply(resource_type(type(resource)), body, subresource="status")
     except (NotFound, Conflict):
         return resource
     fresh = type(resource).parse(answer)
-    if changed_by_us_alone(resource, fresh, wanted):
+    if changed_by_us_alone(resource, fresh, desired):
         cache.refresh(fresh)
     return fresh
 
 
-def changed_by_us_alone(before: Resource, after: Resource, wanted: ApiModel) -> bool:
-    """Whether an object that was just written holds nothing of others that was not there when it was decided on.
+def changed_by_us_alone(before: Resource, after: Resource, desired: ApiModel) -> bool:
+    """Whether nobody else changed an object between the decision on it and the write of its status.
 
-    If it does, the events of the watch must find it new, since they are what brings the object back to work.
+    ``before`` is the object as it was decided on, ``after`` as it is once ``desired`` is written. If somebody else did,
+    the cache must not have this version yet: the watch brings it, which is what has the object decided on again.
     """
-    ours = {c.type for c in getattr(wanted, "conditions", [])}
+    ours = {c.type for c in getattr(desired, "conditions", [])}
 
     def foreign(resource: Resource) -> tuple[Any, ...]:
         status: Any = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
@@ -69,10 +73,10 @@ async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: boo
     kind = resource_type(type(resource))
     for _ in range(_ATTEMPTS):
         kept = [name for name in resource.metadata.finalizers if name != finalizer]
-        wanted = [*kept, finalizer] if present else kept
-        if wanted == resource.metadata.finalizers:
+        desired = [*kept, finalizer] if present else kept
+        if desired == resource.metadata.finalizers:
             return resource
-        body = {"metadata": {"finalizers": wanted, "resourceVersion": resource.metadata.resource_version}}
+        body = {"metadata": {"finalizers": desired, "resourceVersion": resource.metadata.resource_version}}
         try:
             return type(resource).parse(await kube.merge(kind, *resource.key, body))
         except NotFound:
@@ -89,6 +93,6 @@ async def set_finalizer(kube: Kube, resource: R, finalizer: str, *, present: boo
     raise Transient(Reason.WAITING, f"{resource.display} is changed by others all the time")
 
 
-def _where(resource: Resource) -> dict[str, str]:
+def _name_of(resource: Resource) -> dict[str, str]:
     namespace, name = resource.key
     return {"namespace": namespace, "name": name} if namespace else {"name": name}

@@ -1,4 +1,4 @@
-"""The objects last seen of one kind: a cache that decisions read instead of asking the API server."""
+"""Keeps the objects of one kind as last seen, so that decisions need not ask the API server."""
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator
@@ -12,10 +12,10 @@ R = TypeVar("R", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[R]):
-    """What became of one object: ``before`` is None for a new one, ``after`` for one that is gone.
+    """A change of one object: ``before`` is None for a new one, ``after`` for one that is gone.
 
-    ``decisive`` says that other objects' decisions may turn on it; see ``Store``. ``own`` says that it is the answer
-    to this process's own write, so that nothing has to be decided again about the object itself.
+    ``decisive`` says that decisions on other objects may depend on it; see ``Store``. ``own`` says that it answers a
+    write of this process, so that nothing has to be decided again about the object itself.
     """
 
     before: R | None
@@ -37,10 +37,10 @@ class Change(Generic[R]):
 
 
 class Store(Generic[R]):
-    """Objects of one kind by (namespace, name), by uid, and by what ``group`` says of them.
+    """Objects of one kind by (namespace, name), by uid, and by group.
 
-    ``basis`` is the part of an object that others are decided from: a change of it is decisive, and makes another
-    version of the object's group. Without it, every change is.
+    ``group`` returns the group of an object. ``basis`` returns the part of an object that decisions on other objects
+    rest on: a change of it is decisive, and gives the object's group a new version. Without it, every change is.
     """
 
     def __init__(
@@ -59,29 +59,29 @@ class Store(Generic[R]):
         self._versions: dict[Hashable, int] = {}
 
     def get(self, namespace: str, name: str) -> R | None:
-        """The object, or None."""
+        """Return the object, or None."""
         return self._objects.get((namespace, name))
 
     def holds(self, namespace: str, name: str, *, uid: str, version: int) -> bool:
-        """Whether this version of the object, or a newer one, is held already."""
+        """Whether this version of the object, or a newer one, is here already."""
         old = self._objects.get((namespace, name))
         return old is not None and old.metadata.uid == uid and version <= _version(old)
 
     def of(self, group: Hashable) -> list[R]:
-        """The objects of one group."""
+        """Return the objects of one group."""
         return list(self._groups.get(group, {}).values())
 
     def by_uid(self, uid: str) -> R | None:
-        """The object with this uid, or None."""
+        """Return the object with this uid, or None."""
         key = self._uids.get(uid)
         return self._objects.get(key) if key is not None else None
 
     def version(self, group: Hashable) -> int:
-        """Another number after every decisive change of the group; 0 for one that is empty."""
+        """Return the version of a group: another number after every decisive change in it, 0 while it is empty."""
         return self._versions.get(group, 0)
 
     def put(self, resource: R, *, own: bool = False) -> Change[R] | None:
-        """Keep the object; None when it is no newer than the version held."""
+        """Keep the object; returns the change, None if it is no newer than the version that is here."""
         if self.holds(*resource.key, uid=resource.metadata.uid, version=_version(resource)):
             return None
         old = self._objects.get(resource.key)
@@ -101,7 +101,7 @@ class Store(Generic[R]):
         return Change(old, resource, decisive, own)
 
     def remove(self, namespace: str, name: str) -> Change[R] | None:
-        """Forget the object; None when none was held."""
+        """Forget the object; returns the change, None if there was no such object."""
         old = self._objects.pop((namespace, name), None)
         if old is None:
             return None
@@ -110,7 +110,7 @@ class Store(Generic[R]):
         return Change(old, None, decisive=True)
 
     def keys(self) -> set[tuple[str, str]]:
-        """The keys held now."""
+        """Return the keys of all objects, each (namespace, name)."""
         return set(self._objects)
 
     def __iter__(self) -> Iterator[R]:

@@ -1,4 +1,4 @@
-"""``vaultbrix operator``: the reconcilers of all subjects, one leader among the replicas."""
+"""``vaultbrix operator``: has all subjects register their work, and runs it in the replica that leads."""
 
 import asyncio
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Options:
 
 
 async def main(options: Options) -> None:
-    """Until cancelled, or until the Lease is lost."""
+    """Run the operator until cancelled. Raises LeaseLost when another replica may lead."""
     kube, cache = await Kube.connect("vaultbrix-operator"), Cache()
     try:
         # A replica that waits for the Lease is as ready as it can be.
@@ -51,7 +51,7 @@ async def main(options: Options) -> None:
 
 
 def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings) -> Registry:
-    """All that the operator does, from the subject that knows no other to the one that knows them all."""
+    """Register the work of all subjects, each after those that it builds on."""
     registry = Registry()
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
     runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))

@@ -1,4 +1,4 @@
-"""Runs what the subjects registered: the operator without kopf, and without a word about any kind."""
+"""Runs what the subjects registered. Knows neither kopf nor any kind by name."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from vaultbrix.api.meta import Resource
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.informer import Informer
-from vaultbrix.kube.registry import Registry, Work, done
+from vaultbrix.kube.registry import Registry, Work, perform
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
 
@@ -18,10 +18,10 @@ log = structlog.get_logger(__name__)
 
 
 class Manager:
-    """Give ``informers`` the events of a watch, and ``run`` it once it has started."""
+    """Runs the work of a registry. Call ``start``, then ``run``, and feed ``informers`` from a watch."""
 
     def __init__(self, kube: Kube, cache: Cache, registry: Registry, *, resync_minutes: int = 10) -> None:
-        cache.listener = registry.tell
+        cache.listener = registry.notify
         self._registry = registry
         self._resync_minutes = resync_minutes
         self.informers: dict[type[Resource], Informer[Any]] = {
@@ -29,7 +29,7 @@ class Manager:
         }
 
     async def start(self) -> None:
-        """Know every object before the first decision: a server not seen yet must not look deleted."""
+        """List every object before the first decision, since a server not seen yet would look deleted."""
         failures = 0
         while True:
             try:
@@ -43,7 +43,7 @@ class Manager:
         await self._compare()
 
     async def resync(self) -> None:
-        """Compare everything again: objects that vanished unseen, and drift outside of Kubernetes."""
+        """Compare everything again, for objects that vanished unseen and for drift outside of Kubernetes."""
         await _logged(self._relist)
         await self._compare()
 
@@ -63,7 +63,7 @@ class Manager:
             scheduler.shutdown(wait=False)
 
     async def _compare(self) -> None:
-        """Each subject for itself: one that cannot now keeps no other from it."""
+        """Have each subject compare everything; one that cannot do so now keeps no other from it."""
         for work in self._registry.resyncs:
             await _logged(work)
 
@@ -73,8 +73,8 @@ class Manager:
 
 
 async def _logged(work: Work) -> None:
-    """Do it; what is expected to fail is logged, and comes again by itself."""
+    """Do the work; an expected failure is only logged, since the work comes again by itself."""
     try:
-        await done(work)
+        await perform(work)
     except Expected as error:
         log.warning("not done now", message=error.message)

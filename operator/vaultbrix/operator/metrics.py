@@ -1,4 +1,4 @@
-"""The operator's metrics for Prometheus, read off what it knows anyway when they are asked for."""
+"""The operator's metrics for Prometheus, computed from cached objects with each scrape."""
 
 from collections.abc import Callable, Iterable
 
@@ -18,7 +18,7 @@ class ServerMetrics(Collector):
         self._servers = servers
 
     def collect(self) -> Iterable[Metric]:
-        """One scrape."""
+        """The metrics of one scrape."""
         family = GaugeMetricFamily(
             "vaultbrix_server_condition",
             "1 where the condition of a PostgresServer has that status.",

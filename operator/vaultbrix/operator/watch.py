@@ -1,4 +1,4 @@
-"""kopf watches, the manager works: handlers hand an event on to an informer and do nothing else.
+"""Feeds the informers from kopf's watch: handlers pass an event on to an informer and do nothing else.
 
 No handler here changes state for kopf, so kopf adds no finalizer, no annotation and no event of its own.
 """
@@ -31,7 +31,7 @@ async def watch(informers: Mapping[type[Resource], Informer[Any]]) -> None:
         )
     finally:
         stop.set()
-    # It takes the signals for itself, and returns once there was one.
+    # kopf handles signals itself, and returns once it got one to stop.
     raise Stopped
 
 
@@ -58,7 +58,7 @@ class _NothingCompared(kopf.DiffBaseStorage):
 
 
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    # As the rest of the process: by $KUBECONFIG where it is set, else in a Pod by its service account.
+    # As the rest of the process logs in: by $KUBECONFIG where it is set, else in a Pod by its service account.
     if os.environ.get("KUBECONFIG"):
         return kopf.login_with_kubeconfig(**arguments)
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)

@@ -1,4 +1,4 @@
-"""The operator's ways into a server and its audit store, by the Secrets that the PostgresServer refers to."""
+"""Connects the operator to a server and to its audit store, with the Secrets that the PostgresServer names."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ _MANAGER_TIMEOUTS = "-c statement_timeout=10min"
 
 
 class Admin:
-    """Connections as a server's admin, and to its audit store. Credentials that are changed count at once."""
+    """Opens connections as a server's admin, and to its audit store. Changed credentials are used at once."""
 
     def __init__(self, secrets: Secrets, pool: Pool) -> None:
         self.secrets = secrets
@@ -43,7 +43,7 @@ class Admin:
 
     @asynccontextmanager
     async def audit_manager(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A connection to the audit store as who keeps its retention. Raises as ``audit_reader``."""
+        """A connection to the audit store as its manager, who applies retention. Raises as ``audit_reader``."""
         reference, field = server.spec.audit_manager_secret_ref, "spec.auditManagerSecretRef"
         async with self._pool.connection(await self._store(reference, field, _MANAGER_TIMEOUTS)) as connection:
             yield connection

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and its errors as Transient or Blocked."""
+"""Opens connections to PostgreSQL, and turns its errors into Transient or Blocked."""
 
 import atexit
 import functools
@@ -52,7 +52,7 @@ class Target:
 
 @functools.cache
 def _private_directory() -> Path:
-    """A folder that only this process knows and that goes with it."""
+    """A folder for this process only, removed when it ends."""
     path = tempfile.mkdtemp(prefix="vaultbrix-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return Path(path)
@@ -103,7 +103,7 @@ def pinned(*options: str) -> str:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """psycopg's errors as Transient or Blocked, without the statement, which may hold a verifier."""
+    """Raise psycopg's errors as Transient or Blocked, without the statement, which may have a verifier in it."""
     try:
         yield
     except psycopg.Error as error:
@@ -111,7 +111,7 @@ def translated() -> Iterator[None]:
 
 
 def classify(error: psycopg.Error) -> Transient | Blocked:
-    """What kind of failure an error of psycopg is, in words for a condition."""
+    """The failure that an error of psycopg means, with a message for a condition."""
     text = _first_line(error)
     if isinstance(error, errors.InsufficientPrivilege):
         return Blocked(Reason.INSUFFICIENT_PRIVILEGE, f"PostgreSQL: {text}; the admin must be a superuser")

@@ -1,4 +1,4 @@
-"""A few connections to each server that are kept for a while: to open one costs more than most of what is asked on it.
+"""Keeps a few connections to each server for a while, since to open one costs more than most statements.
 
 psycopg's own pool connects in the background and tells whoever waits only that there is no connection; here the
 failure itself, such as a wrong password, has to reach the condition of the object that it holds up.
@@ -51,7 +51,7 @@ class Pool:
                     try:
                         yield connection
                     except BaseException:
-                        # What it was in the middle of is not known.
+                        # Its state is not known: the error may have come in the middle of anything.
                         await connection.close()
                         raise
                 await self._give_back(kept, connection)
@@ -60,7 +60,7 @@ class Pool:
             self._drop_unused(target, kept)
 
     async def close_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
-        """Close what has not been used for so long."""
+        """Close connections that have not been used for that time."""
         for target, kept in list(self._targets.items()):
             before = time.monotonic() - idle_seconds
             old = [connection for connection, since in kept.waiting if since <= before]
@@ -70,7 +70,7 @@ class Pool:
             self._drop_unused(target, kept)
 
     async def close(self) -> None:
-        """Close all that wait."""
+        """Close all connections that are not in use."""
         await self.close_idle(-1.0)
 
     async def _take(self, kept: _Kept) -> psycopg.AsyncConnection | None:
@@ -95,7 +95,7 @@ class Pool:
 
 
 def _has_news(connection: psycopg.AsyncConnection) -> bool:
-    """Whether the server has sent something to a connection that waits: that it ends, most likely."""
+    """Whether the server has sent something on an idle connection: most likely that it ends it."""
     if connection.closed:
         return True
     poll = select.poll()

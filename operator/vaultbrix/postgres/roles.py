@@ -1,4 +1,4 @@
-"""Roles of ours that log in: made, mended when they drift, dropped without a trace."""
+"""Our roles that log in: creates them, mends what drifted, drops them without a trace."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,17 @@ from psycopg import sql
 
 from vaultbrix.postgres import scram
 
-# Every name a Tenant can set; one that is no longer wanted is reset.
+# Every setting that a Tenant can have; one that its spec no longer names is reset.
 MANAGED_SETTINGS = frozenset({"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "work_mem"})
 
 
 @dataclass(frozen=True)
 class LoginRole:
-    """What should hold. ``valid_until`` None means for ever.
+    """A role as it should be. ``valid_until`` None means for ever.
 
-    All its memberships: ``mark`` says in pg_hba.conf what it is, ``acts_as`` is the role that it may take on. It
-    inherits from neither: REASSIGN OWNED fires no event trigger, and gives to roles whose rights are one's own.
+    It is a member of two groups at most: ``mark``, by which pg_hba.conf knows it, and ``acts_as``, the role that it may
+    take on. It inherits from neither: REASSIGN OWNED fires no event trigger, and could give away to a role whose rights
+    it inherits.
     """
 
     name: str
@@ -33,7 +34,11 @@ class LoginRole:
 
 @dataclass(frozen=True)
 class Membership:
-    """That a role is a member of a group. ``more``: with rights beyond being one; ``may_become``: None before 16."""
+    """A role's membership in a group.
+
+    ``more`` says that the role inherits from the group or may let others in. ``may_become`` says that it may take the
+    group on by SET ROLE; None before PostgreSQL 16, where every member may.
+    """
 
     group: str
     more: bool
@@ -42,10 +47,10 @@ class Membership:
 
 @dataclass(frozen=True)
 class SeenRole:
-    """What a role is in the catalogue. ``privileged``: by an attribute that no login of ours has.
+    """A role as the catalogue has it. ``privileged`` says that it has an attribute that no login of ours has.
 
-    ``valid_until`` is as PostgreSQL's epoch in seconds, None for ever. ``keeps_truncate``: that a table which it makes
-    may be truncated by it.
+    ``valid_until`` is in seconds since 1970, None for ever. ``keeps_truncate`` says that it may truncate tables that it
+    creates.
     """
 
     login: bool
@@ -94,13 +99,13 @@ async def read(connection: psycopg.AsyncConnection, name: str) -> SeenRole | Non
     )
 
 
-def changes(wanted: LoginRole, seen: SeenRole | None, server_version: int) -> list[sql.Composable]:
-    """The statements that make attributes, memberships and settings as wanted; none where they are."""
+def changes(desired: LoginRole, seen: SeenRole | None, server_version: int) -> list[sql.Composable]:
+    """The statements that make attributes, memberships and settings as desired; none for what is already."""
     return [
-        *_attributes(wanted, seen),
-        *_memberships(wanted, seen, server_version),
-        *_settings(wanted, seen),
-        *_no_truncate(wanted, seen),
+        *_attributes(desired, seen),
+        *_memberships(desired, seen, server_version),
+        *_settings(desired, seen),
+        *_no_truncate(desired, seen),
     ]
 
 
@@ -112,7 +117,7 @@ async def apply(
     password: str,
     salt: bytes,
 ) -> None:
-    """Send statements as one message, and make the role's verifier that of the password unless it is already.
+    """Run the statements in one message, and set the role's verifier unless it is that of the password already.
 
     Call within a transaction, as its last part: what follows is not logged by the server.
     """
@@ -129,15 +134,18 @@ async def apply(
         )
 
 
-async def ensure(connection: psycopg.AsyncConnection, wanted: LoginRole, password: str, salt: bytes) -> None:
-    """Make attributes, memberships, settings and verifier as wanted; call within a transaction, as its last part."""
-    seen = await read(connection, wanted.name)
-    statements = changes(wanted, seen, connection.info.server_version)
-    await apply(connection, statements, wanted.name, seen.verifier if seen else None, password, salt)
+async def ensure(connection: psycopg.AsyncConnection, desired: LoginRole, password: str, salt: bytes) -> None:
+    """Make a role's attributes, memberships, settings and verifier as desired.
+
+    Call within a transaction, as its last part: what follows is not logged by the server.
+    """
+    seen = await read(connection, desired.name)
+    statements = changes(desired, seen, connection.info.server_version)
+    await apply(connection, statements, desired.name, seen.verifier if seen else None, password, salt)
 
 
 async def lock(connection: psycopg.AsyncConnection, role: str) -> None:
-    """Nobody logs in any more, and whoever is there goes; the role must exist."""
+    """Let nobody log in as the role any more, and end its sessions. The role must exist."""
     await connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
     await end_sessions(connection, role)
 
@@ -158,7 +166,7 @@ async def drop(connection: psycopg.AsyncConnection, role: str, heirs: Collection
             await connection.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, sql.Identifier(heir)))
         await connection.execute(sql.SQL("DROP OWNED BY {} {}").format(name, sql.SQL("" if heirs else "CASCADE")))
         await connection.execute(sql.SQL("DROP ROLE {}").format(name))
-    # One that was logging in meanwhile is found by the oid only.
+    # A session that was just logging in has no name of a role any more, only its oid.
     await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = %s", [row[0]])
 
 
@@ -194,10 +202,10 @@ _QUIET: Sequence[tuple[str, str]] = (
 )
 
 
-def _attributes(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
-    name = sql.Identifier(wanted.name)
-    until = wanted.valid_until.timestamp() if wanted.valid_until else None
-    attributes = (wanted.login, wanted.connection_limit, False, False, until)
+def _attributes(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+    name = sql.Identifier(desired.name)
+    until = desired.valid_until.timestamp() if desired.valid_until else None
+    attributes = (desired.login, desired.connection_limit, False, False, until)
     if seen is not None and attributes == (
         seen.login,
         seen.connection_limit,
@@ -212,23 +220,23 @@ def _attributes(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Compos
     ).format(
         sql.SQL("CREATE" if seen is None else "ALTER"),
         name,
-        sql.SQL("LOGIN" if wanted.login else "NOLOGIN"),
-        sql.Literal(wanted.connection_limit),
-        sql.Literal(wanted.valid_until.isoformat() if wanted.valid_until else "infinity"),
+        sql.SQL("LOGIN" if desired.login else "NOLOGIN"),
+        sql.Literal(desired.connection_limit),
+        sql.Literal(desired.valid_until.isoformat() if desired.valid_until else "infinity"),
     )
 
 
-def _memberships(wanted: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[sql.Composable]:
-    groups = {wanted.mark: False} | ({wanted.acts_as: True} if wanted.acts_as else {})
+def _memberships(desired: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[sql.Composable]:
+    groups = {desired.mark: False} | ({desired.acts_as: True} if desired.acts_as else {})
     kept = set()
     for membership in seen.memberships if seen else ():
         group = membership.group
         if group in groups and not membership.more and membership.may_become in (None, groups[group]):
             kept.add(group)
         else:
-            yield sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(wanted.name))
+            yield sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(desired.name))
     for group in sorted(groups.keys() - kept):
-        yield _join(wanted.name, group, server_version, may_become=groups[group])
+        yield _join(desired.name, group, server_version, may_become=groups[group])
 
 
 def _join(role: str, group: str, server_version: int, *, may_become: bool) -> sql.Composed:
@@ -237,26 +245,29 @@ def _join(role: str, group: str, server_version: int, *, may_become: bool) -> sq
 
 
 async def join(connection: psycopg.AsyncConnection, role: str, group: str, *, may_become: bool) -> None:
-    """Make a role a member that inherits nothing; ``may_become``: by SET ROLE, which before PostgreSQL 16 any may."""
+    """Make a role a member of a group from which it inherits nothing.
+
+    ``may_become`` says whether it may take the group on by SET ROLE; before PostgreSQL 16 every member may.
+    """
     await connection.execute(_join(role, group, connection.info.server_version, may_become=may_become))
 
 
-def _settings(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+def _settings(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
     # search_path is a list of identifiers, stored as PostgreSQL prints it; a role's name needs no quotes there.
-    desired = {**wanted.settings, "search_path": wanted.search_path, **AUDITED}
+    settings = {**desired.settings, "search_path": desired.search_path, **AUDITED}
     current = seen.settings if seen else {}
-    name = sql.Identifier(wanted.name)
-    for key, value in sorted(desired.items()):
+    name = sql.Identifier(desired.name)
+    for key, value in sorted(settings.items()):
         if current.get(key) != value:
             parameter = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
             shown = sql.Identifier(value) if key == "search_path" else sql.Literal(value)
             yield sql.SQL("ALTER ROLE {} SET {} = {}").format(name, parameter, shown)
-    for key in sorted(MANAGED_SETTINGS & current.keys() - desired.keys()):
+    for key in sorted(MANAGED_SETTINGS & current.keys() - settings.keys()):
         yield sql.SQL("ALTER ROLE {} RESET {}").format(name, sql.Identifier(key))
 
 
-def _no_truncate(wanted: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+def _no_truncate(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
     # EXPLAIN ANALYZE CREATE TABLE AS fires no event trigger: without this, its table could be truncated unseen.
     if seen is None or seen.keeps_truncate:
-        name = sql.Identifier(wanted.name)
+        name = sql.Identifier(desired.name)
         yield sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE TRUNCATE ON TABLES FROM {}").format(name, name)

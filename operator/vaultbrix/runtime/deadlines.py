@@ -1,4 +1,4 @@
-"""Deadlines by the wall clock: one heap, one task."""
+"""Calls a function for each key when its deadline comes by the wall clock: one heap, one task."""
 
 import asyncio
 import heapq
@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
-# The wall clock may be stepped while we sleep; nothing is later than this because of it.
+# In seconds. The wall clock may be set forward while we sleep; no key is later than this because of it.
 LONGEST_SLEEP = 1.0
 
 _SPARE = 100
 
 
 class Deadlines(Generic[Key]):
-    """Keys with the time at which each is due. A late deadline is due at once; setting again replaces."""
+    """Keys with the time at which each is due, the last one that was set. A time in the past is due at once."""
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
@@ -76,7 +76,7 @@ class Deadlines(Generic[Key]):
                 fire(key)
             pause = self.seconds_to_next(self._now())
             try:
-                # Not wait_for: it may swallow a cancellation that comes together with the event.
+                # asyncio.wait_for would not do: it may swallow a cancellation that comes together with the event.
                 async with asyncio.timeout(None if pause is None else min(pause, LONGEST_SLEEP)):
                     await self._changed.wait()
             except TimeoutError:

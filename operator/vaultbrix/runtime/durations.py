@@ -1,4 +1,4 @@
-"""Spans of time for people."""
+"""Prints spans of time for people. Pure."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The two expected kinds of failure; anything else is a bug and is logged with its traceback."""
+"""The two expected kinds of failure, Transient and Blocked; any other exception is a bug, logged with its traceback."""
 
 from vaultbrix.api.conditions import Reason
 
@@ -21,8 +21,8 @@ class LeaseLost(Exception):
 
 
 class Transient(Expected):
-    """May pass by itself: try again with growing pauses, for ever."""
+    """A failure that may pass by itself: the work is tried again with growing pauses, for ever."""
 
 
 class Blocked(Expected):
-    """Waits for a change that somebody has to make; tried again at a slow, steady pace."""
+    """A failure that lasts until somebody changes something; the work is tried again at a slow, steady pace."""

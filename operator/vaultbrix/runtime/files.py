@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all."""
+"""Replaces a file whole or not at all."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""Templates that lie beside the code that fills them, to text and to Kubernetes objects. Pure but for reading them."""
+"""Renders templates, which lie beside the code that fills them, to text or to a Kubernetes object."""
 
 from typing import Any
 
@@ -25,6 +25,6 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_object(template: str, **values: Any) -> dict[str, Any]:
-    """The one Kubernetes object that a template of YAML stands for."""
+    """The Kubernetes object that a template renders to, as YAML of one document."""
     (document,) = [one for one in yaml.load_all(render(template, **values), Loader=_LOADER) if one]
     return dict(document)

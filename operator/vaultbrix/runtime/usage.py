@@ -1,4 +1,4 @@
-"""What people type on a command line, and errors that name the option and the remedy. Pure."""
+"""Checks what people type on a command line; an error names the option and the remedy. Pure."""
 
 import re
 from datetime import datetime, timedelta

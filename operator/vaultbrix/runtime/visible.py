@@ -1,4 +1,4 @@
-"""Text of strangers for people who decide on it: nothing hides, overlays what stands before it, or takes no room."""
+"""Shows the text of strangers to those who decide on it: no character is hidden or drawn over another. Pure."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def lines(text: str) -> Iterator[str]:
 
 def foreign(text: str) -> list[str]:
     """Characters that are neither ASCII nor Latin, by code and name, each once: some look like others."""
-    found = dict.fromkeys(c for c in text if not c.isascii() and not unicodedata.name(c, "").startswith("LATIN "))
-    return [f"U+{ord(c):04X} {unicodedata.name(c, 'without a name')}" for c in found]
+    characters = dict.fromkeys(c for c in text if not c.isascii() and not unicodedata.name(c, "").startswith("LATIN "))
+    return [f"U+{ord(c):04X} {unicodedata.name(c, 'without a name')}" for c in characters]
 
 
 def width(text: str) -> int:

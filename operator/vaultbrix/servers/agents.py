@@ -1,4 +1,4 @@
-"""How the agents of a server do: their Leases, clocks, and the addresses that they see."""
+"""Reads how the agents of a server do: their Leases, their clocks, and the addresses that they see."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -17,9 +17,10 @@ _LEASE_SECONDS = 40
 async def look_at_agents(
     kube: Kube, server: PostgresServer
 ) -> tuple[dict[ConditionType, State | None], list[ServerAgent]]:
-    """What AgentConnected, ClockInSync and SourceAddressPreserved say, and the agents that are connected.
+    """Return what AgentConnected, ClockInSync and SourceAddressPreserved say, and the agents that are connected.
 
-    What cannot be read is Unknown, with the cause; then all agents count as connected.
+    A condition whose facts may not be read is Unknown, with the cause. If Leases cannot be read, all agents count as
+    connected.
     """
     alive = agents = server.status.agents
     states: dict[ConditionType, State | None] = {}
@@ -44,7 +45,7 @@ async def look_at_agents(
 
 
 def _unknown(error: Expected) -> State | None:
-    # Out of reach for a moment: what held goes on to hold. Not permitted: somebody has to know.
+    # If the API server does not answer for a moment, the condition stays as it was; a lack of rights must be seen.
     return State(None, error.reason, error.message) if isinstance(error, Blocked) else None
 
 
@@ -77,9 +78,9 @@ def _time(text: str) -> datetime:
 
 async def _cluster(kube: Kube) -> list[str]:
     """Addresses of the nodes and prefixes of their Pods."""
-    found: list[str] = []
+    addresses: list[str] = []
     for node in (await kube.list(NODES)).get("items", []):
         spec = node.get("spec", {})
-        found += [a["address"] for a in node.get("status", {}).get("addresses") or []]
-        found += spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    return found
+        addresses += [a["address"] for a in node.get("status", {}).get("addresses") or []]
+        addresses += spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+    return addresses

@@ -1,4 +1,4 @@
-"""PostgresServer: reach it, install the gate, keep the base NetworkPolicy, see how its agents do."""
+"""Reconciles PostgresServers: installs the gate, keeps the base NetworkPolicy, and sees how the agents do."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,10 +17,10 @@ from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.servers.agents import look_at_agents
-from vaultbrix.servers.decisions import Gate, ServerView, server_status
+from vaultbrix.servers.decisions import GateReport, ServerView, server_status
 from vaultbrix.servers.facts import read_facts
 
-# How often a server that is well is looked at: switched-off guards are put back, a lost server is noticed.
+# How often a ready server is looked at, so that switched-off guards are put back and a lost server is noticed.
 CHECK_EVERY = timedelta(seconds=60)
 
 WORKERS = 4
@@ -103,25 +103,25 @@ class ServerController:
             gate = await self._prepare(server, now)
         except Expected as error:
             failure = error
-        view = await self._look_around(server, gate, failure, now)
+        view = await self._gather(server, gate, failure, now)
         await write_status(self._kube, self._cache, server, server_status(server, view, now))
         if failure is not None:
             raise failure
         return now + CHECK_EVERY
 
-    async def _prepare(self, server: PostgresServer, now: datetime) -> Gate:
-        """Install what is missing, and take away what nobody accounts for. Raises Expected."""
+    async def _prepare(self, server: PostgresServer, now: datetime) -> GateReport:
+        """Install the gate where it is missing, and drop logins and passes that belong to nothing. Raises Expected."""
         async with self._admin.connection(server) as connection:
-            about = await read_facts(connection)
+            facts = await read_facts(connection)
             version = await schema.install(connection)
             risks = await drift.audit_gate(connection)
             await self._runs.sweep(connection)
             await self._access.logins.sweep(connection, now)
         await self._access.policies.reconcile_base(server)
-        return Gate(about, version, risks)
+        return GateReport(facts, version, risks)
 
-    async def _look_around(
-        self, server: PostgresServer, gate: Gate | None, failure: Expected | None, now: datetime
+    async def _gather(
+        self, server: PostgresServer, gate: GateReport | None, failure: Expected | None, now: datetime
     ) -> ServerView:
         agents, alive = await look_at_agents(self._kube, server)
         tenants = self._cache.tenants_of(server.metadata.name)

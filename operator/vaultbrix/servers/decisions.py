@@ -1,4 +1,4 @@
-"""What a PostgresServer's status says: of itself, of its agents, and of its audit record. Pure."""
+"""Decides what a PostgresServer's status says: of the server, of its agents, and of its audit record. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from vaultbrix.api.conditions import ConditionType, Reason, State, conditions
 from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, PostgresServerStatus, ServerAgent
 from vaultbrix.runtime.errors import Expected
 
-# Beyond this, deadlines and startsAt are visibly off.
+# In seconds. If a clock is off by more than this, people see that rules open and end at the wrong time.
 MOST_SKEW_SECONDS = 5
 
 
@@ -71,10 +71,13 @@ class ServerFacts:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """The server as it was found once it could be reached. ``risks`` name what goes around the gate."""
+class GateReport:
+    """What the operator saw of server and gate once it could reach them.
 
-    about: ServerFacts
+    ``version`` is the gate's migration; ``risks`` name what goes around the gate.
+    """
+
+    facts: ServerFacts
     version: int
     risks: Sequence[str]
 
@@ -93,7 +96,7 @@ class ServerView:
     retention: Mapping[ConditionType, State | None] = field(default_factory=dict)
     tenants: int = 0
     open_rules: int = 0
-    gate: Gate | None = None
+    gate: GateReport | None = None
     failure: Expected | None = None
 
 
@@ -112,8 +115,8 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
         {}
         if view.gate is None
         else {
-            "version": view.gate.about.version,
-            "system_identifier": view.gate.about.system_identifier,
+            "version": view.gate.facts.version,
+            "system_identifier": view.gate.facts.system_identifier,
             "gate_version": view.gate.version,
         }
     )
@@ -129,11 +132,11 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
     )
 
 
-def _installed(gate: Gate | None) -> State | None:
+def _installed(gate: GateReport | None) -> State | None:
     return State(True, Reason.INSTALLED, f"migration {gate.version} is in force") if gate else None
 
 
-def _intact(gate: Gate | None) -> State | None:
+def _intact(gate: GateReport | None) -> State | None:
     if gate is None:
         return None
     if gate.risks:

@@ -1,4 +1,4 @@
-"""What a PostgreSQL server says of itself."""
+"""Asks a PostgreSQL server for its version and whether the operator can use it."""
 
 import psycopg
 

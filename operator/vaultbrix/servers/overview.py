@@ -43,7 +43,7 @@ def overview(
     """Sort out what needs attention at ``now``."""
     alive = [r for r in rules if ended_at(r, now) is None]
     opened = [r for r in alive if r.status.phase is AccessPhase.OPEN]
-    # One that waits for its startsAt is as it should be.
+    # A rule that waits for its startsAt is as it should be.
     due = [r for r in alive if start_of(r) <= now or r.status.phase is AccessPhase.REJECTED]
     return Overview(
         servers=tuple(sorted(servers, key=lambda s: s.metadata.name)),

@@ -11,7 +11,7 @@ def source_addresses(sources: Iterable[str], cluster: Iterable[str], trusted: It
     """Status, reason and message of SourceAddressPreserved.
 
     ``sources`` is a sample of addresses that connections of tenants came from; ``cluster`` are addresses of nodes and
-    prefixes of Pods, ``trusted`` the server's trustedCIDRs. What is no address is passed over.
+    prefixes of Pods, ``trusted`` the server's trustedCIDRs. A text that is no address is passed over.
     """
     seen = sorted(_addresses(sources), key=str)
     if not seen:
@@ -35,20 +35,20 @@ def unknown_to(sources: Iterable[str], networks: Iterable[str]) -> bool:
 
 
 def _addresses(texts: Iterable[str]) -> set[Address]:
-    found = set()
+    addresses = set()
     for text in texts:
         try:
-            found.add(parse_address(text))
+            addresses.add(parse_address(text))
         except ValueError:
             continue
-    return found
+    return addresses
 
 
 def _networks(texts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
-    found = []
+    networks = []
     for text in texts:
         try:
-            found.append(ip_network(text, strict=False))
+            networks.append(ip_network(text, strict=False))
         except ValueError:
             continue
-    return found
+    return networks

@@ -1,4 +1,4 @@
-"""Tenant: Secret first, then role and schema; on deletion, lock or drop."""
+"""Reconciles Tenants: makes the Secret, then role and schema; on deletion, locks or drops them."""
 
 import secrets
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> None
 
 
 class TenantController:
-    """Makes what a Tenant asks for."""
+    """Makes Secret, role and schema as a Tenant asks for, and reports how far that is."""
 
     def __init__(self, kube: Kube, cache: Cache, admin: Admin) -> None:
         self._kube = kube
@@ -107,8 +107,8 @@ class TenantController:
         if server is not None and is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
             async with self._admin.connection(server) as connection:
                 await role.lock(connection, tenant.role, tenant.key)
-                # Rules find their server through the Tenant, so they cannot.
-                await rule_logins.end_of_tenant(connection, tenant.role, tenant.key)
+                # The rules' own controller cannot do this: it finds a rule's server through the Tenant.
+                await rule_logins.end_logins_of_tenant(connection, tenant.role, tenant.key)
                 if tenant.spec.deletion_policy is DeletionPolicy.DELETE:
                     await role.drop(connection, tenant.role, tenant.key)
         await set_finalizer(self._kube, tenant, FINALIZER, present=False)

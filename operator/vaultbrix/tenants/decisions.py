@@ -1,4 +1,4 @@
-"""What should hold for a Tenant, and what its status says of how far that is. Pure."""
+"""Decides what a Tenant's role should be, and what the Tenant's status says. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import AutoApprove, Tenant, TenantStatus
 from vaultbrix.runtime.errors import Blocked, Expected
 
-# Failures that say that the role is not this Tenant's; after any other one it stays as it was.
+# With these failures the role is not this Tenant's; after any other one Provisioned stays as it was.
 _NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
 
 
 @dataclass(frozen=True)
 class TenantRole:
-    """What should hold in the database. ``owner`` is (namespace, name) of the Tenant.
+    """A tenant's role, and schema of that name, as they should be. ``owner`` is (namespace, name) of the Tenant.
 
-    ``additive``: ALTERs that only add pass without an approval.
+    ``additive`` says that ALTERs which only add pass without an approval.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""A tenant's role and schema in PostgreSQL. Idempotent: reads what is there, changes what differs."""
+"""Makes, locks and drops a tenant's role and schema in PostgreSQL; reads what is there and changes what differs."""
 
 from dataclasses import dataclass
 
@@ -12,35 +12,35 @@ from vaultbrix.runtime.errors import Blocked
 from vaultbrix.tenants.decisions import TenantRole
 
 
-async def provision(connection: psycopg.AsyncConnection, wanted: TenantRole, password: str, salt: bytes) -> None:
-    """Make role, schema, memberships, settings, policy and verifier as wanted, in one transaction.
+async def provision(connection: psycopg.AsyncConnection, desired: TenantRole, password: str, salt: bytes) -> None:
+    """Make role, schema, memberships, settings, policy and verifier as desired, in one transaction.
 
     Raises Blocked(SlugTaken), changing nothing, when the role or schema belongs to somebody else.
     """
     async with connection.transaction():
-        claim = await _read_claim(connection, wanted.role)
-        role = await roles.read(connection, wanted.role)
+        claim = await _read_claim(connection, desired.role)
+        role = await roles.read(connection, desired.role)
         statements = [
-            *_claim(wanted, claim, role_exists=role is not None),
-            *roles.changes(_login_role(wanted), role, connection.info.server_version),
-            *_schema(wanted, claim),
+            *_claim_statements(desired, claim, role_exists=role is not None),
+            *roles.changes(_login_role(desired), role, connection.info.server_version),
+            *_schema_statements(desired, claim),
         ]
-        await roles.apply(connection, statements, wanted.role, role.verifier if role else None, password, salt)
-        if claim.additive is not wanted.additive:
-            await set_policy(connection, wanted.role, additive=wanted.additive)
-    if not wanted.login:
-        await roles.end_sessions(connection, wanted.role)
+        await roles.apply(connection, statements, desired.role, role.verifier if role else None, password, salt)
+        if claim.additive is not desired.additive:
+            await set_policy(connection, desired.role, additive=desired.additive)
+    if not desired.login:
+        await roles.end_sessions(connection, desired.role)
 
 
 async def lock(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
-    """Retain: nobody logs in any more, the data stays, the slug stays with its owner."""
+    """Let nobody log in any more; the data stays, and the slug stays its owner's (deletionPolicy Retain)."""
     if not await owned(connection, role, owner):
         return
     await roles.lock(connection, role)
 
 
 async def drop(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
-    """Delete: schema and role go, with everything the role owns, and the slug is free."""
+    """Drop schema and role with everything that the role owns, and free the slug (deletionPolicy Delete)."""
     if not await owned(connection, role, owner):
         return
     name = sql.Identifier(role)
@@ -63,14 +63,14 @@ async def owned(connection: psycopg.AsyncConnection, role: str, owner: tuple[str
     return await cursor.fetchone() is not None
 
 
-def _login_role(wanted: TenantRole) -> roles.LoginRole:
+def _login_role(desired: TenantRole) -> roles.LoginRole:
     return roles.LoginRole(
-        name=wanted.role,
-        login=wanted.login,
-        connection_limit=wanted.connection_limit,
+        name=desired.role,
+        login=desired.login,
+        connection_limit=desired.connection_limit,
         mark="vaultbrix_tenants",
-        search_path=wanted.role,
-        settings=wanted.settings,
+        search_path=desired.role,
+        settings=desired.settings,
     )
 
 
@@ -80,15 +80,18 @@ async def _lock_claim(connection: psycopg.AsyncConnection, role: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Claim:
-    """Whose the slug is: ``owner`` is None while it is nobody's. ``schema_owner`` is None where there is no schema."""
+class _SlugClaim:
+    """Who has the slug. ``owner`` is (namespace, name) of a Tenant, None while none has it.
+
+    ``schema_owner`` is the role that owns the schema, None where there is no schema.
+    """
 
     owner: tuple[str, str] | None
     schema_owner: str | None
     additive: bool
 
 
-async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _Claim:
+async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _SlugClaim:
     cursor = await connection.execute(
         "WITH claim AS MATERIALIZED ("
         "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
@@ -100,32 +103,32 @@ async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _Claim:
     row = await cursor.fetchone()
     assert row is not None
     namespace, name, schema_owner, additive = row
-    return _Claim((namespace, name) if namespace is not None else None, schema_owner, additive)
+    return _SlugClaim((namespace, name) if namespace is not None else None, schema_owner, additive)
 
 
-def _claim(wanted: TenantRole, claim: _Claim, *, role_exists: bool) -> list[sql.Composable]:
-    """What makes the slug the Tenant's. Raises Blocked when it is somebody else's."""
-    if claim.owner == wanted.owner:
+def _claim_statements(desired: TenantRole, claim: _SlugClaim, *, role_exists: bool) -> list[sql.Composable]:
+    """The statements that give the slug to the Tenant. Raises Blocked when it is somebody else's."""
+    if claim.owner == desired.owner:
         return []
     if claim.owner is not None:
         taken = "/".join(claim.owner)
-        raise Blocked(Reason.SLUG_TAKEN, f"{wanted.role} belongs to Tenant {taken}; choose another spec.slug")
+        raise Blocked(Reason.SLUG_TAKEN, f"{desired.role} belongs to Tenant {taken}; choose another spec.slug")
     if role_exists or claim.schema_owner is not None:
         raise Blocked(
             Reason.SLUG_TAKEN,
-            f"a role or schema {wanted.role} that is not managed here exists; choose another spec.slug",
+            f"a role or schema {desired.role} that is not managed here exists; choose another spec.slug",
         )
     return [
         sql.SQL("INSERT INTO vaultbrix.tenant(role_name, namespace, name) VALUES ({}, {}, {})").format(
-            *map(sql.Literal, (wanted.role, *wanted.owner))
+            *map(sql.Literal, (desired.role, *desired.owner))
         )
     ]
 
 
-def _schema(wanted: TenantRole, claim: _Claim) -> list[sql.Composable]:
-    name = sql.Identifier(wanted.role)
+def _schema_statements(desired: TenantRole, claim: _SlugClaim) -> list[sql.Composable]:
+    name = sql.Identifier(desired.role)
     if claim.schema_owner is None:
         return [sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(name, name)]
-    if claim.schema_owner != wanted.role:
+    if claim.schema_owner != desired.role:
         return [sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(name, name)]
     return []

@@ -1,8 +1,8 @@
-"""Logins of AccessRules with ``login: PerRule``: members of the tenant's role, which they take on as they log in.
+"""Makes and drops the logins of AccessRules with ``login: PerRule``, which take on the tenant's role as they log in.
 
-They are direct members of vaultbrix_tenants besides, so that whatever holds for a tenant's own login (pg_hba.conf,
-the agent's view of sessions) holds for them, and of vaultbrix_jobs never. The gate looks at current_user, and no role
-of theirs is exempt.
+They are members of the tenant's role, and direct members of vaultbrix_tenants besides, so that whatever holds for a
+tenant's own login (pg_hba.conf, the agent's view of sessions) holds for them; of vaultbrix_jobs they are none. The gate
+looks at current_user, and no role of theirs is exempt.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class LoginTerms:
-    """What should hold. ``tenant`` is whom it logs in as; the login ends at ``valid_until`` by itself."""
+    """A rule's login as it should be. ``tenant`` is whom it logs in as; it ends at ``valid_until`` by itself."""
 
     login: str
     rule_uid: str
@@ -31,8 +31,8 @@ class LoginTerms:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A login that is ours, with the tenant's role and the rule that it was made for."""
+class LoginClaim:
+    """A login that was made for a rule, as noted in the database, with the tenant's role."""
 
     login: str
     role: str
@@ -40,7 +40,7 @@ class Claim:
 
 
 async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, password: str, salt: bytes) -> None:
-    """Make login, memberships, settings and verifier as wanted, in one transaction.
+    """Make login, memberships, settings and verifier as the terms say, in one transaction.
 
     Raises Blocked(LoginTaken), changing nothing, when the name belongs to somebody else.
     """
@@ -64,23 +64,23 @@ async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, pass
         )
 
 
-async def claims(connection: psycopg.AsyncConnection) -> list[Claim]:
-    """All that are there."""
+async def claims(connection: psycopg.AsyncConnection) -> list[LoginClaim]:
+    """The logins of all rules, as noted in the database."""
     cursor = await connection.execute("SELECT login, role_name, rule_uid FROM vaultbrix.rule_login")
-    return [Claim(*row) for row in await cursor.fetchall()]
+    return [LoginClaim(*row) for row in await cursor.fetchall()]
 
 
 async def drop(connection: psycopg.AsyncConnection, rule_uid: str) -> None:
-    """End sessions and login of a rule; what it made goes to the tenant."""
+    """End the sessions of a rule's login and drop it; what it made goes to the tenant."""
     cursor = await connection.execute(
         "SELECT login, role_name, rule_uid FROM vaultbrix.rule_login WHERE rule_uid = %s", [rule_uid]
     )
     for row in await cursor.fetchall():
-        await _drop(connection, Claim(*row))
+        await _drop(connection, LoginClaim(*row))
 
 
-async def try_drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
-    """The same, for one of many: where a lock stands in the way, it is left for the next time."""
+async def try_drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> None:
+    """Drop a rule's login; one that cannot be dropped now, say for a lock, is logged and left for the next time."""
     try:
         await _drop(connection, claim)
     except psycopg.Error as error:
@@ -89,26 +89,26 @@ async def try_drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
         log.warning("login not dropped yet", login=claim.login, message=classify(error).message)
 
 
-async def end_of_tenant(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
-    """Nobody logs in by a rule of the tenant any more; nothing when the role is not that owner's.
+async def end_logins_of_tenant(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
+    """Lock and drop the logins of all rules of a tenant; does nothing when the role is not that owner's.
 
-    What cannot be dropped now is left to a sweep: a tenant's end does not wait for it.
+    A login that cannot be dropped now is left to a later sweep, so that a tenant's end does not wait for it.
     """
     cursor = await connection.execute(
         "SELECT l.login, l.role_name, l.rule_uid FROM vaultbrix.rule_login l JOIN vaultbrix.tenant t USING (role_name)"
         " JOIN pg_roles r ON r.rolname = l.login WHERE role_name = %s AND (t.namespace, t.name) = (%s, %s)",
         [role, *owner],
     )
-    found = [Claim(*row) for row in await cursor.fetchall()]
+    logins = [LoginClaim(*row) for row in await cursor.fetchall()]
     # All first: a session of one may hold a lock on what another one made.
-    for claim in found:
+    for claim in logins:
         await roles.lock(connection, claim.login)
-    for claim in found:
+    for claim in logins:
         await try_drop(connection, claim)
 
 
-async def _drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
-    # The heir is the claim's, not whoever made the login a member of his.
+async def _drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> None:
+    # The heir is the tenant of the note, not whatever role the login is a member of.
     cursor = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [claim.role])
     await roles.drop(connection, claim.login, [str(name) for (name,) in await cursor.fetchall()])
     await connection.execute("DELETE FROM vaultbrix.rule_login WHERE login = %s", [claim.login])
@@ -116,7 +116,7 @@ async def _drop(connection: psycopg.AsyncConnection, claim: Claim) -> None:
 
 async def _claim(connection: psycopg.AsyncConnection, terms: LoginTerms) -> None:
     tenant = terms.tenant
-    # Held to the end, so that the tenant cannot go while a login of its is made.
+    # This lock lasts until the end of the transaction, so that the tenant cannot go while a login of its is made.
     cursor = await connection.execute(
         "SELECT 1 FROM vaultbrix.tenant WHERE role_name = %s AND (namespace, name) = (%s, %s) FOR SHARE",
         [tenant.role, *tenant.owner],
@@ -124,8 +124,8 @@ async def _claim(connection: psycopg.AsyncConnection, terms: LoginTerms) -> None
     if await cursor.fetchone() is None:
         raise Transient(Reason.TENANT_NOT_READY, f"role {tenant.role} is not that of Tenant {'/'.join(tenant.owner)}")
     cursor = await connection.execute(
-        "SELECT c.rule_uid, c.role_name, r.oid IS NOT NULL FROM (SELECT %s::name AS wanted) w"
-        " LEFT JOIN vaultbrix.rule_login c ON c.login = w.wanted LEFT JOIN pg_roles r ON r.rolname = w.wanted",
+        "SELECT c.rule_uid, c.role_name, r.oid IS NOT NULL FROM (SELECT %s::name AS login) w"
+        " LEFT JOIN vaultbrix.rule_login c ON c.login = w.login LEFT JOIN pg_roles r ON r.rolname = w.login",
         [terms.login],
     )
     row = await cursor.fetchone()

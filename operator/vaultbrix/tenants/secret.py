@@ -1,4 +1,4 @@
-"""Secrets with credentials: made by us, for one owner, and never written over somebody else's."""
+"""Makes and deletes Secrets with credentials, each for one owner; never writes over somebody else's."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ from vaultbrix.tenants.credentials import secret_data
 
 @dataclass(frozen=True)
 class CredentialsSecret:
-    """Whose, of which name, and what it says. ``remedy`` is what to do when the name is taken."""
+    """A Secret as it should be: its owner, name and content. ``remedy`` is what to do when the name is taken."""
 
     owner: Resource
     name: str
@@ -94,7 +94,7 @@ def _password(secret: Object) -> str | None:
         scram.verifier(password, b"\0" * scram.SALT_BYTES, 1)
     except (binascii.Error, ValueError):
         return None
-    # One that somebody wrote by hand is replaced, unless it is as good as ours.
+    # A shorter password, which somebody wrote by hand, is replaced.
     return password if len(password) >= PASSWORD_BYTES else None
 
 

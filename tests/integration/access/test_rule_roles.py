@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.harness.database import PASSWORD, SALT, Database, send, wanted
+from tests.harness.database import PASSWORD, SALT, Database, desired_role, send
 from tests.harness.tenant_schema import ATTACKS, FORBIDDEN, SCENE, TenantSchema, code
 from tests.harness.tenants import CATALOG
 
@@ -17,7 +17,7 @@ from vaultbrix.postgres import scram
 from vaultbrix.runtime.errors import Blocked, Transient
 from vaultbrix.tenants import role as tenants
 from vaultbrix.tenants import rule_logins
-from vaultbrix.tenants.rule_logins import Claim, LoginTerms
+from vaultbrix.tenants.rule_logins import LoginClaim, LoginTerms
 
 HOUR = timedelta(hours=1)
 
@@ -79,7 +79,7 @@ class Case:
 
     def wanted(self, until: timedelta = HOUR, **changes: Any) -> LoginTerms:
         deadline = (datetime.now(UTC) + until).replace(microsecond=0)
-        return LoginTerms(self.login, self.uid, wanted(self.role, **changes), deadline)
+        return LoginTerms(self.login, self.uid, desired_role(self.role, **changes), deadline)
 
     def provision(self, asked: LoginTerms | None = None) -> None:
         self.database.admin(rule_logins.provision, asked or self.wanted(), PASSWORD, SALT)
@@ -87,7 +87,7 @@ class Case:
     def drop(self) -> None:
         self.database.admin(rule_logins.drop, self.uid)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LoginClaim]:
         """What is held to be ours of this tenant."""
         return [claim for claim in self.database.admin(rule_logins.claims) if claim.role == self.role]
 
@@ -295,7 +295,7 @@ def test_a_role_of_somebody_else_is_neither_taken_over_nor_dropped(case: Case) -
         case.provision()
     assert told.value.reason == "LoginTaken"
     case.drop()
-    case.database.admin(rule_logins.end_of_tenant, case.role, wanted(case.role).owner)
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, desired_role(case.role).owner)
     assert case.database.postgres.query(CATALOG) == before
     case.database.postgres.query(f"DROP ROLE {case.login}")
 
@@ -311,10 +311,10 @@ def test_no_login_is_made_for_a_role_that_is_not_the_tenants(case: Case) -> None
 def test_a_tenant_goes_with_the_logins_of_its_rules_and_is_not_held_up_by_them(case: Case, function: Any) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
-    owner = wanted(case.role).owner
-    case.database.admin(rule_logins.end_of_tenant, case.role, ("other", "tenant"))
+    owner = desired_role(case.role).owner
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, ("other", "tenant"))
     assert case.works()
-    case.database.admin(rule_logins.end_of_tenant, case.role, owner)
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, owner)
     case.database.admin(function, case.role, owner)
     assert not case.works()
     assert case.claims() == []
@@ -323,14 +323,14 @@ def test_a_tenant_goes_with_the_logins_of_its_rules_and_is_not_held_up_by_them(c
 async def impatiently(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
     """As the operator, whose connections wait for no lock for long."""
     await connection.execute("SET lock_timeout = '200ms'")
-    await rule_logins.end_of_tenant(connection, role, owner)
+    await rule_logins.end_logins_of_tenant(connection, role, owner)
 
 
 def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
     held = case.session()
-    owner = wanted(case.role).owner
+    owner = desired_role(case.role).owner
     with case.database.postgres.connect() as holder, holder.transaction():
         holder.execute(f"LOCK TABLE {case.role}.made".encode())
         case.database.admin(impatiently, case.role, owner)
@@ -347,7 +347,7 @@ def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None
 def test_a_tenant_that_was_dropped_without_us_leaves_logins_that_can_be_dropped(case: Case) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
-    case.database.admin(tenants.drop, case.role, wanted(case.role).owner)
+    case.database.admin(tenants.drop, case.role, desired_role(case.role).owner)
     case.drop()
     assert case.claims() == []
     assert case.database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [case.login]) == []

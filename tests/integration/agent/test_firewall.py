@@ -111,7 +111,7 @@ def test_trusted_sources_are_exactly_those_told_last(firewall: FirewalledServer)
 
 def test_a_probe_names_what_the_kernel_has_lost(firewall: FirewalledServer) -> None:
     firewall.allow({"203.0.113.7/32": LONG, "198.51.100.0/24": LONG, "2001:db8::/64": LONG})
-    asked = [
+    queried = [
         "203.0.113.7/32",
         "203.0.113.8/32",
         "198.51.100.0/24",
@@ -119,21 +119,21 @@ def test_a_probe_names_what_the_kernel_has_lost(firewall: FirewalledServer) -> N
         "2001:db8::/64",
         "2001:db8:1::/48",
     ]
-    assert firewall.missing(asked) == {"203.0.113.8/32", "198.51.101.0/24", "2001:db8:1::/48"}
+    assert firewall.missing(queried) == {"203.0.113.8/32", "198.51.101.0/24", "2001:db8:1::/48"}
     assert firewall.missing([]) == set()
 
 
 def test_ten_thousand_entries_come_and_go(firewall: FirewalledServer) -> None:
-    wanted = {f"10.{number >> 8}.{number & 255}.1/32": LONG for number in range(9_000)}
-    wanted |= {f"2001:db8:{number:x}::/48": LONG for number in range(1, 1_001)}
-    firewall.allow(wanted)
-    assert firewall.missing(wanted) == set()
-    assert firewall.allowed().keys() == wanted.keys()
-    half = list(wanted)[::2]
+    timeouts = {f"10.{number >> 8}.{number & 255}.1/32": LONG for number in range(9_000)}
+    timeouts |= {f"2001:db8:{number:x}::/48": LONG for number in range(1, 1_001)}
+    firewall.allow(timeouts)
+    assert firewall.missing(timeouts) == set()
+    assert firewall.allowed().keys() == timeouts.keys()
+    half = list(timeouts)[::2]
     firewall.deny(half)
-    assert firewall.missing(wanted) == set(half)
-    firewall.allow(wanted)
-    assert firewall.missing(wanted) == set()
+    assert firewall.missing(timeouts) == set(half)
+    firewall.allow(timeouts)
+    assert firewall.missing(timeouts) == set()
     assert firewall.ensure() is False
 
 

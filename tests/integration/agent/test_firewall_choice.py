@@ -7,7 +7,7 @@ import pytest
 from tests.harness.firewalled_server import LONG, PORT, FirewalledServer
 from tests.harness.host_pair import Pair
 
-from vaultbrix.agent.host.firewall import Chosen, choose
+from vaultbrix.agent.host.firewall import ChosenFirewall, choose
 from vaultbrix.runtime.errors import Transient
 
 CHOOSE = """
@@ -21,12 +21,12 @@ except Transient as error:
 """
 
 
-def chosen(pair: Pair, wanted: str, *privileges: str, path: str = "/usr/sbin:/usr/bin:/sbin:/bin") -> str:
+def chosen(pair: Pair, name: str, *privileges: str, path: str = "/usr/sbin:/usr/bin:/sbin:/bin") -> str:
     """What an agent with these capabilities only chooses, or why it cannot."""
     bounds = ",".join(("-all", *(f"+{privilege}" for privilege in privileges)))
     command = ["/usr/bin/setpriv", f"--bounding-set={bounds}", "/usr/bin/env", f"PATH={path}"]
     return subprocess.run(
-        ["ip", "netns", "exec", pair.server.name, *command, sys.executable, "-c", CHOOSE, wanted],
+        ["ip", "netns", "exec", pair.server.name, *command, sys.executable, "-c", CHOOSE, name],
         capture_output=True,
         text=True,
         check=True,
@@ -44,7 +44,7 @@ def test_nftables_needs_net_admin_only(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "missing"),
+    ("name", "missing"),
     [
         ("auto", ("iptables:", "NET_RAW", "xt_set", "nftables:", "NET_ADMIN", "nf_tables", "nft")),
         ("iptables", ("iptables:", "NET_RAW", "xt_set")),
@@ -52,9 +52,9 @@ def test_nftables_needs_net_admin_only(pair: Pair) -> None:
     ],
 )
 def test_where_none_works_it_says_what_was_tried_and_what_is_missing(
-    pair: Pair, wanted: str, missing: tuple[str, ...]
+    pair: Pair, name: str, missing: tuple[str, ...]
 ) -> None:
-    said = chosen(pair, wanted)
+    said = chosen(pair, name)
     assert said.startswith("KernelFailed")
     for word in missing:
         assert word in said
@@ -94,7 +94,7 @@ def test_another_port_s_rules_stay(pair: Pair) -> None:
 
 
 def test_until_one_is_found_everything_else_says_so(pair: Pair) -> None:
-    firewall = Chosen(PORT, "nftables")
+    firewall = ChosenFirewall(PORT, "nftables")
     assert firewall.name == ""
     with pytest.raises(Transient, match="no firewall works here yet"):
         firewall.allow({"203.0.113.7/32": LONG})

@@ -36,7 +36,7 @@ def without_rule(chain: str, number: int) -> Damage:
 
     def damage(host: Host) -> None:
         listed = json.loads(host.run("nft", "-j", "list", "chain", "inet", "vaultbrix", chain))["nftables"]
-        handle = [found["rule"]["handle"] for found in listed if "rule" in found][number]
+        handle = [entry["rule"]["handle"] for entry in listed if "rule" in entry][number]
         host.run("nft", "delete", "rule", "inet", "vaultbrix", chain, "handle", str(handle))
 
     return damage

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.harness.database import PASSWORD, SALT, Database, wanted
+from tests.harness.database import PASSWORD, SALT, Database, desired_role
 from tests.harness.tenants import CATALOG
 
 from vaultbrix.ddl.decisions import login_name
@@ -68,15 +68,15 @@ def works(database: Database, role: str, password: str = PASSWORD) -> bool:
 
 
 def owner_of(role: str) -> tuple[str, str]:
-    return wanted(role).owner
+    return desired_role(role).owner
 
 
 def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Database, role: str) -> None:
-    (found,) = facts(database, role)
-    assert found[:9] == (True, False, False, False, False, False, False, 20, True)
-    assert found[9] == ["vaultbrix_tenantsfalse"]
-    assert found[10] == ["lock_timeout=5s", "pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
-    assert found[11]
+    (attributes,) = facts(database, role)
+    assert attributes[:9] == (True, False, False, False, False, False, False, 20, True)
+    assert attributes[9] == ["vaultbrix_tenantsfalse"]
+    assert attributes[10] == ["lock_timeout=5s", "pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
+    assert attributes[11]
     with database.login(role) as session:
         assert session.execute("SELECT current_schemas(false)").fetchall() == [([role],)]
         session.execute("CREATE TABLE mine()")
@@ -86,7 +86,7 @@ def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Data
 
 def test_provisioning_again_writes_nothing(database: Database, role: str) -> None:
     before = database.postgres.query(CATALOG)
-    database.admin(tenants.provision, wanted(role), PASSWORD, b"another salt 123")
+    database.admin(tenants.provision, desired_role(role), PASSWORD, b"another salt 123")
     assert database.postgres.query(CATALOG) == before
 
 
@@ -95,7 +95,7 @@ def test_drift_is_mended(database: Database, role: str, drift: str) -> None:
     before = facts(database, role)
     database.postgres.query(drift.format(role=role))
     assert facts(database, role) != before or not works(database, role), "it is no drift"
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     assert facts(database, role) == before
     assert works(database, role)
     assert not works(database, role, "mine")
@@ -105,14 +105,14 @@ def test_a_password_that_the_tenant_chose_itself_does_not_last(database: Databas
     with database.login(role) as session:
         session.execute(f"ALTER ROLE {role} PASSWORD 'mine'".encode())
     assert works(database, role, "mine")
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     assert works(database, role)
     assert not works(database, role, "mine")
 
 
 def test_a_new_password_keeps_open_sessions(database: Database, role: str) -> None:
     with database.login(role) as session:
-        database.admin(tenants.provision, wanted(role), "another-password", SALT)
+        database.admin(tenants.provision, desired_role(role), "another-password", SALT)
         assert session.execute("SELECT 1").fetchall() == [(1,)]
     assert works(database, role, "another-password")
     assert not works(database, role)
@@ -120,19 +120,19 @@ def test_a_new_password_keeps_open_sessions(database: Database, role: str) -> No
 
 def test_a_setting_that_is_no_longer_wanted_goes(database: Database, role: str) -> None:
     more = {"lock_timeout": "1s", "work_mem": "8MB", "statement_timeout": "30s"}
-    database.admin(tenants.provision, wanted(role, settings=more), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role, settings=more), PASSWORD, SALT)
     assert {"lock_timeout=1s", "work_mem=8MB", "statement_timeout=30s"} <= set(facts(database, role)[0][10])
-    database.admin(tenants.provision, wanted(role, settings={}), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role, settings={}), PASSWORD, SALT)
     assert facts(database, role)[0][10] == ["pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
 
 
 def test_a_suspended_tenant_loses_login_and_sessions(database: Database, role: str) -> None:
     with database.login(role) as session:
-        database.admin(tenants.provision, wanted(role, login=False), PASSWORD, SALT)
+        database.admin(tenants.provision, desired_role(role, login=False), PASSWORD, SALT)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     assert not works(database, role)
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     assert works(database, role)
 
 
@@ -149,10 +149,10 @@ def test_what_belongs_to_somebody_else_is_not_touched(database: Database, theirs
     role = f"tenant_v{next(numbers)}"
     database.postgres.query(theirs.format(role=role))
     before = database.postgres.query(CATALOG)
-    with pytest.raises(Blocked) as told:
-        database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
-    assert told.value.reason == "SlugTaken"
-    assert "spec.slug" in told.value.message
+    with pytest.raises(Blocked) as error:
+        database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
+    assert error.value.reason == "SlugTaken"
+    assert "spec.slug" in error.value.message
     for function in (tenants.lock, tenants.drop):
         database.admin(function, role, owner_of(role))
     assert database.postgres.query(CATALOG) == before
@@ -161,7 +161,7 @@ def test_what_belongs_to_somebody_else_is_not_touched(database: Database, theirs
 def test_another_tenant_can_neither_take_lock_nor_drop_a_role(database: Database, role: str) -> None:
     before = database.postgres.query(CATALOG)
     with pytest.raises(Blocked):
-        database.admin(tenants.provision, wanted(role, owner=("other", "tenant")), "theirs", SALT)
+        database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), "theirs", SALT)
     for function in (tenants.lock, tenants.drop):
         database.admin(function, role, ("other", "tenant"))
     assert database.postgres.query(CATALOG) == before
@@ -184,8 +184,8 @@ def test_retain_locks_the_role_and_keeps_data_and_slug(database: Database, role:
     assert not works(database, role)
     assert database.postgres.query(f"SELECT id FROM {role}.kept") == [(1,)]
     with pytest.raises(Blocked):
-        database.admin(tenants.provision, wanted(role, owner=("other", "tenant")), PASSWORD, SALT)
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+        database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     with database.login(role) as session:
         assert session.execute("SELECT id FROM kept").fetchall() == [(1,)]
 
@@ -204,7 +204,7 @@ def test_delete_leaves_nothing_and_frees_the_slug(database: Database, role: str)
     )
     assert left == []
     database.admin(tenants.drop, role, owner_of(role))
-    database.admin(tenants.provision, wanted(role, owner=("other", "tenant")), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), PASSWORD, SALT)
     assert works(database, role)
 
 
@@ -212,11 +212,11 @@ def test_delete_leaves_nothing_and_frees_the_slug(database: Database, role: str)
 def test_a_name_is_a_name_whatever_it_holds(database: Database, slug: str) -> None:
     role = f"tenant_{slug}"
     before = [row for row in database.postgres.query(CATALOG) if role not in row[1]]
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     with database.login(role) as session:
         assert session.execute("SELECT current_user, current_schemas(false)").fetchall() == [(role, [role])]
         session.execute("CREATE TABLE mine()")
-    database.admin(tenants.provision, wanted(role), PASSWORD, SALT)
+    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
     database.admin(tenants.drop, role, owner_of(role))
     assert database.postgres.query(CATALOG) == before
 
@@ -240,7 +240,7 @@ def test_no_password_or_verifier_is_in_the_log(database: Database) -> None:
     database.postgres.query("ALTER SYSTEM SET pgaudit.log = 'all'")
     database.postgres.query("SELECT pg_reload_conf()")
     try:
-        database.admin(tenants.provision, wanted(role), secrets[0], SALT)
+        database.admin(tenants.provision, desired_role(role), secrets[0], SALT)
         login = login_name("0123456789abcdef")
         until = datetime.now(UTC) + timedelta(hours=1)
         database.admin(logins.create_login, login=login, role=role, verifier=verifiers[1], valid_until=until)

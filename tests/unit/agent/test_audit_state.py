@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.harness.builders import HOUR, MINUTE, NOW, grant, rule, server, tenant
 
-from vaultbrix.agent.decisions import of_audit, of_server, of_tenant
+from vaultbrix.agent.decisions import close_for_audit, decide_tenant, follow_server
 from vaultbrix.grants import file as grantsfile
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.grants.state import AgentState, AuditSeen, Ended, GrantRecord, Opened, ServerSeen, applied
@@ -23,28 +23,28 @@ def opened(*uids: str) -> AgentState:
 
 def test_all_that_is_open_is_closed_once_and_nothing_for_good() -> None:
     state = opened("a", "b", "c")
-    changes = of_audit(state, ["b"], NOW)
+    changes = close_for_audit(state, ["b"], NOW)
     assert changes == [Ended(uid=uid, at=NOW, final=False) for uid in ("a", "c")]
     assert applied(state, changes).closed == set()
 
 
 def test_a_rule_that_was_closed_for_the_record_opens_again_until_the_same_deadline() -> None:
     found, state = rule(ttl="2h"), AgentState("main")
-    first, _ = of_tenant(state, KEY, [found], tenant(), server(), NOW)
+    first, _ = decide_tenant(state, KEY, [found], tenant(), server(), NOW)
     applied(state, first)
-    applied(state, of_audit(state, [], NOW + MINUTE))
-    (again,), _ = of_tenant(state, KEY, [found], tenant(), server(), NOW + HOUR)
+    applied(state, close_for_audit(state, [], NOW + MINUTE))
+    (again,), _ = decide_tenant(state, KEY, [found], tenant(), server(), NOW + HOUR)
     assert isinstance(again, Opened)
     assert isinstance(first[0], Opened)
     assert again.grant.deadline == first[0].grant.deadline == NOW + 2 * HOUR
-    applied(state, of_audit(state, [], NOW + HOUR))
-    after, _ = of_tenant(state, KEY, [found], tenant(), server(), NOW + 2 * HOUR)
+    applied(state, close_for_audit(state, [], NOW + HOUR))
+    after, _ = decide_tenant(state, KEY, [found], tenant(), server(), NOW + 2 * HOUR)
     assert not any(isinstance(change, Opened) for change in after)
 
 
 @pytest.mark.parametrize(("required", "grace"), [(True, 10 * MINUTE), (False, None)])
 def test_the_servers_policy_is_remembered_for_when_nobody_can_be_asked(required: bool, grace: timedelta | None) -> None:
-    changes = of_server(AgentState("main", audit_grace=MINUTE), server(auditRequired=required))
+    changes = follow_server(AgentState("main", audit_grace=MINUTE), server(auditRequired=required))
     assert [c.audit_grace for c in changes if isinstance(c, ServerSeen)] == [grace]
 
 

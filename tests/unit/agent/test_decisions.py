@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tests.harness.address_oracle import ADDRESSES, CIDRS, inside, let_in
 from tests.harness.builders import HOUR, NOW, SECOND, grant, rule, server, tenant
 
-from vaultbrix.agent.decisions import due, of_gone, of_tenant, what_it_takes_away
+from vaultbrix.agent.decisions import closing_part, decide_tenant, end_due, forget_gone
 from vaultbrix.agent.desired import Desired
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.grants import file as grantsfile
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.grants.grant import Grant
-from vaultbrix.grants.state import AgentState, Change, GrantRecord, Opened
+from vaultbrix.grants.state import AgentState, GrantRecord, Opened, StateChange
 from vaultbrix.runtime.addresses import Address
 
 KEY = ("team", "acme")
@@ -60,7 +60,7 @@ class Model:
     def __post_init__(self) -> None:
         self.file = GrantsFile(self.path)
 
-    def take(self, changes: list[Change]) -> None:
+    def take(self, changes: list[StateChange]) -> None:
         self.file.append(self.state, changes, self.now)
         for change in changes:
             self.state.apply(change)
@@ -68,7 +68,7 @@ class Model:
 
     def decide(self, gone: Collection[str] = ()) -> None:
         objects = [r.object(name) for name, r in self.rules.items()]
-        changes, self.opens_at = of_tenant(
+        changes, self.opens_at = decide_tenant(
             self.state,
             KEY,
             objects,
@@ -76,7 +76,7 @@ class Model:
             server(limits={"maxRulesPerTenant": LIMIT}),
             self.now,
         )
-        self.take([*changes, *of_gone(self.state, gone)])
+        self.take([*changes, *forget_gone(self.state, gone)])
 
     def restart(self) -> None:
         """The agent is killed and reads what it remembers."""
@@ -146,7 +146,7 @@ def perform(model: Model, step: tuple[Any, ...]) -> None:
         # not closed yet, and new terms may still open it.
         for name, known in model.rules.items():
             known.ended = known.ended or (f"uid-{name}" in model.state.grants and model.now >= known.until)
-        model.take(due(model.state, list(model.state.grants), model.now))
+        model.take(end_due(model.state, list(model.state.grants), model.now))
         assert all(g.deadline > model.now for g in model.state.grants.values())
     else:
         model.expected()
@@ -188,8 +188,8 @@ def test_what_is_read_back_after_a_kill_is_what_was_remembered(
 def test_a_rule_opens_when_it_starts_and_not_before() -> None:
     waiting = rule(startsAt=rfc3339(NOW + 10 * SECOND), ttl="20s")
 
-    def decide(now: datetime) -> tuple[list[Change], datetime | None]:
-        return of_tenant(AgentState("main"), KEY, [waiting], tenant(), server(), now)
+    def decide(now: datetime) -> tuple[list[StateChange], datetime | None]:
+        return decide_tenant(AgentState("main"), KEY, [waiting], tenant(), server(), now)
 
     assert decide(NOW) == ([], NOW + 10 * SECOND)
     ((opened,), _) = decide(NOW + 10 * SECOND)
@@ -208,14 +208,14 @@ def test_a_rule_opens_when_it_starts_and_not_before() -> None:
 def test_while_nothing_may_open_an_edit_still_closes_what_it_takes_away(
     before: list[str], after: list[str], earlier: int, later: int, role: str, address: Address
 ) -> None:
-    held = GrantRecord.of(grant(*before, deadline=NOW + earlier * SECOND), NOW)
-    wanted = Opened(grant=GrantRecord.of(grant(*after, role=role, deadline=NOW + later * SECOND), NOW), at=NOW)
-    part = what_it_takes_away(held, wanted)
-    left = held if part is None else part.grant if isinstance(part, Opened) else None
-    both = held.role == role and held.covers(address) and wanted.grant.covers(address)
+    open_grant = GrantRecord.of(grant(*before, deadline=NOW + earlier * SECOND), NOW)
+    opened = Opened(grant=GrantRecord.of(grant(*after, role=role, deadline=NOW + later * SECOND), NOW), at=NOW)
+    part = closing_part(open_grant, opened)
+    left = open_grant if part is None else part.grant if isinstance(part, Opened) else None
+    both = open_grant.role == role and open_grant.covers(address) and opened.grant.covers(address)
     assert (left is not None and left.covers(address)) is both
-    assert left is None or left.deadline == min(held.deadline, wanted.grant.deadline)
+    assert left is None or left.deadline == min(open_grant.deadline, opened.grant.deadline)
 
 
 def test_while_nothing_may_open_a_new_rule_has_no_part_that_closes() -> None:
-    assert what_it_takes_away(None, Opened(grant=GrantRecord.of(grant("203.0.113.7/32"), NOW), at=NOW)) is None
+    assert closing_part(None, Opened(grant=GrantRecord.of(grant("203.0.113.7/32"), NOW), at=NOW)) is None

@@ -112,11 +112,11 @@ def test_the_file_says_whether_somebody_else_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "pg_hba.conf"
     path.write_text("local all all peer\n")
     file = HbaFile(path)
-    assert file.touched()
+    assert file.changed_by_others()
     file.write(BLOCK)
-    assert not file.touched()
+    assert not file.changed_by_others()
     path.write_text(path.read_text() + "# mine\n")
-    assert file.touched()
+    assert file.changed_by_others()
     file.write(OTHER)
     assert path.read_text() == OTHER + "local all all peer\n# mine\n"
 

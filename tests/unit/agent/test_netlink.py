@@ -10,15 +10,15 @@ ATTRIBUTES = st.lists(st.tuples(TYPES, st.binary(max_size=40)), max_size=8)
 
 
 @given(ATTRIBUTES)
-def test_attributes_are_read_as_they_were_packed(wanted: list[tuple[int, bytes]]) -> None:
-    assert list(attributes(b"".join(attribute(*one) for one in wanted))) == wanted
+def test_attributes_are_read_as_they_were_packed(packed: list[tuple[int, bytes]]) -> None:
+    assert list(attributes(b"".join(attribute(*one) for one in packed))) == packed
 
 
 @given(TYPES, ATTRIBUTES)
-def test_nested_attributes_are_read_as_they_were_packed(type_: int, wanted: list[tuple[int, bytes]]) -> None:
-    packed = nested(type_, *(attribute(inner | BIG_ENDIAN, value) for inner, value in wanted))
-    ((found, inside),) = attributes(packed)
-    assert (found, list(attributes(inside))) == (type_, wanted)
+def test_nested_attributes_are_read_as_they_were_packed(type_: int, packed: list[tuple[int, bytes]]) -> None:
+    data = nested(type_, *(attribute(inner | BIG_ENDIAN, value) for inner, value in packed))
+    ((type_read, inside),) = attributes(data)
+    assert (type_read, list(attributes(inside))) == (type_, packed)
 
 
 @given(st.binary(max_size=64))
@@ -29,8 +29,8 @@ def test_garbage_is_read_to_an_end(data: bytes) -> None:
 @given(st.lists(st.sampled_from([20, 400, 45_000, 65_000]), max_size=200))
 def test_requests_go_once_each_in_order_and_never_too_many_at_a_time(sizes: list[int]) -> None:
     requests = [Request(1, bytes(size)) for size in sizes]
-    found = list(windows(requests))
-    assert [number for window in found for number in window] == list(range(len(requests)))
-    for window in found:
+    sent = list(windows(requests))
+    assert [number for window in sent for number in window] == list(range(len(requests)))
+    for window in sent:
         assert len(window) <= 64
         assert len(window) == 1 or sum(16 + sizes[number] for number in window) <= 1 << 16

@@ -1,4 +1,4 @@
-"""The table of nftables: what is listed is compared with what is wanted, and any difference is seen."""
+"""The table of nftables: what is listed is compared with what it should be, and any difference is seen."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultbrix.agent.host.firewall import LONGEST_TIMEOUT, timeout_for
-from vaultbrix.agent.host.firewall.nftlayout import HOOKS, Bucket, Chains, buckets_in, by_bucket, chains, mark, stands
+from vaultbrix.agent.host.firewall.nftlayout import (
+    HOOKS,
+    Bucket,
+    Chains,
+    buckets_in,
+    by_bucket,
+    chains,
+    is_complete,
+    mark,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 BUCKETS = st.sets(
@@ -22,7 +31,7 @@ BUCKETS = st.sets(
 )
 
 
-def listed(wanted: Chains, buckets: Iterable[Bucket] = ()) -> list[dict[str, Any]]:
+def listed(desired: Chains, buckets: Iterable[Bucket] = ()) -> list[dict[str, Any]]:
     """As nft lists it: with handles, and rules after all chains."""
     return [
         {"metainfo": {"version": "1.0.6"}},
@@ -32,10 +41,10 @@ def listed(wanted: Chains, buckets: Iterable[Bucket] = ()) -> list[dict[str, Any
             {"set": {"name": b.name, "elem": ["192.0.2.0", {"elem": {"val": "10.0.0.0", "expires": 9}}]}}
             for b in buckets
         ),
-        *({"chain": {"name": name, "handle": 5, **HOOKS.get(name, {})}} for name in wanted),
+        *({"chain": {"name": name, "handle": 5, **HOOKS.get(name, {})}} for name in desired),
         *(
             {"rule": {"chain": name, "handle": 9, "comment": mark(rule), "expr": rule}}
-            for name, rules in wanted.items()
+            for name, rules in desired.items()
             for rule in rules
         ),
     ]
@@ -43,28 +52,32 @@ def listed(wanted: Chains, buckets: Iterable[Bucket] = ()) -> list[dict[str, Any
 
 @given(BUCKETS)
 def test_a_table_that_is_as_wanted_stands(buckets: set[Bucket]) -> None:
-    wanted = chains(5433, buckets)
-    found = listed(wanted, buckets)
-    assert stands(wanted, found)
-    assert buckets_in(found) == {key: {"192.0.2.0": 0, "10.0.0.0": 9} for key in buckets}
+    desired = chains(5433, buckets)
+    listing = listed(desired, buckets)
+    assert is_complete(desired, listing)
+    assert buckets_in(listing) == {key: {"192.0.2.0": 0, "10.0.0.0": 9} for key in buckets}
 
 
 @given(BUCKETS, st.data())
 def test_a_table_that_lacks_anything_or_has_more_does_not_stand(buckets: set[Bucket], data: st.DataObject) -> None:
-    wanted = chains(5433, buckets)
-    found = [entry for entry in listed(wanted) if "chain" in entry or "rule" in entry]
-    number = data.draw(st.integers(0, len(found) - 1))
+    desired = chains(5433, buckets)
+    listing = [entry for entry in listed(desired) if "chain" in entry or "rule" in entry]
+    number = data.draw(st.integers(0, len(listing) - 1))
     damage = data.draw(st.sampled_from(["lost", "doubled", "changed"]))
-    entry = found[number]
+    entry = listing[number]
     if damage == "lost":
-        found = [other for other in found if other is not entry and other.get("rule", {}).get("chain") != _name(entry)]
+        listing = [
+            other for other in listing if other is not entry and other.get("rule", {}).get("chain") != _name(entry)
+        ]
     elif damage == "doubled" and "rule" in entry:
-        found.insert(number, entry)
+        listing.insert(number, entry)
     elif "rule" in entry:
-        found[number] = {"rule": {"chain": entry["rule"]["chain"], "expr": [{"accept": None}]}}
+        listing[number] = {"rule": {"chain": entry["rule"]["chain"], "expr": [{"accept": None}]}}
     else:
-        found[number] = {"chain": {**entry["chain"], "type": "filter", "hook": "input", "prio": 5, "policy": "accept"}}
-    assert not stands(wanted, found)
+        listing[number] = {
+            "chain": {**entry["chain"], "type": "filter", "hook": "input", "prio": 5, "policy": "accept"}
+        }
+    assert not is_complete(desired, listing)
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -73,17 +86,17 @@ def _name(entry: dict[str, Any]) -> str:
 
 def test_another_port_or_another_set_is_another_table() -> None:
     bucket = Bucket("allow", 4, 24)
-    assert not stands(chains(5433, [bucket]), listed(chains(5434, [bucket])))
-    assert not stands(chains(5433, [bucket]), listed(chains(5433, [])))
+    assert not is_complete(chains(5433, [bucket]), listed(chains(5434, [bucket])))
+    assert not is_complete(chains(5433, [bucket]), listed(chains(5433, [])))
 
 
 @given(st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), max_size=20), st.integers(1, 32))
 def test_every_network_is_in_the_set_of_its_length(addresses: list[Any], length: int) -> None:
     cidrs = {str(ip_network((address, length), strict=False)) for address in addresses}
-    found = by_bucket("allow", cidrs)
-    assert {cidr for mine in found.values() for cidr in mine} == cidrs
-    for bucket, mine in found.items():
-        assert {(n.version, n.prefixlen) for n in map(ip_network, mine)} == {(bucket.version, bucket.length)}
+    grouped = by_bucket("allow", cidrs)
+    assert {cidr for members in grouped.values() for cidr in members} == cidrs
+    for bucket, members in grouped.items():
+        assert {(n.version, n.prefixlen) for n in map(ip_network, members)} == {(bucket.version, bucket.length)}
 
 
 @pytest.mark.parametrize(

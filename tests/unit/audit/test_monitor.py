@@ -116,33 +116,33 @@ def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Pa
     # A clock that was set back makes an old file look new.
     write_flow(path, Flow(server="main", at=NOW))
     guard = AuditGuard(path)
-    guard.begin(AgentState("main"), NOW)
+    guard.resume(AgentState("main"), NOW)
     asyncio.run(guard.check(None))
-    assert guard.told is None, "not known yet"
+    assert guard.status_entry is None, "not known yet"
     write_flow(path, Flow(server="main", at=NOW, gaps=1))
     asyncio.run(guard.check(None))
-    assert guard.told is not None
-    assert guard.told.flowing
+    assert guard.status_entry is not None
+    assert guard.status_entry.flowing
 
 
 def test_a_message_with_a_figure_that_changes_is_not_told_each_time(tmp_path: Path) -> None:
-    path, told = tmp_path / "flow.json", []
+    path, entries = tmp_path / "flow.json", []
     guard = AuditGuard(path)
-    guard.begin(AgentState("main"), NOW)
+    guard.resume(AgentState("main"), NOW)
     for percent in (19, 18):
         problem = Problem(Reason.LOG_DISK_FILLING, f"{percent} % free")
         write_flow(path, Flow(server="main", at=NOW, problems=(problem,)))
         asyncio.run(guard.check(None))
-        told.append(guard.told)
-    assert told[0] == told[1]
+        entries.append(guard.status_entry)
+    assert entries[0] == entries[1]
     write_flow(path, Flow(server="main", at=NOW))
     asyncio.run(guard.check(None))
-    assert guard.told is not None
-    assert guard.told.flowing
+    assert guard.status_entry is not None
+    assert guard.status_entry.flowing
 
 
 def test_an_agent_without_the_file_tells_nothing_of_the_record(tmp_path: Path) -> None:
-    assert AuditGuard(None).told is None
+    assert AuditGuard(None).status_entry is None
 
 
 def test_neither_a_restart_nor_a_clock_that_is_set_back_opens_what_was_closed(tmp_path: Path) -> None:
@@ -150,25 +150,25 @@ def test_neither_a_restart_nor_a_clock_that_is_set_back_opens_what_was_closed(tm
     write_flow(path, Flow(server="main", at=NOW))
     state = AgentState("main", audit_grace=10 * MINUTE, audit=AuditSeen(complete_until=NOW, held=True))
     guard = AuditGuard(path)
-    guard.begin(state, NOW - HOUR)
+    guard.resume(state, NOW - HOUR)
     asyncio.run(guard.check(state.audit_grace))
-    assert guard.held
+    assert guard.closes_access
     assert guard.change(state, NOW - HOUR) is None
     write_flow(path, Flow(server="main", at=NOW, gaps=1))
     asyncio.run(guard.check(state.audit_grace))
-    assert not guard.held
+    assert not guard.closes_access
     assert guard.change(state, NOW) == AuditSeen()
 
 
 def test_a_restart_does_not_begin_the_grace_time_anew(tmp_path: Path) -> None:
     state = AgentState("main", audit_grace=10 * MINUTE, audit=AuditSeen(complete_until=NOW))
     guard = AuditGuard(tmp_path / "flow.json")
-    guard.begin(state, NOW + 9 * MINUTE)
+    guard.resume(state, NOW + 9 * MINUTE)
     asyncio.run(guard.check(state.audit_grace))
-    assert not guard.held
-    guard.begin(state, NOW + 11 * MINUTE)
+    assert not guard.closes_access
+    guard.resume(state, NOW + 11 * MINUTE)
     asyncio.run(guard.check(state.audit_grace))
-    assert guard.held
+    assert guard.closes_access
     assert guard.change(state, NOW + 11 * MINUTE) == AuditSeen(complete_until=NOW, held=True)
 
 
@@ -176,9 +176,9 @@ def test_the_last_word_of_a_shipper_counts_where_the_agent_was_away_too(tmp_path
     path = tmp_path / "flow.json"
     write_flow(path, Flow(server="main", at=NOW, late_seconds=30))
     guard = AuditGuard(path)
-    guard.begin(AgentState("main"), NOW + 10 * MINUTE)
+    guard.resume(AgentState("main"), NOW + 10 * MINUTE)
     asyncio.run(guard.check(10 * MINUTE))
-    assert guard.held
+    assert guard.closes_access
 
 
 def test_a_port_that_is_taken_is_told_and_stops_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from vaultbrix.audit.records import LogLine, record_of
 from vaultbrix.audit.shipping.followed import DELETED, OVERWRITTEN, Gap
 from vaultbrix.audit.shipping.room import Room
 from vaultbrix.audit.shipping.symptoms import Symptoms
-from vaultbrix.grants.state import Identity
+from vaultbrix.grants.state import Attribution
 
 GIB = 1024**3
 
@@ -45,7 +45,7 @@ class Logged:
             message=message, func_name=function if self.settings["verbose"] else None, ps=tag,
             backend_type="client backend", error_severity=severity,
         )  # fmt: skip
-        self.symptoms.see(entry, record_of(entry, "main", Identity()))
+        self.symptoms.see(entry, record_of(entry, "main", Attribution()))
 
     def told(self) -> list[str]:
         return [problem.message for problem in self.symptoms.problems()]
@@ -90,7 +90,7 @@ def test_nothing_that_a_tenant_does_makes_a_setting_look_wrong() -> None:
         timestamp="2026-12-01 12:00:00.000 UTC", session_id="9.9", line_num=7, user="tenant_acme",
         message="starting PostgreSQL 99", func_name="exec_stmt_raise", backend_type="client backend",
     )  # fmt: skip
-    logged.symptoms.see(forged, record_of(forged, "main", Identity()))
+    logged.symptoms.see(forged, record_of(forged, "main", Attribution()))
     assert logged.told() == []
 
 

@@ -10,10 +10,10 @@ from tests.harness.builders import NOW
 from tests.harness.state_changes import ended, opened
 
 from vaultbrix.grants.file import GrantsFile, GrantsReader, load
-from vaultbrix.grants.state import AgentState, Change, Closed
+from vaultbrix.grants.state import AgentState, Closed, StateChange
 
 
-def write(path: Path, *changes: Change) -> AgentState:
+def write(path: Path, *changes: StateChange) -> AgentState:
     """An agent that lives for these changes."""
     state, file = load(path, "main"), GrantsFile(path)
     for change in changes:

@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import HOUR, NOW, SECOND, approval, rule, server, tenant
 
-from vaultbrix.agent.decisions import due, of_approval, of_gone, of_server, of_tenant
+from vaultbrix.agent.decisions import attribute_logins, decide_tenant, end_due, follow_server, forget_gone
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.decisions import login_name
-from vaultbrix.grants.state import HISTORY, SLACK, AgentState, Change, Identity, Snapshot
+from vaultbrix.grants.state import HISTORY, SLACK, AgentState, Attribution, Snapshot, StateChange
 from vaultbrix.runtime.addresses import Address
 
 JANE = ip_address("203.0.113.7")
 EMPTY = Snapshot(server="main")
 
 
-def after(kept: Snapshot, now: datetime, *decide: Callable[[AgentState], list[Change]]) -> Snapshot:
+def after(kept: Snapshot, now: datetime, *decide: Callable[[AgentState], list[StateChange]]) -> Snapshot:
     """The state as it is kept, after some decisions."""
     state = AgentState.of(kept)
     for decision in decide:
@@ -42,27 +42,28 @@ def advance(
     known = {t.key: t for t in (tenants if tenants is not None else [tenant()])}
     found, place, waiting = list(rules), on or server(), list(approvals)
     acme = known.get(("team", "acme"))
-    decisions: list[Callable[[AgentState], list[Change]]] = [
-        lambda state: of_server(state, place),
-        lambda state: of_tenant(state, ("team", "acme"), found, acme, place, now)[0],
-        lambda state: of_gone(state, state.closed - {r.metadata.uid for r in found}),
+    decisions: list[Callable[[AgentState], list[StateChange]]] = [
+        lambda state: follow_server(state, place),
+        lambda state: decide_tenant(state, ("team", "acme"), found, acme, place, now)[0],
+        lambda state: forget_gone(state, state.closed - {r.metadata.uid for r in found}),
     ]
     decisions += [
-        lambda state, one=one: of_approval(state, one, known.get(("team", "acme")), now, gone=False) for one in waiting
+        lambda state, one=one: attribute_logins(state, one, known.get(("team", "acme")), now, gone=False)
+        for one in waiting
     ]
     return after(kept, now, *decisions)
 
 
 def expire(kept: Snapshot, now: datetime) -> Snapshot:
-    return after(kept, now, lambda state: due(state, list(state.grants), now))
+    return after(kept, now, lambda state: end_due(state, list(state.grants), now))
 
 
 def uids(state: Snapshot) -> list[str]:
     return sorted(g.uid for g in state.grants)
 
 
-def person(kept: Snapshot, role: str, address: Address | None, at: datetime) -> Identity:
-    return AgentState.of(kept).person(role, address, at)
+def person(kept: Snapshot, role: str, address: Address | None, at: datetime) -> Attribution:
+    return AgentState.of(kept).attribute(role, address, at)
 
 
 def test_an_open_rule_is_remembered_with_the_time_it_opened() -> None:
@@ -142,8 +143,8 @@ def test_without_its_server_object_nothing_is_open_and_the_trusted_addresses_sta
     without = after(
         opened,
         NOW + SECOND,
-        lambda state: of_server(state, None),
-        lambda state: of_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
+        lambda state: follow_server(state, None),
+        lambda state: decide_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
     )
     assert (without.grants, without.trusted, without.database) == ((), ("10.0.0.0/16",), "app")
 
@@ -180,33 +181,33 @@ class TestNames:
 
     def test_a_person_is_named_by_role_address_and_time(self) -> None:
         state = advance(EMPTY, [rule()])
-        assert person(state, "tenant_acme", JANE, NOW) == Identity("team/acme", "jane@example.com", "team/jane")
+        assert person(state, "tenant_acme", JANE, NOW) == Attribution("team/acme", "jane@example.com", "team/jane")
 
     @pytest.mark.parametrize(
         ("role", "address"),
         [("tenant_beta", "203.0.113.7"), ("tenant_acme", "203.0.113.8"), ("tenant_acme", "2001:db8::1")],
     )
     def test_what_no_grant_explains_stays_unknown(self, role: str, address: str) -> None:
-        assert person(advance(EMPTY, [rule()]), role, ip_address(address), NOW) == Identity()
+        assert person(advance(EMPTY, [rule()]), role, ip_address(address), NOW) == Attribution()
 
     def test_a_session_over_the_unix_socket_stays_unknown(self) -> None:
-        assert person(advance(EMPTY, [rule()]), "tenant_acme", None, NOW) == Identity()
+        assert person(advance(EMPTY, [rule()]), "tenant_acme", None, NOW) == Attribution()
 
     def test_the_last_lines_of_an_ended_session_are_still_named_and_later_ones_are_not(self) -> None:
         ended = advance(advance(EMPTY, [rule()]), [], now=NOW + HOUR)
         assert person(ended, "tenant_acme", JANE, NOW + HOUR + SLACK).person == "jane@example.com"
-        assert person(ended, "tenant_acme", JANE, NOW + HOUR + SLACK + SECOND) == Identity()
-        assert person(ended, "tenant_acme", JANE, NOW - SLACK - SECOND) == Identity()
+        assert person(ended, "tenant_acme", JANE, NOW + HOUR + SLACK + SECOND) == Attribution()
+        assert person(ended, "tenant_acme", JANE, NOW - SLACK - SECOND) == Attribution()
 
     def test_several_people_behind_one_address_are_all_named(self) -> None:
         bob = rule("bob", requestedBy="bob@example.com", cidrs=["203.0.113.0/24"])
         found = person(advance(EMPTY, [rule(), bob]), "tenant_acme", JANE, NOW)
-        assert found == Identity("team/acme", "bob@example.com, jane@example.com", "team/bob, team/jane")
+        assert found == Attribution("team/acme", "bob@example.com, jane@example.com", "team/bob, team/jane")
 
     def test_a_one_time_login_names_its_approval_from_anywhere_at_any_time(self) -> None:
         state = advance(EMPTY, approvals=[approval(metadata={"uid": "0a1b2c3d-4e5f"})])
         login = login_name("0a1b2c3d-4e5f")
-        expected = Identity("team/acme", "jane@example.com", "team/drop")
+        expected = Attribution("team/acme", "jane@example.com", "team/drop")
         assert person(state, login, None, NOW) == person(state, login, JANE, NOW + HOUR) == expected
 
     def test_approvals_of_other_servers_and_of_tenants_unknown_name_nobody(self) -> None:

@@ -8,7 +8,7 @@ from tests.harness.builders import NOW, named, server
 from vaultbrix.api.conditions import ConditionType, Reason, State
 from vaultbrix.api.postgresserver import PostgresServerStatus
 from vaultbrix.runtime.errors import Transient
-from vaultbrix.servers.decisions import Gate, ServerFacts, ServerView, server_status
+from vaultbrix.servers.decisions import GateReport, ServerFacts, ServerView, server_status
 
 AGENTS = {
     ConditionType.AGENT_CONNECTED: State(True, Reason.CONNECTED, "pg-0"),
@@ -16,7 +16,7 @@ AGENTS = {
     ConditionType.SOURCE_ADDRESS_PRESERVED: None,
 }
 FLOWING = State(True, Reason.FLOWING, "all is stored")
-GATE = Gate(ServerFacts("15.18", "7"), 6, [])
+GATE = GateReport(ServerFacts("15.18", "7"), 6, [])
 OWNED = [
     "AgentConnected",
     "ClockInSync",
@@ -46,7 +46,7 @@ def test_retention_is_told_only_where_somebody_asks_for_it() -> None:
 
 
 def test_what_goes_around_the_gate_is_named_and_keeps_no_tenant_out() -> None:
-    found = seen(gate=Gate(ServerFacts("15.18", "7"), 6, ["a superuser", "a member"]))
+    found = seen(gate=GateReport(ServerFacts("15.18", "7"), 6, ["a superuser", "a member"]))
     assert named(found.conditions, "GateIntact").message == "a superuser; a member"
     assert named(found.conditions, "Ready").status == "True"
 

@@ -1,4 +1,4 @@
-"""pg_hba.conf on disk: our block put first, everything else kept, replaced whole or not at all."""
+"""pg_hba.conf on disk: our block comes first, everything else is kept, and the file is replaced whole or not at all."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ class HbaFile:
         self._foreign = ""
         self._written: tuple[int, ...] = ()
 
-    def touched(self) -> bool:
+    def changed_by_others(self) -> bool:
         """Whether somebody else wrote the file since we did. Raises Transient."""
         return self._signature() != self._written
 
     def write(self, block: str) -> None:
-        """Put our block first. Raises Transient, leaving the old file."""
+        """Write the file with this block first. Raises Transient, leaving the old file."""
         try:
-            if self.touched():
+            if self.changed_by_others():
                 self._foreign = foreign_hba(self.path.read_bytes().decode("utf-8", "surrogateescape"))
             content = (block + self._foreign).encode("utf-8", "surrogateescape")
             replace_file(self.path, content, like=self.path)
@@ -33,10 +33,10 @@ class HbaFile:
 
     def _signature(self) -> tuple[int, ...]:
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except OSError as error:
             raise self._transient(error) from None
-        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _transient(self, error: OSError) -> Transient:
         return Transient(Reason.HBA_FAILED, f"pg_hba.conf: {error.strerror} ({self.path})")

@@ -1,4 +1,4 @@
-"""pg_hba.conf as text (PostgreSQL 21.1): our block, and what of the file is not ours. Pure."""
+"""pg_hba.conf as text (PostgreSQL 21.1): renders our block, and separates it from the lines of others. Pure."""
 
 import functools
 import io
@@ -23,15 +23,15 @@ def hba_quote(name: str) -> str:
 
 @functools.lru_cache(maxsize=131_072)
 def _hba_grant(database: str, role: str, cidr: str) -> str:
-    # By itself, since a block of ten thousand lines differs from the one before in one of them.
+    # Cached line by line, since a block of ten thousand lines differs from the one before in one of them.
     return f"hostssl {hba_quote(database)} {hba_quote(role)} {cidr} scram-sha-256\n"
 
 
 def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Sequence[str], probe: str = "") -> str:
     """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, then reject for all tenants.
 
-    ``probe`` is the name of a database that does not exist. Whoever asks for it as vaultbrix_agent, which has no
-    password, is asked for one if and only if PostgreSQL has loaded this block.
+    ``probe`` is the name of a database that does not exist. PostgreSQL asks vaultbrix_agent, which has no password, for
+    one on connecting to that database if and only if it has loaded this block.
     """
     return render(
         "agent/host/pg_hba.conf.j2",
@@ -55,7 +55,10 @@ _OURS = re.compile(
 
 
 def foreign_hba(content: str) -> str:
-    """What of a pg_hba.conf is not ours, as it is. Without our end mark, only lines that we write count as ours."""
+    """Return the lines of a pg_hba.conf that are not ours, unchanged.
+
+    Where our end mark is missing, only lines that look as we write them count as ours.
+    """
     kept: list[str] = []
     block: list[str] | None = None
     # Lines as PostgreSQL reads them; splitlines() knows many more ends.
@@ -78,5 +81,5 @@ def _not_ours(block: list[str] | None) -> list[str]:
 
 
 def splice_hba(content: str, block: str) -> str:
-    """The file with our block first and everything else as it was."""
+    """Return the content of the file with our block first and everything else as it was."""
     return block + foreign_hba(content)

@@ -1,4 +1,4 @@
-"""Netlink by the message (linux/netlink.h), for requests that go by the thousand or have no call in pyroute2.
+"""Sends and reads Netlink messages (linux/netlink.h), where pyroute2 is too slow for thousands or has no call.
 
 A message is a header and a payload; an attribute is length, type and value, padded to 4 bytes.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 
-# Do something and say how it went; answer with one message, or an error; answer with any number of messages.
+# Flags of a request. REQUEST: do something and say how it went. QUESTION: answer with one message, or an error. DUMP:
+# answer with any number of messages.
 REQUEST = NLM_F_REQUEST | NLM_F_ACK
 QUESTION = NLM_F_REQUEST
 DUMP = NLM_F_REQUEST | NLM_F_DUMP
@@ -52,17 +53,17 @@ class Answer:
 
 
 def attribute(type_: int, value: bytes) -> bytes:
-    """One attribute."""
+    """Pack one attribute."""
     return _ATTRIBUTE.pack(len(value) + 4, type_) + value + bytes(-len(value) % 4)
 
 
 def nested(type_: int, *attributes: bytes) -> bytes:
-    """An attribute made of attributes."""
+    """Pack an attribute whose value is attributes, already packed."""
     return attribute(type_ | NESTED, b"".join(attributes))
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each, in order."""
+    """Yield type and value of each attribute in the data, in order."""
     position = 0
     while position + 4 <= len(data):
         length, type_ = _ATTRIBUTE.unpack_from(data, position)
@@ -73,7 +74,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def exchange(protocol: int, requests: Sequence[Request]) -> list[Answer]:
-    """Send all to the kernel, many in one system call, and wait for their answers. Raises OSError."""
+    """Send all requests to the kernel, many in one system call; returns an answer for each. Raises OSError."""
     answers = [Answer() for _ in requests]
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as kernel:
         kernel.settimeout(_PATIENCE_SECONDS)
@@ -86,7 +87,7 @@ def exchange(protocol: int, requests: Sequence[Request]) -> list[Answer]:
 
 
 def windows(requests: Sequence[Request]) -> Iterator[range]:
-    """Which requests go together, so that their answers fit what the kernel keeps for us."""
+    """Split the requests into ranges that are sent together, so that their answers fit the receive buffer."""
     start, size = 0, 0
     for number, request in enumerate(requests):
         size += _HEADER.size + len(request.payload)

@@ -1,4 +1,4 @@
-"""The agent's connection to PostgreSQL: reload pg_hba.conf, see and end tenants' sessions.
+"""The agent's connection to PostgreSQL: it reloads pg_hba.conf, lists tenants' sessions and ends them.
 
 Role vaultbrix_agent may signal backends, see their addresses and reload; nothing else.
 """
@@ -37,7 +37,10 @@ SELECT a.pid, a.usename, host(a.client_addr), a.client_port
 
 
 class SessionControl:
-    """One connection, opened when it is needed and again after it broke."""
+    """Asks PostgreSQL over one connection, which is opened when it is needed and again after it broke.
+
+    Every method raises Transient or Blocked.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -48,12 +51,12 @@ class SessionControl:
         await self._run("SELECT pg_reload_conf()")
 
     async def hba_errors(self) -> list[tuple[int, str]]:
-        """(line, error) of the file on disk, read anew each time; PostgreSQL loads no file that has one."""
+        """Return (line, error) of each line on disk that PostgreSQL cannot read; it loads no file that has one."""
         rows = await self._run("SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL")
         return [(int(line), str(error)) for line, error in rows]
 
     async def tenant_sessions(self, roles: Collection[str] | None = None) -> list[Session]:
-        """All sessions of tenants, or those of these roles."""
+        """Return the sessions of all tenants, or of these login roles only."""
         rows = await self._run(_SESSIONS, {"roles": None if roles is None else list(roles)})
         return [
             Session(int(pid), str(role), parse_address(str(address)) if address else None, port)
@@ -61,9 +64,10 @@ class SessionControl:
         ]
 
     async def asks_for_password(self, database: str) -> bool:
-        """Whether PostgreSQL wants a password of this role in that database: what its loaded pg_hba.conf says.
+        """Whether PostgreSQL asks this role for a password on connecting to that database.
 
-        Leaves at that question, so nothing is logged as a failure (message flow: PostgreSQL 55.2.1).
+        That tells what the pg_hba.conf says that it has loaded. The connection is closed at that question, so nothing
+        is logged as a failure (message flow: PostgreSQL 55.2.1).
         """
         path = Path(self._target.host) / f".s.PGSQL.{self._target.port}"
         try:
@@ -83,7 +87,7 @@ class SessionControl:
         return bool(kind == b"R" and code == _CLEARTEXT_PASSWORD)
 
     async def terminate(self, pids: Sequence[int]) -> None:
-        """Ask these backends to end."""
+        """Tell the backends with these process ids to end; does not wait for that."""
         await self._run("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", [list(pids)])
 
     async def close(self) -> None:

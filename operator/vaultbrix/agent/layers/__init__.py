@@ -1,1 +1,1 @@
-"""The layers that enforce what is open, each closing by itself."""
+"""The layers that enforce open rules: pg_hba.conf, the kernel, open sessions. Each closes by itself."""

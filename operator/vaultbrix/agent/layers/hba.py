@@ -1,4 +1,4 @@
-"""PostgreSQL's layer: our block in pg_hba.conf, loaded."""
+"""PostgreSQL's layer: writes our block in pg_hba.conf and confirms that PostgreSQL has loaded it."""
 
 import asyncio
 import itertools
@@ -17,16 +17,16 @@ _LOADING_SECONDS = 1.0
 
 
 class HbaLayer:
-    """Writes the block when it changed, and asks PostgreSQL itself whether it has loaded it."""
+    """Writes the block when it changed, and asks PostgreSQL itself whether that block is loaded."""
 
     def __init__(self, file: HbaFile, control: SessionControl, desired: Desired) -> None:
         self._file = file
         self._control = control
         self._desired = desired
-        self._name = f"vaultbrix_probe_{secrets.token_hex(4)}"
+        self._probe_prefix = f"vaultbrix_probe_{secrets.token_hex(4)}"
         self._numbers = itertools.count()
         self._probe = ""
-        self._rest: tuple[str, tuple[str, ...]] = ("", ())
+        self._written_with: tuple[str, tuple[str, ...]] = ("", ())
         self._dirty = True
         self._reload_due = False
         self._broken = False
@@ -34,34 +34,34 @@ class HbaLayer:
         """Whether PostgreSQL is known to have loaded what is desired."""
 
     def touch(self) -> None:
-        """Have the block written with the next call."""
+        """Have the next ``write`` write the block even if nothing else about it changed."""
         self._dirty = True
 
     def changed(self) -> bool:
-        """Whether somebody else wrote the file; it is written again with the next call."""
+        """Whether somebody else wrote the file since; then the next ``write`` writes it again."""
         try:
-            self._dirty = self._dirty or self._file.touched()
+            self._dirty = self._dirty or self._file.changed_by_others()
         except Expected:
             return True
         return self._dirty
 
     async def write(self, database: str, trusted: tuple[str, ...]) -> None:
-        """Write the block where it changed and have PostgreSQL reload. Raises Transient or Blocked."""
-        if self._dirty or self._rest != (database, trusted):
+        """Write the block if it changed, and have PostgreSQL reload until it is loaded. Raises Transient or Blocked."""
+        if self._dirty or self._written_with != (database, trusted):
             self.loaded = False
-            self._probe = f"{self._name}_{next(self._numbers)}"
+            self._probe = f"{self._probe_prefix}_{next(self._numbers)}"
             block = hba_block(database=database, pairs=self._desired.pairs, trusted=trusted, probe=self._probe)
             await asyncio.to_thread(self._file.write, block)
-            self._dirty, self._rest, self._reload_due = False, (database, trusted), True
+            self._dirty, self._written_with, self._reload_due = False, (database, trusted), True
         if self._reload_due or not self.loaded:
             await self._control.reload()
             self._reload_due = False
 
     async def confirm(self, hurried: Callable[[], bool]) -> None:
-        """See that PostgreSQL has loaded the block. Raises Transient, naming the line that it cannot read.
+        """Wait until PostgreSQL has loaded the block. Raises Transient, naming the line that it cannot read.
 
-        Returns without an answer once it is ``hurried``: whoever uses up PostgreSQL's connections, without which it
-        cannot be asked, must not hold up a closing.
+        Gives up waiting, with ``loaded`` still False, once ``hurried`` returns True: whoever uses up PostgreSQL's
+        connections, without which it cannot be asked, must not delay the end of a rule.
         """
         if self.loaded:
             return

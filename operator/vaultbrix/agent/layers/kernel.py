@@ -1,4 +1,4 @@
-"""The kernel's layer: the set of addresses that it lets through, each until its deadline."""
+"""The kernel's layer: keeps the addresses that the firewall lets through in line with open grants."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -14,19 +14,23 @@ _TOLERANCE_SECONDS = 2
 
 
 class KernelLayer:
-    """Brings the kernel in line with what is desired, CIDR by CIDR; what failed is tried again with the next call."""
+    """Opens and closes CIDRs in the firewall; a CIDR that failed is tried again with the next call.
+
+    Remembers what the kernel has, so that a call costs what changed since.
+    """
 
     def __init__(self, firewall: Firewall, desired: Desired, clock: Callable[[], datetime]) -> None:
         self._firewall = firewall
         self._desired = desired
         self._clock = clock
-        self._held: dict[str, datetime] = {}
+        # CIDR → deadline that the kernel is known to keep for it.
+        self._in_kernel: dict[str, datetime] = {}
         self._trusted: tuple[str, ...] | None = None
         self.dirty: set[str] = set()
-        """CIDRs that are not known to be as desired."""
+        """CIDRs of which it is not known whether the kernel has them as desired."""
 
     async def ensure(self) -> bool:
-        """Chain and sets in place, closed by default; returns whether something was amiss. Raises Transient."""
+        """Create what the firewall lacks, closed by default; returns whether something was amiss. Raises Transient."""
         return await asyncio.to_thread(self._firewall.ensure)
 
     async def trust(self, cidrs: tuple[str, ...]) -> None:
@@ -36,58 +40,58 @@ class KernelLayer:
             self._trusted = cidrs
 
     async def open(self) -> None:
-        """Let in what is desired, and see that the kernel holds it. Raises Transient."""
+        """Let desired CIDRs in, and check that the kernel has them then. Raises Transient if one is missing."""
         now = self._clock()
-        wanted = {cidr: deadline for cidr in self.dirty if (deadline := self._desired.deadline(cidr)) is not None}
-        changed = {cidr: deadline for cidr, deadline in wanted.items() if self._held.get(cidr) != deadline}
+        desired = {cidr: deadline for cidr in self.dirty if (deadline := self._desired.deadline(cidr)) is not None}
+        changed = {cidr: deadline for cidr, deadline in desired.items() if self._in_kernel.get(cidr) != deadline}
         if changed:
             await asyncio.to_thread(
                 self._firewall.allow, {cidr: timeout_for(deadline, now) for cidr, deadline in changed.items()}
             )
             missing = await asyncio.to_thread(self._firewall.missing, changed.keys())
-            self._held.update((cidr, deadline) for cidr, deadline in changed.items() if cidr not in missing)
-            wanted = {cidr: deadline for cidr, deadline in wanted.items() if cidr not in missing}
-            expected = [cidr for cidr in missing if changed[cidr] > self._clock()]
-            if expected:
-                self.dirty -= wanted.keys()
-                raise Transient(Reason.KERNEL_FAILED, f"kernel: {min(expected)} is not in the set after it was added")
-        self.dirty -= wanted.keys()
+            self._in_kernel.update((cidr, deadline) for cidr, deadline in changed.items() if cidr not in missing)
+            desired = {cidr: deadline for cidr, deadline in desired.items() if cidr not in missing}
+            still_due = [cidr for cidr in missing if changed[cidr] > self._clock()]
+            if still_due:
+                self.dirty -= desired.keys()
+                raise Transient(Reason.KERNEL_FAILED, f"kernel: {min(still_due)} is not in the set after it was added")
+        self.dirty -= desired.keys()
 
     async def close(self) -> None:
-        """Take out what is no longer desired. Raises Transient."""
+        """Close CIDRs that are no longer desired. Raises Transient."""
         gone = {cidr for cidr in self.dirty if self._desired.deadline(cidr) is None}
         if gone:
             await asyncio.to_thread(self._firewall.deny, gone)
             for cidr in gone:
-                self._held.pop(cidr, None)
+                self._in_kernel.pop(cidr, None)
             self.dirty -= gone
 
     async def verify(self) -> None:
-        """Read all that the kernel holds, and have what differs put right. Costs as much as there are grants."""
+        """Read all that the kernel lets through and mark what differs as dirty. Takes as long as there are grants."""
         now = self._clock()
         try:
             present = await asyncio.to_thread(self._firewall.allowed)
         except Expected:
-            # Unknown: everything is added, or taken out, again.
-            self.dirty |= {*self._held, *self._desired.cidrs()}
-            self._held.clear()
+            # Nothing is known: every CIDR is added, or removed, again.
+            self.dirty |= {*self._in_kernel, *self._desired.cidrs()}
+            self._in_kernel.clear()
             return
         self._trusted = None
-        self._held = {
+        self._in_kernel = {
             cidr: deadline
             for cidr in self._desired.cidrs() & present.keys()
             if (deadline := self._desired.deadline(cidr)) is not None
             and abs(present[cidr] - timeout_for(deadline, now)) <= _TOLERANCE_SECONDS
         }
-        self.dirty |= (set(present) | set(self._desired.cidrs())) - self._held.keys()
+        self.dirty |= (set(present) | set(self._desired.cidrs())) - self._in_kernel.keys()
 
     async def refused(self) -> list[str]:
-        """Addresses that were refused lately; none while that cannot be told."""
+        """Return addresses that were refused in the last hour; none while the kernel cannot be read."""
         try:
             return await asyncio.to_thread(self._firewall.refused)
         except Expected:
             return []
 
     def touch(self, cidrs: Iterable[str]) -> None:
-        """Have these looked at with the next call."""
+        """Have these CIDRs compared with the kernel by the next ``open`` and ``close``."""
         self.dirty.update(cidrs)

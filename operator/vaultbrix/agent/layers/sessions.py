@@ -1,4 +1,4 @@
-"""The layer of open sessions: those that no grant covers are ended, by PostgreSQL or else by the kernel."""
+"""The layer of open sessions: ends those that no grant covers, by PostgreSQL or, if that fails, by the kernel."""
 
 import asyncio
 import time
@@ -20,38 +20,39 @@ FOLLOW_UPS = (0.2, BACKEND_SECONDS, 2 * BACKEND_SECONDS)
 
 
 class SessionLayer:
-    """Ends sessions. ``told`` says since when (monotonic) a backend has been asked to go."""
+    """Ends sessions that no open grant covers."""
 
     def __init__(self, control: SessionControl, desired: Desired, port: int) -> None:
         self._control = control
         self._desired = desired
         self._port = port
-        self._told: dict[int, float] = {}
+        # Process id of a backend → when (monotonic) it was first told to end.
+        self._told_at: dict[int, float] = {}
         self.seen: list[Session] = []
-        """Sessions that were covered when all were last looked at."""
+        """Sessions that a grant covered when all were last looked at."""
 
     async def end(self, roles: Collection[str] | None = None) -> list[Session]:
-        """End uncovered sessions, of these roles or of all; returns those that were newly told to go.
+        """End uncovered sessions, of these login roles or of all; returns those that were not yet told to end.
 
         Raises Transient or Blocked.
         """
         if roles is not None and not roles:
             return []
-        found = await self._control.tenant_sessions(roles)
-        ending = self._desired.uncovered(found)
+        sessions = await self._control.tenant_sessions(roles)
+        ending = self._desired.uncovered(sessions)
         now = time.monotonic()
         if roles is None:
-            gone = {s.pid for s in ending}
-            self.seen = [s for s in found if s.pid not in gone]
-            self._told = {pid: since for pid, since in self._told.items() if pid in gone}
-        fresh = [s for s in ending if s.pid not in self._told]
+            ending_pids = {s.pid for s in ending}
+            self.seen = [s for s in sessions if s.pid not in ending_pids]
+            self._told_at = {pid: since for pid, since in self._told_at.items() if pid in ending_pids}
+        newly_told = [s for s in ending if s.pid not in self._told_at]
         if ending:
             await self._control.terminate([s.pid for s in ending])
-        self._told.update((s.pid, now) for s in fresh)
-        await self._destroy([s for s in ending if now - self._told[s.pid] >= BACKEND_SECONDS * 0.9])
-        for session in fresh:
+        self._told_at.update((s.pid, now) for s in newly_told)
+        await self._destroy([s for s in ending if now - self._told_at[s.pid] >= BACKEND_SECONDS * 0.9])
+        for session in newly_told:
             log.info("session ended", role=session.role, address=str(session.address), pid=session.pid)
-        return fresh
+        return newly_told
 
     async def _destroy(self, stuck: list[Session]) -> None:
         connections = [(self._port, str(s.address), s.port) for s in stuck if s.address is not None and s.port]

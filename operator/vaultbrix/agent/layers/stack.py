@@ -1,7 +1,7 @@
-"""All layers in the order that never leaves an ended rule open.
+"""Applies all layers, in the order that never leaves an ended rule open.
 
 pg_hba.conf → reload → kernel set → sessions → probe. The kernel comes after pg_hba.conf to open as well as to close:
-until PostgreSQL was told, an address gets a reset and tries again at once, rather than a handshake that ends in a
+until PostgreSQL has reloaded, an address gets a reset and tries again at once, rather than a handshake that ends in a
 refusal; and an address that the kernel lets through has had its deadline there since its first packet.
 Each layer is tried even if the one before failed, so that one broken layer never keeps a rule open.
 """
@@ -18,12 +18,12 @@ from vaultbrix.agent.layers.hba import HbaLayer
 from vaultbrix.agent.layers.kernel import KernelLayer
 from vaultbrix.agent.layers.sessions import FOLLOW_UPS, SessionLayer
 from vaultbrix.grants.grant import Grant
-from vaultbrix.grants.state import AgentState, Change, Ended, Opened
+from vaultbrix.grants.state import AgentState, Ended, Opened, StateChange
 from vaultbrix.runtime.errors import Expected
 
 
 class Layers:
-    """What is enforced beside one PostgreSQL. Give it changes, then ``apply``; what failed is tried again with that."""
+    """The layers beside one PostgreSQL. Give them changes, then ``apply``; that also tries again what failed before."""
 
     def __init__(
         self, firewall: Firewall, file: HbaFile, control: SessionControl, port: int, clock: Callable[[], datetime]
@@ -33,7 +33,7 @@ class Layers:
         self.hba = HbaLayer(file, control, self.desired)
         self.sessions = SessionLayer(control, self.desired, port)
         self.errors: dict[str, str] = {}
-        """Error by layer, of the last application; empty where all went well."""
+        """Error by layer, of the last ``apply``; empty where all went well."""
         self._closing: dict[str, tuple[float, Grant]] = {}
         self._terminated: dict[str, int] = {}
         self._unloaded: set[str] = set()
@@ -42,12 +42,12 @@ class Layers:
         self._all_sessions = True
 
     def load(self, state: AgentState) -> None:
-        """Begin with a state: nothing is known of what the layers hold."""
+        """Take over the open grants of a state at the start, when it is not known what the layers let in."""
         for record in state.grants.values():
             self._open(record)
 
-    def change(self, changes: Iterable[Change]) -> None:
-        """Take over changes of the state."""
+    def change(self, changes: Iterable[StateChange]) -> None:
+        """Open and close grants as these changes of the state say, with the next ``apply``."""
         for change in changes:
             match change:
                 case Opened(grant=record):
@@ -56,14 +56,17 @@ class Layers:
                     self._close(uid)
 
     def recheck(self, roles: Iterable[str] | None = None) -> None:
-        """Have sessions looked at again, of these roles or all, with the next application."""
+        """Have the sessions of these login roles, or of all, looked at by the next ``apply``."""
         if roles is None:
             self._all_sessions = True
         else:
             self._roles.update(roles)
 
     async def apply(self, state: AgentState, hurried: Callable[[], bool]) -> None:
-        """Make all layers hold exactly the grants of the state. ``hurried`` says that there is more to do already."""
+        """Make all layers let in exactly what the state's grants say; errors end in ``errors``.
+
+        ``hurried`` returns whether there is more to do already; then nothing is waited for.
+        """
         self.errors = {}
         await self._try("kernel", lambda: self.kernel.trust(state.trusted))
         await self._try("hba", lambda: self.hba.write(state.database, state.trusted))
@@ -74,35 +77,35 @@ class Layers:
             await self._try("hba", lambda: self._confirm(hurried))
         self._settle()
 
-    def trouble(self, uid: str) -> dict[str, str]:
-        """Error by layer that keeps a rule from being open, or closed, as it should be."""
+    def errors_of(self, uid: str) -> dict[str, str]:
+        """Return the errors, by layer, that keep a rule from being open, or closed, as it should be."""
         closing = self._closing.get(uid)
         grant = self.desired.get(uid) or (closing[1] if closing else None)
         if grant is None or not self.errors:
             return {}
-        found = {}
+        errors = {}
         if "kernel" in self.errors and self.kernel.dirty.intersection(grant.cidrs):
-            found["kernel"] = self.errors["kernel"]
+            errors["kernel"] = self.errors["kernel"]
         if "hba" in self.errors and uid in self._unloaded:
-            found["hba"] = self.errors["hba"]
+            errors["hba"] = self.errors["hba"]
         if "sessions" in self.errors and grant.role in self._roles:
-            found["sessions"] = self.errors["sessions"]
-        return found
+            errors["sessions"] = self.errors["sessions"]
+        return errors
 
     def unsettled(self, uid: str) -> bool:
-        """Whether it is not known yet how a rule stands, because there was more to do than to wait for an answer."""
+        """Whether it is not known yet if PostgreSQL has loaded a rule, because ``apply`` was hurried."""
         return uid in self._unloaded and "hba" not in self.errors
 
     def terminated(self, uid: str) -> int:
-        """Sessions that were ended with a rule."""
+        """Return how many sessions were ended with a rule."""
         return self._terminated.get(uid, 0)
 
     def closing(self) -> list[str]:
-        """uids of rules that were closed a moment ago."""
+        """Return the uids of rules that were closed a moment ago."""
         return list(self._closing)
 
     def take_closed_roles(self) -> set[str]:
-        """Roles that had something closed since the last time."""
+        """Return the login roles of grants that were closed or changed since the last call."""
         roles, self._closed_roles = self._closed_roles, set()
         return roles
 
@@ -113,7 +116,7 @@ class Layers:
             return
         self._load_again(grant.uid)
         if earlier is not None:
-            # What its earlier terms covered may be covered no more.
+            # Sessions that the earlier terms covered may be covered no more.
             self.kernel.touch(earlier.cidrs)
             self._check_role(earlier.role)
 
@@ -152,7 +155,7 @@ class Layers:
         """Forget what has been closed for long enough that no session of it can turn up."""
         before = time.monotonic() - 2 * FOLLOW_UPS[-1]
         for uid, (since, _) in list(self._closing.items()):
-            if since < before and not self.trouble(uid):
+            if since < before and not self.errors_of(uid):
                 del self._closing[uid]
                 self._terminated.pop(uid, None)
 

@@ -15,7 +15,7 @@ from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.shipping.numbers import Seen
 from vaultbrix.audit.shipping.sealing import Content, Quarantined
 from vaultbrix.audit.shipping.symptoms import Symptoms
-from vaultbrix.grants.state import AgentState, Identity
+from vaultbrix.grants.state import AgentState, Attribution
 
 # Of what is longer, no more is held than needed at a time.
 _LONG_BYTES = 256 * 1024
@@ -159,18 +159,18 @@ class _People:
 
     def __init__(self, state: AgentState) -> None:
         self._state = state
-        self._known: dict[tuple[str, str | None], tuple[list[datetime], dict[int, Identity]]] = {}
+        self._known: dict[tuple[str, str | None], tuple[list[datetime], dict[int, Attribution]]] = {}
 
-    def behind(self, role: str, remote: str | None, at: datetime) -> Identity:
+    def behind(self, role: str, remote: str | None, at: datetime) -> Attribution:
         known = self._known.get((role, remote))
         if known is None:
-            known = self._known[role, remote] = (self._state.turns(role), {})
-        turns, identities = known
+            known = self._known[role, remote] = (self._state.attribution_changes(role), {})
+        turns, attributions = known
         span = bisect_right(turns, at)
-        who = identities.get(span)
+        who = attributions.get(span)
         if who is None or (span and turns[span - 1] == at):
-            who = self._state.person(role, address_of(remote)[1], at)
+            who = self._state.attribute(role, address_of(remote)[1], at)
             # Between two turns it stays; at one of them it may be either.
             if not span or turns[span - 1] != at:
-                identities[span] = who
+                attributions[span] = who
         return who

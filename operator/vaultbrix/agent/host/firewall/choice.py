@@ -1,4 +1,4 @@
-"""Which of the kernel's interfaces works here."""
+"""Chooses the firewall of this machine: iptables where it works, else nftables, or the one that was asked for."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,98 +14,100 @@ log = structlog.get_logger(__name__)
 AUTO, IPTABLES, NFTABLES = "auto", "iptables", "nftables"
 
 
-def choose(port: int, wanted: str = AUTO) -> Firewall:
-    """The one wanted, or the first that works, closed by default. What the other left is taken away after that.
+def choose(port: int, name: str = AUTO) -> Firewall:
+    """Return the firewall of that name, or with AUTO the first that works here; its port is closed by default then.
 
-    Raises Transient with what was tried and what each needs.
+    Afterwards the rules that the other firewall may have left are removed. Raises Transient, naming what was tried and
+    what each needs.
     """
     failures = []
-    for name, other in ((IPTABLES, NFTABLES), (NFTABLES, IPTABLES)):
-        if wanted not in (AUTO, name):
+    for candidate, other in ((IPTABLES, NFTABLES), (NFTABLES, IPTABLES)):
+        if name not in (AUTO, candidate):
             continue
         try:
-            chosen = _made(name, port)
-            chosen.ensure()
+            firewall = _make(candidate, port)
+            firewall.ensure()
         except Transient as error:
             failures.append(error.message)
             continue
-        _clear(other, port)
-        return chosen
+        _remove_leftovers(other, port)
+        return firewall
     raise Transient(Reason.KERNEL_FAILED, f"no firewall works here: {'; '.join(failures)}")
 
 
-class Chosen:
-    """The firewall that ``choose`` finds. ``ensure`` looks for one until there is one; until then all else fails.
+class ChosenFirewall:
+    """A ``Firewall`` that chooses the real one by itself, since a kernel may refuse both for now.
 
-    So an agent whose kernel refuses it still ends sessions, and says what is missing.
+    ``ensure`` chooses with each call until one works; until then every other method raises Transient. So an agent whose
+    kernel refuses it still ends sessions, and says what is missing.
     """
 
-    def __init__(self, port: int, wanted: str = AUTO) -> None:
+    def __init__(self, port: int, requested_name: str = AUTO) -> None:
         self._port = port
-        self._wanted = wanted
-        self._backend: Firewall | None = None
+        self._requested_name = requested_name
+        self._firewall: Firewall | None = None
 
     @property
     def name(self) -> str:
-        """Empty until there is one."""
-        return self._backend.name if self._backend else ""
+        """Name of the chosen firewall, empty until there is one."""
+        return self._firewall.name if self._firewall else ""
 
     def ensure(self) -> bool:
-        """As of the one that is found; True when it was found just now."""
-        if self._backend is None:
-            self._backend = choose(self._port, self._wanted)
+        """Choose a firewall if there is none yet, else create what it lacks. Returns whether anything was amiss."""
+        if self._firewall is None:
+            self._firewall = choose(self._port, self._requested_name)
             log.info("firewall", name=self.name)
             return True
-        return self._backend.ensure()
+        return self._firewall.ensure()
 
     def trust(self, cidrs: Iterable[str]) -> None:
-        """As of the one that was found."""
-        self._found().trust(cidrs)
+        """Let exactly these CIDRs through without a deadline."""
+        self._require().trust(cidrs)
 
-    def allow(self, wanted: Mapping[str, int]) -> None:
-        """As of the one that was found."""
-        self._found().allow(wanted)
+    def allow(self, timeouts: Mapping[str, int]) -> None:
+        """Let each CIDR through for so many seconds from now."""
+        self._require().allow(timeouts)
 
     def deny(self, cidrs: Iterable[str]) -> None:
-        """As of the one that was found."""
-        self._found().deny(cidrs)
+        """Let these CIDRs through no longer; one that is not let through is no error."""
+        self._require().deny(cidrs)
 
     def allowed(self) -> dict[str, int]:
-        """As of the one that was found."""
-        return self._found().allowed()
+        """Return every CIDR that is let through now, with its seconds left."""
+        return self._require().allowed()
 
     def missing(self, cidrs: Iterable[str]) -> set[str]:
-        """As of the one that was found."""
-        return self._found().missing(cidrs)
+        """Return those of these CIDRs that are not let through now."""
+        return self._require().missing(cidrs)
 
     def refused(self) -> list[str]:
-        """As of the one that was found."""
-        return self._found().refused()
+        """Return addresses that were refused in the last hour, the latest first."""
+        return self._require().refused()
 
     def remove(self) -> None:
-        """As of the one that was found."""
-        self._found().remove()
+        """Remove every rule and set of ours, which leaves the port open."""
+        self._require().remove()
 
-    def _found(self) -> Firewall:
-        if self._backend is None:
+    def _require(self) -> Firewall:
+        if self._firewall is None:
             raise Transient(Reason.KERNEL_FAILED, "no firewall works here yet")
-        return self._backend
+        return self._firewall
 
 
-def _made(name: str, port: int) -> Firewall:
+def _make(name: str, port: int) -> Firewall:
     if name == NFTABLES:
         return Nftables(port)
     try:
-        # Not above: a machine without its libraries still has nftables.
+        # Imported here: a machine without its libraries still has nftables.
         from vaultbrix.agent.host.firewall.iptables import Iptables  # noqa: PLC0415
     except (ImportError, OSError, AttributeError) as error:
         raise Transient(Reason.KERNEL_FAILED, f"iptables: {error}; needs libxtables, libip4tc and libip6tc") from None
     return Iptables(port)
 
 
-def _clear(name: str, port: int) -> None:
+def _remove_leftovers(name: str, port: int) -> None:
     try:
-        _made(name, port).remove()
+        _make(name, port).remove()
     except Transient as error:
         # Most likely it never worked here. If it did, what it left lets nobody in that it did not let in before.
         log.info("cannot look for what another firewall left", message=error.message)

@@ -1,4 +1,4 @@
-"""What the agent asks of the kernel, whichever of its interfaces answers."""
+"""The one interface of both firewalls, iptables and nftables, and what they share: limits, names, CIDRs in bytes."""
 
 import socket
 from collections.abc import Iterable, Mapping
@@ -32,53 +32,59 @@ class Firewall(Protocol):
         """``iptables`` or ``nftables``."""
 
     def ensure(self) -> bool:
-        """Create what is missing; closed by default. Returns whether anything was amiss.
+        """Create what is missing, so that the port is closed by default. Returns whether anything was amiss.
 
-        Cheap while nothing is. After True the sets may be empty.
+        Costs little while nothing is amiss. After True the sets of addresses may be empty.
         """
 
     def trust(self, cidrs: Iterable[str]) -> None:
-        """Let exactly these through for ever."""
+        """Let exactly these CIDRs through without a deadline; others that were trusted are so no longer."""
 
-    def allow(self, wanted: Mapping[str, int]) -> None:
-        """Let these CIDRs through for so many seconds from now, whatever they had left."""
+    def allow(self, timeouts: Mapping[str, int]) -> None:
+        """Let each CIDR through for so many seconds from now, whatever time it had left."""
 
     def deny(self, cidrs: Iterable[str]) -> None:
-        """Take these CIDRs out; one that is not there is fine."""
+        """Let these CIDRs through no longer; one that is not let through is no error."""
 
     def allowed(self) -> dict[str, int]:
-        """All that is let through now: CIDR → seconds left, rounded down."""
+        """Return every CIDR that is let through until a deadline, with its seconds left, rounded down."""
 
     def missing(self, cidrs: Iterable[str]) -> set[str]:
-        """Which of these are not let through now; costs as much as is asked, however much the kernel holds."""
+        """Return those of these CIDRs that are not let through now. Costs grow with ``cidrs`` only."""
 
     def refused(self) -> list[str]:
-        """Source addresses refused in the last hour, the latest first. A sample when they are many."""
+        """Return source addresses that were refused in the last hour, the latest first; a sample when they are many."""
 
     def remove(self) -> None:
-        """Take away all of ours. The port is open then."""
+        """Remove every rule and set of ours, which leaves the port open."""
 
 
 def timeout_for(deadline: datetime, now: datetime) -> int:
-    """Whole seconds for the kernel, rounded up so that it is never early, at least 1 (0 would mean for ever)."""
+    """Return the seconds from now to a deadline as the kernel takes them.
+
+    Rounded up, so that the kernel is never early, and at least 1, since 0 would mean for ever.
+    """
     return max(1, min(LONGEST_TIMEOUT, ceil((deadline - now).total_seconds())))
 
 
 def suffix(port: int) -> str:
-    """What tells the names of a second server's objects from the first one's."""
+    """Return the end of every chain, set and table name for this port; empty for the standard port."""
     return "" if port == STANDARD_PORT else f"-{port}"
 
 
 def parse(cidr: str) -> tuple[int, bytes, int]:
-    """IP version, first address and prefix length of a CIDR in canonical form, in a tenth of the time of ipaddress."""
+    """Split a CIDR in canonical form into IP version, first address and prefix length.
+
+    Takes a tenth of the time of the module ipaddress.
+    """
     address, _, length = cidr.partition("/")
     version = 6 if ":" in address else 4
     return version, socket.inet_pton(FAMILIES[version], address), int(length)
 
 
 def by_version(cidrs: Iterable[str]) -> dict[int, list[str]]:
-    """IP version → its CIDRs."""
-    found: dict[int, list[str]] = {version: [] for version in VERSIONS}
+    """Group CIDRs by IP version; every version is a key."""
+    grouped: dict[int, list[str]] = {version: [] for version in VERSIONS}
     for cidr in cidrs:
-        found[6 if ":" in cidr else 4].append(cidr)
-    return found
+        grouped[6 if ":" in cidr else 4].append(cidr)
+    return grouped

@@ -1,6 +1,7 @@
-"""Sets of addresses in the kernel (ipset), filled and asked by the thousand (linux/netfilter/ipset/ip_set.h).
+"""Sets of addresses in the kernel (ipset), filled and queried by the thousand (linux/netfilter/ipset/ip_set.h).
 
-pyroute2 makes the sets. Entries go in batches of our own: it takes 0.4 ms for each, a batch some microseconds.
+pyroute2 creates the sets. Entries are sent here, in batches: pyroute2 takes 0.4 ms for each entry, a batch some
+microseconds.
 """
 
 import os
@@ -24,7 +25,7 @@ from pyroute2.netlink.nfnetlink.ipset import (
 from vaultbrix.agent.host.firewall.interface import FAMILIES, parse
 from vaultbrix.agent.host.netlink import BIG_ENDIAN, DUMP, Request, attribute, attributes, exchange, nested
 
-# Of the kernel's headers; within a set entry, numbers are in network order.
+# Numbers from the kernel's headers; within a set entry, numbers are in network order.
 _PROTOCOL_VERSION = 6
 _PROTOCOL, _SETNAME, _DATA, _ADT, _LINENO = 1, 2, 7, 8, 9
 _IP, _CIDR, _TIMEOUT = 1, 3, 6
@@ -34,17 +35,20 @@ _NFGEN = bytes((socket.AF_INET, 0, 0, 0))
 # An entry takes at most 44 bytes, an attribute 65,535.
 _BATCH = 1000
 
-# Errors of IPSET_ERR_* that a user can do something about; others by their number.
-_TOLD = {4352: "the set is full", 4102: "a set of that name has another type"}
+# Errors of IPSET_ERR_* that a user can do something about; all others are shown by their number.
+_ERROR_TEXTS = {4352: "the set is full", 4102: "a set of that name has another type"}
 
 
 class IpsetError(Exception):
-    """What the kernel refused, and of which set."""
+    """The kernel refused a request about a set; the message names the set and the cause."""
 
 
 @dataclass(frozen=True)
 class Set:
-    """A set of one family; ``timeout`` in seconds is that of entries which bring none, 0 for ever."""
+    """A set of addresses of one IP version.
+
+    ``timeout`` is for entries that bring none of their own, in seconds, 0 for ever; ``size`` is the most entries.
+    """
 
     name: str
     version: int
@@ -55,56 +59,56 @@ class Set:
 
 
 def create(sets: Iterable[Set]) -> None:
-    """Make those that are missing."""
+    """Create those of the sets that do not exist yet."""
     with IPSet() as ipset:
-        for wanted in sets:
+        for each in sets:
             ipset.create(
-                wanted.name,
-                stype=wanted.kind,
-                family=FAMILIES[wanted.version],
-                timeout=wanted.timeout,
-                maxelem=wanted.size,
-                forceadd=wanted.replace,
+                each.name,
+                stype=each.kind,
+                family=FAMILIES[each.version],
+                timeout=each.timeout,
+                maxelem=each.size,
+                forceadd=each.replace,
                 exclusive=False,
             )
 
 
 def destroy(sets: Iterable[Set]) -> None:
-    """Take them away; one that is not there is fine."""
+    """Remove the sets; one that does not exist is no error."""
     with IPSet() as ipset:
-        for unwanted in sets:
+        for each in sets:
             try:
-                ipset.destroy(unwanted.name)
+                ipset.destroy(each.name)
             except NetlinkError as error:
                 if error.code != 2:
                     raise
 
 
-def add(name: str, wanted: Mapping[str, int]) -> None:
-    """CIDR → seconds, 0 for ever; replaces the time that an entry has left."""
-    _change(IPSET_CMD_ADD, name, [_entry(cidr, seconds) for cidr, seconds in wanted.items()])
+def add(name: str, timeouts: Mapping[str, int]) -> None:
+    """Add CIDRs to a set, each for so many seconds, 0 for ever; replaces the time that an entry has left."""
+    _change(IPSET_CMD_ADD, name, [_entry(cidr, seconds) for cidr, seconds in timeouts.items()])
 
 
 def delete(name: str, cidrs: Iterable[str]) -> None:
-    """Take these out; one that is not there is fine."""
+    """Remove CIDRs from a set; one that is not in it is no error."""
     _change(IPSET_CMD_DEL, name, [_entry(cidr) for cidr in cidrs])
 
 
 def missing(name: str, cidrs: Iterable[str]) -> set[str]:
-    """Which of these the set does not hold. An address within a network that it holds is held."""
-    asked = list(cidrs)
-    requests = [_request(IPSET_CMD_TEST, name, nested(_DATA, _entry(cidr))) for cidr in asked]
+    """Return those of the CIDRs that a set does not contain. A network in the set contains every address in it."""
+    queried = list(cidrs)
+    requests = [_request(IPSET_CMD_TEST, name, nested(_DATA, _entry(cidr))) for cidr in queried]
     return {
         cidr
-        for cidr, answer in zip(asked, exchange(NETLINK_NETFILTER, requests), strict=True)
-        if _checked(answer.error, name, IPSET_ERR_EXIST)
+        for cidr, answer in zip(queried, exchange(NETLINK_NETFILTER, requests), strict=True)
+        if _is_error(answer.error, name, IPSET_ERR_EXIST)
     }
 
 
 def entries(name: str) -> dict[str, int]:
-    """CIDR → seconds left, 0 for ever."""
+    """Return the CIDRs in a set, each with its seconds left, 0 for ever."""
     (answer,) = exchange(NETLINK_NETFILTER, [_request(IPSET_CMD_LIST, name, flags=DUMP)])
-    _checked(answer.error, name)
+    _is_error(answer.error, name)
     return dict(entry for payload in answer.payloads for entry in _listed(payload))
 
 
@@ -114,7 +118,7 @@ def _change(command: int, name: str, packed: list[bytes]) -> None:
     line = attribute(_LINENO, bytes(4))
     requests = [_request(command, name, line, nested(_ADT, *(nested(_DATA, e) for e in batch))) for batch in batches]
     for answer in exchange(NETLINK_NETFILTER, requests):
-        _checked(answer.error, name)
+        _is_error(answer.error, name)
 
 
 def _request(command: int, name: str, *attributes: bytes, flags: int | None = None) -> Request:
@@ -142,15 +146,15 @@ def _listed(payload: bytes) -> Iterator[tuple[str, int]]:
     for type_, value in attributes(payload[len(_NFGEN) :]):
         if type_ == _ADT:
             for _, data in attributes(value):
-                found = dict(attributes(data))
-                (_, address), *_ = attributes(found[_IP])
-                length = found[_CIDR][0] if _CIDR in found else len(address) * 8
-                yield f"{ip_address(address)}/{length}", int.from_bytes(found.get(_TIMEOUT, b""), "big")
+                entry = dict(attributes(data))
+                (_, address), *_ = attributes(entry[_IP])
+                length = entry[_CIDR][0] if _CIDR in entry else len(address) * 8
+                yield f"{ip_address(address)}/{length}", int.from_bytes(entry.get(_TIMEOUT, b""), "big")
 
 
-def _checked(error: int, name: str, expected: int = 0) -> bool:
-    """Whether the error is the expected one. Raises IpsetError for any other."""
+def _is_error(error: int, name: str, expected: int = 0) -> bool:
+    """Whether the kernel answered with the expected error. Raises IpsetError for any other."""
     if error in (0, expected):
         return error != 0
-    told = _TOLD.get(error) or (os.strerror(error) if error < 4096 else f"ipset error {error}")
-    raise IpsetError(f"set {name}: {told}")
+    cause = _ERROR_TEXTS.get(error) or (os.strerror(error) if error < 4096 else f"ipset error {error}")
+    raise IpsetError(f"set {name}: {cause}")

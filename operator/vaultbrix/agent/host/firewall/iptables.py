@@ -1,4 +1,4 @@
-"""The kernel's part by iptables (legacy) and ipset: a chain, and the sets of addresses that it lets through.
+"""The firewall by iptables (legacy) and ipset: a chain, and the sets of addresses that it lets through.
 
 Layout, for IPv4 and IPv6 alike (Netfilter); names of another port than 5433 end in ``-<port>``::
 
@@ -39,11 +39,12 @@ from vaultbrix.agent.host.firewall.interface import (
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
 
-# As iptables(8) does. A table is read, changed and put back whole: what others change meanwhile would be lost.
+# The lock of iptables(8). A table is read, changed and written back whole, so a change that another program makes
+# meanwhile would be lost.
 _LOCK = Path(os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock"))
 _LOCK_SECONDS = 2.0
 
-# Which of the legacy tables this network namespace has; to open a table makes it.
+# Lists the legacy tables that this network namespace has. Looking here first matters: opening a table creates it.
 _TABLES = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
 
 
@@ -51,7 +52,7 @@ _CHAIN = "VAULTBRIX"
 
 
 class Iptables:
-    """Chain and sets of one port in this network namespace; a ``Firewall``."""
+    """A ``Firewall`` made of a chain and sets for one port in this network namespace."""
 
     name = "iptables"
 
@@ -63,64 +64,67 @@ class Iptables:
         self._refused = {version: f"vbx-refused{version}{suffix(port)}" for version in VERSIONS}
 
     def ensure(self) -> bool:
-        """Sets, chain and jump as they should be. A set that the chain refers to cannot go away, so it is not asked."""
+        """Make sets, chain and jump as they should be; returns whether anything was amiss.
+
+        The kernel keeps a set that the chain refers to, so sets are created only when the chain is not right.
+        """
         with _translated():
-            if all(self._stands(version) for version in VERSIONS):
+            if all(self._is_complete(version) for version in VERSIONS):
                 return False
             ipset.create(self._sets())
             with _locked():
                 for version in VERSIONS:
-                    self._build(version)
+                    self._create_chain(version)
         return True
 
     def trust(self, cidrs: Iterable[str]) -> None:
-        """Make the trusted sets hold exactly these."""
-        wanted = by_version(cidrs)
+        """Make the trusted sets contain exactly these CIDRs."""
+        desired = by_version(cidrs)
         with _translated():
             for version, name in self._trusted.items():
                 present = ipset.entries(name).keys()
-                ipset.add(name, dict.fromkeys(wanted[version], 0))
-                ipset.delete(name, present - set(wanted[version]))
+                ipset.add(name, dict.fromkeys(desired[version], 0))
+                ipset.delete(name, present - set(desired[version]))
 
-    def allow(self, wanted: Mapping[str, int]) -> None:
-        """Add, or replace the time that is left."""
+    def allow(self, timeouts: Mapping[str, int]) -> None:
+        """Add each CIDR for so many seconds, or replace the time that it has left."""
         with _translated():
-            for version, cidrs in by_version(wanted).items():
-                ipset.add(self._allow[version], {cidr: wanted[cidr] for cidr in cidrs})
+            for version, cidrs in by_version(timeouts).items():
+                ipset.add(self._allow[version], {cidr: timeouts[cidr] for cidr in cidrs})
 
     def deny(self, cidrs: Iterable[str]) -> None:
-        """Take out; one that is not there is fine."""
+        """Remove these CIDRs; one that is not let through is no error."""
         with _translated():
-            for version, mine in by_version(cidrs).items():
-                ipset.delete(self._allow[version], mine)
+            for version, cidrs_of_version in by_version(cidrs).items():
+                ipset.delete(self._allow[version], cidrs_of_version)
 
     def allowed(self) -> dict[str, int]:
-        """CIDR → seconds left."""
+        """Return every CIDR that is let through until a deadline, with its seconds left."""
         with _translated():
             return {cidr: left for name in self._allow.values() for cidr, left in ipset.entries(name).items()}
 
     def missing(self, cidrs: Iterable[str]) -> set[str]:
-        """An address within a network that is allowed is not missing: it passes."""
+        """Return those of the CIDRs that are not let through; one within a network that is let through is."""
         with _translated():
             return {
                 cidr
-                for version, mine in by_version(cidrs).items()
-                for cidr in ipset.missing(self._allow[version], mine)
+                for version, cidrs_of_version in by_version(cidrs).items()
+                for cidr in ipset.missing(self._allow[version], cidrs_of_version)
             }
 
     def refused(self) -> list[str]:
-        """Addresses, the latest first."""
+        """Return the addresses that were refused in the last hour, the latest first."""
         with _translated():
             left = {cidr: time for name in self._refused.values() for cidr, time in ipset.entries(name).items()}
         return [cidr.partition("/")[0] for cidr in sorted(left, key=lambda cidr: -left[cidr])]
 
     def remove(self) -> None:
-        """Jump, chain and sets."""
+        """Remove jump, chain and sets."""
         with _translated():
             with _locked():
                 for version in VERSIONS:
                     if _TABLES[version].exists() and "filter" in _TABLES[version].read_text().split():
-                        self._demolish(version)
+                        self._remove_chain(version)
             ipset.destroy(self._sets())
 
     def _sets(self) -> list[ipset.Set]:
@@ -146,19 +150,22 @@ class Iptables:
     def _jump(self) -> dict[str, Any]:
         return _jump(self._port, self._chain)
 
-    def _stands(self, version: int) -> bool:
+    def _is_complete(self, version: int) -> bool:
         table = _table(version)
         if not table.is_chain(self._chain):
             return False
-        rules = [_read(rule, version) for rule in iptc.Chain(table, self._chain).rules]
+        rules = [_decode(rule, version) for rule in iptc.Chain(table, self._chain).rules]
         return rules == self._rules(version) and self._comes_first(table, version)
 
     def _comes_first(self, table: Any, version: int) -> bool:
-        """Whether nothing but the jumps of other servers stands before ours. Others may have thousands behind it."""
+        """Whether our jump is the first rule of INPUT, apart from the jumps for other ports of ours.
+
+        Reads no rule behind it: others may have thousands there.
+        """
         incoming = iptc.Chain(table, "INPUT")
         entry = table.first_rule("INPUT")
         while entry:
-            rule = _read(table.create_rule(entry, incoming), version)
+            rule = _decode(table.create_rule(entry, incoming), version)
             if rule == self._jump():
                 return True
             if rule != _jump_of(rule.get("target")):
@@ -166,23 +173,23 @@ class Iptables:
             entry = table.next_rule(entry)
         return False
 
-    def _build(self, version: int) -> None:
-        with _replaced(version) as table:
+    def _create_chain(self, version: int) -> None:
+        with _changed_at_once(version) as table:
             if table.is_chain(self._chain):
                 chain = iptc.Chain(table, self._chain)
                 chain.flush()
             else:
                 chain = table.create_chain(self._chain)
             for rule in self._rules(version):
-                chain.append_rule(_written(rule, version))
+                chain.append_rule(_encode(rule, version))
             incoming = iptc.Chain(table, "INPUT")
             for rule in incoming.rules:
-                if _read(rule, version) == self._jump():
+                if _decode(rule, version) == self._jump():
                     incoming.delete_rule(rule)
-            incoming.insert_rule(_written(self._jump(), version))
+            incoming.insert_rule(_encode(self._jump(), version))
 
-    def _demolish(self, version: int) -> None:
-        with _replaced(version) as table:
+    def _remove_chain(self, version: int) -> None:
+        with _changed_at_once(version) as table:
             if table.is_chain(self._chain):
                 incoming = iptc.Chain(table, "INPUT")
                 for rule in incoming.rules:
@@ -197,7 +204,7 @@ def _jump(port: int, chain: str) -> dict[str, Any]:
 
 
 def _jump_of(target: object) -> dict[str, Any] | None:
-    """The jump to the chain of that name, if it is one of Vaultbrix."""
+    """The jump rule to the chain of that name, or None where that is no chain of ours."""
     name, _, port = str(target).partition("-")
     if name != _CHAIN or not (port.isdecimal() or target == _CHAIN):
         return None
@@ -211,43 +218,43 @@ def _table(version: int) -> Any:
 
 
 @contextmanager
-def _replaced(version: int) -> Iterator[Any]:
-    """The table, whose changes the kernel takes all at once at the end: there is no moment that is half open."""
+def _changed_at_once(version: int) -> Iterator[Any]:
+    """Yield the filter table; the kernel takes over all changes at once at the end, so it is never half open."""
     table = _table(version)
     table.autocommit = False
     try:
         yield table
         table.commit()
     finally:
-        # Before autocommit is on again: to refresh commits what is left, and after an error that is half a change.
+        # Before autocommit is on again: refresh commits what is left then, and after an error that is half a change.
         table.refresh()
         table.autocommit = True
 
 
-def _read(rule: Any, version: int) -> dict[str, Any]:
+def _decode(rule: Any, version: int) -> dict[str, Any]:
     decoded: dict[str, Any] = iptc.easy.decode_iptc_rule(rule, ipv6=version == 6)
     decoded.pop("counters", None)
     return decoded
 
 
-def _written(wanted: Mapping[str, Any], version: int) -> Any:
+def _encode(terms: Mapping[str, Any], version: int) -> Any:
     # iptc.easy would leave out a match that it cannot make, and a rule without its match lets everybody pass.
     rule = iptc.Rule() if version == 4 else iptc.Rule6()
-    for name, value in wanted.items():
+    for name, value in terms.items():
         if name in ("protocol", "in-interface"):
             setattr(rule, name.replace("-", "_"), value)
         elif name != "target":
             match = rule.create_match(name)
             for key, parameter in value.items():
                 match.set_parameter(key, parameter)
-    target = wanted["target"]
+    target = terms["target"]
     if isinstance(target, str):
         rule.create_target(target)
     else:
         for name, parameters in target.items():
-            made = rule.create_target(name)
+            rule_target = rule.create_target(name)
             for key, parameter in parameters.items():
-                made.set_parameter(key, parameter)
+                rule_target.set_parameter(key, parameter)
     return rule
 
 
@@ -256,7 +263,7 @@ def _locked() -> Iterator[None]:
     try:
         file = _LOCK.open("a")
     except OSError:
-        # A read-only root: nobody else in this container has a lock there either.
+        # The file system is read-only, so nobody else in this container has a lock there either.
         yield
         return
     with file:
@@ -278,15 +285,15 @@ def _translated() -> Iterator[None]:
         yield
     except OSError as error:
         raise _failed(error.strerror or str(error)) from None
-    # ValueError: python-iptables, of a set that is not there.
+    # python-iptables raises ValueError for a set that does not exist.
     except (iptc.IPTCError, iptc.XTablesError, NetlinkError, ipset.IpsetError, ValueError) as error:
         # python-iptables shows what the kernel said as bytes.
         raise _failed(re.sub(r"b'([^']*)'", r"\1", str(error))) from None
 
 
-def _failed(said: str) -> Transient:
+def _failed(cause: str) -> Transient:
     return Transient(
         Reason.KERNEL_FAILED,
-        f"iptables: {said}; needs NET_ADMIN and NET_RAW, and ip_tables, ip6_tables, xt_set and ip_set_hash_net "
+        f"iptables: {cause}; needs NET_ADMIN and NET_RAW, and ip_tables, ip6_tables, xt_set and ip_set_hash_net "
         "in the kernel",
     )

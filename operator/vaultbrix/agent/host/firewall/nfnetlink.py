@@ -1,4 +1,4 @@
-"""What nft(8) has no cheap question for, asked of the kernel itself (linux/netfilter/nf_tables.h)."""
+"""Two questions that nft(8) answers slowly or not at all, asked of the kernel (linux/netfilter/nf_tables.h)."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _INET = 1  # NFPROTO_INET
 
 
 def generation() -> int:
-    """The number that every change of any rule or set in this network namespace raises by one. Raises OSError.
+    """Return the number that every change of any rule or set in this network namespace raises by one. Raises OSError.
 
     Packets, and elements that expire, do not raise it.
     """
@@ -28,8 +28,11 @@ def generation() -> int:
     return int.from_bytes(dict(attributes(answer.payloads[0][4:]))[_GEN_ID], "big")
 
 
-def present(table: str, asked: Iterable[tuple[str, bytes]]) -> list[bool]:
-    """Whether each set holds each address as an element that has not expired; no set holds none. Raises OSError."""
+def present(table: str, elements: Iterable[tuple[str, bytes]]) -> list[bool]:
+    """For each pair (name of a set, address): whether the set has that element and it has not expired.
+
+    A set that does not exist has no element. Raises OSError.
+    """
     answers = exchange(
         NETLINK_NETFILTER,
         [
@@ -40,7 +43,7 @@ def present(table: str, asked: Iterable[tuple[str, bytes]]) -> list[bool]:
                 attribute(_SET, name.encode() + b"\0"),
                 nested(_ELEMENTS, nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, address)))),
             )
-            for name, address in asked
+            for name, address in elements
         ],
     )
     for answer in answers:

@@ -1,4 +1,4 @@
-"""The kernel's part by nftables: a table of our own, and the sets of addresses that it lets through.
+"""The firewall by nftables: a table of our own, and the sets of addresses that it lets through.
 
 Layout (nft(8)); the table of another port than 5433 is named ``vaultbrix-<port>``::
 
@@ -36,9 +36,9 @@ from vaultbrix.agent.host.firewall.nftlayout import (
     by_bucket,
     chains,
     elements,
+    is_complete,
     mark,
     objects,
-    stands,
 )
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
@@ -50,89 +50,93 @@ Command = dict[str, Any]
 
 
 class Nftables:
-    """Table of one port in this network namespace; a ``Firewall``."""
+    """A ``Firewall`` made of one table for one port in this network namespace."""
 
     name = "nftables"
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._table = f"vaultbrix{suffix(port)}"
-        # The sets that there are; None: not known yet.
+        # The sets of networks in the table; None while that is not known.
         self._buckets: set[Bucket] | None = None
-        # The kernel numbers every change of anybody's rules. At this one the table was as it should be.
-        self._stood_at: int | None = None
+        # The kernel numbers every change of anybody's rules. After this one the table was as it should be.
+        self._complete_at: int | None = None
 
     def ensure(self) -> bool:
-        """The table as it should be; one message to the kernel while nobody changes any rule."""
+        """Make the table as it should be; returns whether anything was amiss.
+
+        Sends one message to the kernel while nobody changes any rule.
+        """
         generation = _generation()
-        if self._stood_at == generation:
+        if self._complete_at == generation:
             return False
         listed = self._listed()
         self._buckets = set(buckets_in(listed))
-        wanted = chains(self._port, self._buckets)
-        if stands(wanted, listed):
-            self._stood_at = generation
+        desired = chains(self._port, self._buckets)
+        if is_complete(desired, listed):
+            self._complete_at = generation
             return False
-        self._run(self._rebuilding(wanted, listed))
-        self._stood_at = generation + 1
+        self._run(self._rebuild_commands(desired, listed))
+        self._complete_at = generation + 1
         return True
 
     def trust(self, cidrs: Iterable[str]) -> None:
-        """Make the trusted sets hold exactly these, all at once."""
-        wanted = by_bucket(TRUSTED, cidrs)
+        """Make the trusted sets contain exactly these CIDRs, all at once."""
+        cidrs_by_bucket = by_bucket(TRUSTED, cidrs)
         emptied = [
             self._command("flush", "set", name=bucket.name) for bucket in self._known() if bucket.kind == TRUSTED
         ]
-        added = [self._elements("add", bucket, mine) for bucket, mine in wanted.items()]
-        self._fill(wanted, [*emptied, *added])
+        added = [self._elements("add", bucket, members) for bucket, members in cidrs_by_bucket.items()]
+        self._fill(cidrs_by_bucket, [*emptied, *added])
 
-    def allow(self, wanted: Mapping[str, int]) -> None:
-        """Add, or replace the time that is left.
+    def allow(self, timeouts: Mapping[str, int]) -> None:
+        """Add each CIDR for so many seconds, or replace the time that it has left.
 
-        Most kernels leave that of an element as it is unless the element is deleted, and to delete costs 10 ms.
+        Most kernels change the time of an element only if it is deleted first, and a deletion costs 10 ms. So only
+        those that are in a set now are deleted.
         """
-        buckets = by_bucket(ALLOW, wanted)
-        present = by_bucket(ALLOW, wanted.keys() - self.missing(wanted))
-        replaced = [self._elements(verb, b, mine) for b, mine in present.items() for verb in ("add", "delete")]
-        added = [self._elements("add", bucket, mine, wanted) for bucket, mine in buckets.items()]
-        self._fill(buckets, [*replaced, *added])
+        cidrs_by_bucket = by_bucket(ALLOW, timeouts)
+        present = by_bucket(ALLOW, timeouts.keys() - self.missing(timeouts))
+        deleted = self._delete_commands(present)
+        added = [self._elements("add", bucket, cidrs, timeouts) for bucket, cidrs in cidrs_by_bucket.items()]
+        self._fill(cidrs_by_bucket, [*deleted, *added])
 
     def deny(self, cidrs: Iterable[str]) -> None:
-        """Take out; what is not there is added first, since only what is there can be deleted."""
-        there = {bucket: mine for bucket, mine in by_bucket(ALLOW, cidrs).items() if bucket in self._known()}
-        self._commit([self._elements(verb, b, mine) for b, mine in there.items() for verb in ("add", "delete")])
+        """Remove these CIDRs; one that is not let through is no error."""
+        in_known_sets = {b: members for b, members in by_bucket(ALLOW, cidrs).items() if b in self._known()}
+        self._commit(self._delete_commands(in_known_sets))
 
     def allowed(self) -> dict[str, int]:
-        """CIDR → seconds left."""
+        """Return every CIDR that is let through until a deadline, with its seconds left."""
         return {
             f"{address}/{bucket.length}": left
-            for bucket, found in buckets_in(self._listed(terse=False)).items()
+            for bucket, left_by_address in buckets_in(self._listed(terse=False)).items()
             if bucket.kind == ALLOW
-            for address, left in found.items()
+            for address, left in left_by_address.items()
         }
 
     def missing(self, cidrs: Iterable[str]) -> set[str]:
-        """Each by its own entry."""
-        asked = [(cidr, bucket.name) for bucket, mine in by_bucket(ALLOW, cidrs).items() for cidr in mine]
+        """Return those of the CIDRs that have no element of their own, even if a larger network lets them through."""
+        queried = [(cidr, bucket.name) for bucket, members in by_bucket(ALLOW, cidrs).items() for cidr in members]
         try:
-            present = nfnetlink.present(self._table, [(name, parse(cidr)[1]) for cidr, name in asked])
+            present = nfnetlink.present(self._table, [(name, parse(cidr)[1]) for cidr, name in queried])
         except OSError as error:
             raise _failed(error.strerror or str(error)) from None
-        return {cidr for (cidr, _), there in zip(asked, present, strict=True) if not there}
+        return {cidr for (cidr, _), is_present in zip(queried, present, strict=True) if not is_present}
 
     def refused(self) -> list[str]:
-        """Addresses, the latest first."""
+        """Return the addresses that were refused in the last hour, the latest first."""
         left: dict[str, int] = {}
         for version in VERSIONS:
-            for found in objects(self._run([self._command("list", "set", name=f"refused{version}")]), "set"):
-                left |= elements(found)
+            for listed_set in objects(self._run([self._command("list", "set", name=f"refused{version}")]), "set"):
+                left |= elements(listed_set)
         return sorted(left, key=lambda address: -left[address])
 
     def remove(self) -> None:
-        """The table. One that is not there is added first, since only what is there can be deleted."""
+        """Remove the table. It is added first, since to delete one that does not exist is an error."""
         table = {"table": {"family": "inet", "name": self._table}}
         self._run([{"add": table}, {"delete": table}])
-        self._buckets = self._stood_at = None
+        self._buckets = self._complete_at = None
 
     def _known(self) -> set[Bucket]:
         if self._buckets is None:
@@ -140,38 +144,42 @@ class Nftables:
         return self._buckets
 
     def _fill(self, buckets: Iterable[Bucket], commands: list[Command]) -> None:
-        wanted = self._known() | set(buckets)
-        new = wanted - self._known()
-        made = [self._set(bucket.name, bucket.version, MAX_ENTRIES) for bucket in new]
+        """Run commands about elements of these sets; a set that is missing is created first, with its rule."""
+        needed = self._known() | set(buckets)
+        new = needed - self._known()
+        creation = [self._set(bucket.name, bucket.version, MAX_ENTRIES) for bucket in new]
         if new:
-            made.append(self._command("flush", "chain", name="admit"))
-            made += [self._rule("admit", rule) for rule in chains(self._port, wanted)["admit"]]
-        self._commit([*made, *commands])
-        self._buckets = wanted
+            creation.append(self._command("flush", "chain", name="admit"))
+            creation += [self._rule("admit", rule) for rule in chains(self._port, needed)["admit"]]
+        self._commit([*creation, *commands])
+        self._buckets = needed
 
     def _commit(self, commands: list[Command]) -> None:
-        """Run as one transaction. If the table stood, and nobody else changed a rule meanwhile, it still stands."""
+        """Run the commands as one transaction.
+
+        If the table was complete, and nobody else changed a rule meanwhile, it is still complete.
+        """
         if not commands:
             return
-        before, stood_at = _generation(), self._stood_at
-        self._stood_at = None
+        before, complete_at = _generation(), self._complete_at
+        self._complete_at = None
         self._run(commands)
-        self._stood_at = before + 1 if stood_at == before else None
+        self._complete_at = before + 1 if complete_at == before else None
 
-    def _rebuilding(self, wanted: Chains, listed: Listing) -> list[Command]:
-        """Sets stay with what is in them; chains and rules are made anew."""
-        old = [chain["name"] for chain in objects(listed, "chain")]
+    def _rebuild_commands(self, desired: Chains, listed: Listing) -> list[Command]:
+        """Commands that replace all chains and rules, and keep the sets with what is in them."""
+        old_chains = [chain["name"] for chain in objects(listed, "chain")]
         sets = {f"refused{version}": version for version in VERSIONS}
-        # The kernel has marked those that a rule adds to, and takes none for the same without that mark.
+        # The kernel has marked the sets that a rule adds to, and takes an `add` without that mark for another set.
         for present in objects(listed, "set"):
             sets.pop(present["name"], None)
         return [
             {"add": {"table": {"family": "inet", "name": self._table}}},
-            *(self._command("flush", "chain", name=name) for name in old),
-            *(self._command("delete", "chain", name=name) for name in old),
+            *(self._command("flush", "chain", name=name) for name in old_chains),
+            *(self._command("delete", "chain", name=name) for name in old_chains),
             *(self._set(name, version, MAX_REFUSED, timeout=REFUSED_SECONDS) for name, version in sets.items()),
-            *(self._command("add", "chain", name=name, **HOOKS.get(name, {})) for name in wanted),
-            *(self._rule(name, rule) for name, rules in wanted.items() for rule in rules),
+            *(self._command("add", "chain", name=name, **HOOKS.get(name, {})) for name in desired),
+            *(self._rule(name, rule) for name, rules in desired.items() for rule in rules),
         ]
 
     def _set(self, name: str, version: int, size: int, **more: Any) -> Command:
@@ -188,6 +196,10 @@ class Nftables:
             address = cidr.partition("/")[0]
             entries.append({"elem": {"val": address, "timeout": timeouts[cidr]}} if timeouts else address)
         return self._command(verb, "element", name=bucket.name, elem=entries)
+
+    def _delete_commands(self, cidrs_by_bucket: Mapping[Bucket, Iterable[str]]) -> list[Command]:
+        """Commands that delete elements. Each is added first, since to delete one that does not exist is an error."""
+        return [self._elements(verb, b, cidrs) for b, cidrs in cidrs_by_bucket.items() for verb in ("add", "delete")]
 
     def _command(self, verb: str, what: str, **fields: Any) -> Command:
         return {verb: {what: {"family": "inet", "table": self._table, **fields}}}
@@ -217,8 +229,8 @@ class Nftables:
             return listed
         if absent_is_empty and _ABSENT in done.stderr:
             return []
-        said = done.stderr.strip().partition("\n")[0].rpartition("Error: ")[2]
-        raise _failed(said or f"nft ended with {done.returncode}")
+        cause = done.stderr.strip().partition("\n")[0].rpartition("Error: ")[2]
+        raise _failed(cause or f"nft ended with {done.returncode}")
 
 
 def _generation() -> int:
@@ -228,8 +240,8 @@ def _generation() -> int:
         raise _failed(error.strerror or str(error)) from None
 
 
-def _failed(said: str) -> Transient:
+def _failed(cause: str) -> Transient:
     return Transient(
         Reason.KERNEL_FAILED,
-        f"nftables: {said}; needs NET_ADMIN, the program nft, and nf_tables with nft_reject_inet in the kernel",
+        f"nftables: {cause}; needs NET_ADMIN, the program nft, and nf_tables with nft_reject_inet in the kernel",
     )

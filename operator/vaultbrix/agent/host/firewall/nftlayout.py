@@ -1,4 +1,4 @@
-"""What the table of nftables looks like, as JSON that nft(8) reads and lists (libnftables-json(5)). No I/O."""
+"""Our nftables table as JSON that nft(8) reads and lists (libnftables-json(5)): its chains, rules and sets. Pure."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from vaultbrix.agent.host.firewall.interface import VERSIONS, parse
 
 ALLOW, TRUSTED = "allow", "trusted"
 
-# What makes a chain one that packets come to. Filter's priority is 0, and the lower goes first.
+# The chains that the kernel sends packets to. The priority of others' filter chains is 0; the lower goes first.
 HOOKS = {"input": {"type": "filter", "hook": "input", "prio": -10, "policy": "accept"}}
 
 _PROTOCOLS = {4: "ip", 6: "ip6"}
@@ -26,7 +26,10 @@ Chains = Mapping[str, list[Rule]]
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """The set of all networks of one kind, family and prefix length, by their first address."""
+    """Names the set of all networks of one kind (ALLOW or TRUSTED), IP version and prefix length.
+
+    An element of the set is a network's first address.
+    """
 
     kind: str
     version: int
@@ -38,7 +41,7 @@ class Bucket:
         return f"{self.kind}{self.version}_{self.length}"
 
     def admission(self) -> Rule:
-        """Let those through whose address, masked, is in the set."""
+        """The rule that accepts a packet whose source address, masked to the prefix length, is in the set."""
         every = _NETWORKS[self.version]((0, self.length))
         source = _source(self.version)
         masked = source if self.length == every.max_prefixlen else {"&": [source, str(every.netmask)]}
@@ -46,40 +49,40 @@ class Bucket:
 
 
 def by_bucket(kind: str, cidrs: Iterable[str]) -> dict[Bucket, list[str]]:
-    """The CIDRs of each set."""
-    found: dict[tuple[int, int], list[str]] = {}
+    """Group CIDRs by the set that they belong into."""
+    grouped: dict[tuple[int, int], list[str]] = {}
     for cidr in cidrs:
         version, _, length = parse(cidr)
-        found.setdefault((version, length), []).append(cidr)
-    return {Bucket(kind, *key): mine for key, mine in found.items()}
+        grouped.setdefault((version, length), []).append(cidr)
+    return {Bucket(kind, *version_and_length): members for version_and_length, members in grouped.items()}
 
 
 def buckets_in(listed: Listing) -> dict[Bucket, dict[str, int]]:
-    """The sets of networks in a listing, with what is in them: address → seconds left, 0 for ever."""
-    found = {}
+    """Return the sets of networks in a listing, each with its addresses and their seconds left, 0 for ever."""
+    buckets = {}
     for listed_set in objects(listed, "set"):
         name = re.fullmatch(rf"({ALLOW}|{TRUSTED})([46])_(\d+)", listed_set["name"])
         if name:
-            found[Bucket(name[1], int(name[2]), int(name[3]))] = elements(listed_set)
-    return found
+            buckets[Bucket(name[1], int(name[2]), int(name[3]))] = elements(listed_set)
+    return buckets
 
 
 def elements(listed_set: Mapping[str, Any]) -> dict[str, int]:
-    """Address → seconds left, 0 for ever."""
-    found = {}
+    """Return the addresses in a listed set, each with its seconds left, 0 for ever."""
+    left_by_address = {}
     for element in listed_set.get("elem", []):
         entry = element["elem"] if isinstance(element, dict) else {"val": element}
-        found[entry["val"]] = entry.get("expires", 0)
-    return found
+        left_by_address[entry["val"]] = entry.get("expires", 0)
+    return left_by_address
 
 
 def objects(listed: Listing, kind: str) -> list[dict[str, Any]]:
-    """All objects of a kind, in order."""
-    return [found[kind] for found in listed if kind in found]
+    """Return all objects of a kind ("chain", "rule", "set") in a listing, in its order."""
+    return [listed_object[kind] for listed_object in listed if kind in listed_object]
 
 
 def chains(port: int, buckets: Iterable[Bucket]) -> Chains:
-    """Every chain with its rules; what is jumped to comes first."""
+    """Return every chain that the table should have with its rules; a chain comes before those that jump to it."""
     return {
         "admit": [bucket.admission() for bucket in sorted(buckets)],
         "guard": [
@@ -93,20 +96,20 @@ def chains(port: int, buckets: Iterable[Bucket]) -> Chains:
 
 
 def mark(rule: Rule) -> str:
-    """A rule's comment: tells it from any other, in whatever form this version of nft lists what the rule does."""
+    """Return the comment that identifies a rule, since versions of nft list the same rule in different forms."""
     return f"vaultbrix {hashlib.sha256(json.dumps(rule).encode()).hexdigest()[:16]}"
 
 
-def stands(wanted: Chains, listed: Listing) -> bool:
-    """Whether these chains are there, with their hooks and rules, and no other."""
+def is_complete(desired: Chains, listed: Listing) -> bool:
+    """Whether a listing has exactly these chains, with their hooks and rules."""
     hooks = {
         chain["name"]: {key: chain[key] for key in HOOKS["input"] if key in chain} for chain in objects(listed, "chain")
     }
     marks: dict[str, list[str]] = {name: [] for name in hooks}
     for rule in objects(listed, "rule"):
         marks[rule["chain"]].append(rule.get("comment", ""))
-    return hooks == {name: HOOKS.get(name, {}) for name in wanted} and marks == {
-        name: [mark(rule) for rule in rules] for name, rules in wanted.items()
+    return hooks == {name: HOOKS.get(name, {}) for name in desired} and marks == {
+        name: [mark(rule) for rule in rules] for name, rules in desired.items()
     }
 
 
