@@ -56,14 +56,14 @@ async def see(connection: psycopg.AsyncConnection, logins: Mapping[str, str]) ->
     """Each pass of ``logins`` (pass id → the login of its Job) as it stands; for an admin."""
     cursor = await connection.execute(_PROGRESS, [list(logins.values())])
     activities = {row[0]: Activity(*row[1:]) for row in await cursor.fetchall()}
-    found = {}
+    seen_by_pass = {}
     for pass_id, login in logins.items():
         use = await passes.use_of(connection, pass_id)
-        found[pass_id] = Seen(
+        seen_by_pass[pass_id] = Seen(
             whole=await passes.committed(connection, pass_id),
             steps=tuple((await passes.steps(connection, pass_id)).items()),
             next_stmt=use.next_stmt if use else 0,
             complete=use.complete if use else False,
             activity=activities.get(login),
         )
-    return found
+    return seen_by_pass

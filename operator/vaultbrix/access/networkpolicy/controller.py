@@ -84,7 +84,7 @@ class Policies:
 
     async def check(self) -> None:
         """Delete policies that nobody wants any more; forget those that somebody else changed or deleted."""
-        wanted = {place for server in self._cache.servers for place in self._places(server)}
+        expected = {place for server in self._cache.servers for place in self._places(server)}
         labels = "app.kubernetes.io/managed-by=vaultbrix,vaultbrix.com/server"
         answer = await self._kube.list(NETWORK_POLICIES, labels=labels)
         present: dict[_Place, str] = {}
@@ -92,10 +92,10 @@ class Policies:
             meta = item["metadata"]
             place = (meta["namespace"], meta["name"])
             present[place] = meta["resourceVersion"]
-            if place not in wanted:
+            if place not in expected:
                 await self._kube.delete(NETWORK_POLICIES, *place)
         self._applied = {o: a for o, a in self._applied.items() if present.get(a.place) == a.version}
-        self._present = present.keys() & wanted
+        self._present = present.keys() & expected
 
     async def _apply(
         self,

@@ -81,10 +81,10 @@ class _Run:
             self.position = 0
         return True
 
-    def one_by_one(self, wanted: Plan) -> None:
+    def one_by_one(self, approved: Plan) -> None:
         """Each statement with a step of its own. Raises _Interrupted."""
-        total = len(wanted.texts)
-        for statement, text in zip(wanted.statements, wanted.texts, strict=True):
+        total = len(approved.texts)
+        for statement, text in zip(approved.statements, approved.texts, strict=True):
             self.position, self.begun = statement.position, False
             if statement.transactional:
                 with self._connection.transaction():
@@ -123,14 +123,14 @@ class _Run:
 
 def run(order: Order) -> tuple[int, ExecutionError | None]:
     """Run the order; returns the exit code and, where PostgreSQL refused, why."""
-    wanted = plan(order.sql)
+    approved = plan(order.sql)
     attempt: _Run | None = None
     try:
         with _connect(order) as connection:
             attempt = _Run(connection, order)
-            if not wanted.transactional:
-                attempt.one_by_one(wanted)
-            elif not attempt.whole(wanted.texts):
+            if not approved.transactional:
+                attempt.one_by_one(approved)
+            elif not attempt.whole(approved.texts):
                 log.info("the text ran before; nothing to do", pass_id=order.pass_id)
                 return RAN, None
     except psycopg.Error as error:
@@ -140,7 +140,7 @@ def run(order: Order) -> tuple[int, ExecutionError | None]:
         text = "it was begun by an earlier attempt that did not see it end"
         log.error("interrupted", statement=attempt.position, message=text)
         return REFUSED, ExecutionError(message=text, statement=attempt.position)
-    log.info("committed", statements=len(wanted.texts))
+    log.info("committed", statements=len(approved.texts))
     return RAN, None
 
 

@@ -36,4 +36,4 @@ async def refusals(
     row = await cursor.fetchone()
     values = {"server": server, "since": since, "longest": _LONGEST_STATEMENT, "most": _MOST_REFUSALS}
     cursor = await connection.execute(_REFUSALS, values)
-    return [Refusal(*found) for found in await cursor.fetchall()], row[0] if row else None
+    return [Refusal(*row) for row in await cursor.fetchall()], row[0] if row else None

@@ -178,7 +178,7 @@ def _locks(tables: Sequence[Table]) -> list[LockTaken]:
 
 def _affected(effects: Effects) -> list[Affected]:
     emptied = {name.removeprefix("truncate ") for name in effects.drops if name.startswith("truncate ")}
-    found = [
+    affected = [
         Affected(
             object=table.name[:_LONGEST_NAME],
             rows=table.rows,
@@ -188,4 +188,4 @@ def _affected(effects: Effects) -> list[Affected]:
         for table in effects.tables
         if table.gone or table.moved or _STRENGTH.get(_strongest(table), -1) >= _ALTERING
     ]
-    return sorted(found, key=lambda table: (-table.bytes, table.object))[:_MOST_SHOWN]
+    return sorted(affected, key=lambda table: (-table.bytes, table.object))[:_MOST_SHOWN]

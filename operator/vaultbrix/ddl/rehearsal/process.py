@@ -123,10 +123,10 @@ def _measure(connection: psycopg.Connection, tables: list[dict[str, Any]], order
 def _look(connection: psycopg.Connection, query: str, parameters: list[object] | None = None) -> list[Any]:
     # The tenant's schema holds nothing that a query of ours could mean, whatever the text has made there.
     connection.execute("SET search_path = pg_catalog, pg_temp")
-    found = connection.execute(query.encode(), parameters).fetchall()
+    rows = connection.execute(query.encode(), parameters).fetchall()
     if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
         connection.execute("RESET search_path")
-    return found
+    return rows
 
 
 def _set(connection: psycopg.Connection, name: str, milliseconds: int, *, local: bool = True) -> None:

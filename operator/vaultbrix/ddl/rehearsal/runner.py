@@ -45,43 +45,43 @@ class Rehearsal:
     pass_id: str = field(default_factory=new_pass)
 
 
-async def rehearse(connection: psycopg.AsyncConnection, admin: Target, wanted: Rehearsal) -> Effects:
+async def rehearse(connection: psycopg.AsyncConnection, admin: Target, order: Rehearsal) -> Effects:
     """Run the text and roll it back; ``connection`` is the admin's. Raises Transient when it cannot be run now."""
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     until = datetime.now(UTC) + rehearsal.LONGEST + 2 * _SLACK
     # What one that was cut short has left would be used in the place of this one's pass.
-    await _clean(connection, wanted)
+    await _clean(connection, order)
     try:
         await passes.issue_pass(
             connection,
-            pass_id=wanted.pass_id,
-            role=wanted.role,
-            login=wanted.login,
+            pass_id=order.pass_id,
+            role=order.role,
+            login=order.login,
             approved_by="",
             expires_at=until,
-            plan=wanted.plan,
-            allow_nested=wanted.allow_nested,
+            plan=order.plan,
+            allow_nested=order.allow_nested,
             rehearsal=True,
         )
         await logins.create_login(
             connection,
-            login=wanted.login,
-            role=wanted.role,
+            login=order.login,
+            role=order.role,
             verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
             valid_until=until,
         )
         target = replace(
             admin,
-            user=wanted.login,
+            user=order.login,
             password=password,
             application="vaultbrix-rehearsal",
             options="",
             own_search_path=True,
         )
-        return await _run(target, wanted)
+        return await _run(target, order)
     finally:
         # The login first: its session may hold locks, and the pass.
-        await asyncio.shield(_clean(connection, wanted))
+        await asyncio.shield(_clean(connection, order))
 
 
 async def end(connection: psycopg.AsyncConnection, login: str) -> None:
@@ -97,20 +97,20 @@ async def sweep(connection: psycopg.AsyncConnection) -> None:
     )
 
 
-async def _clean(connection: psycopg.AsyncConnection, wanted: Rehearsal) -> None:
+async def _clean(connection: psycopg.AsyncConnection, order: Rehearsal) -> None:
     if connection.closed:
         return
-    await logins.drop_login(connection, wanted.login, wanted.role)
-    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE login = %s", [wanted.login])
+    await logins.drop_login(connection, order.login, order.role)
+    await connection.execute("DELETE FROM vaultbrix.ddl_pass WHERE login = %s", [order.login])
 
 
-async def _run(target: Target, wanted: Rehearsal) -> Effects:
-    order = {
+async def _run(target: Target, order: Rehearsal) -> Effects:
+    instructions = {
         "conninfo": conninfo(target),
-        "role": wanted.role,
-        "pass_id": wanted.pass_id,
-        "texts": list(wanted.plan.texts[: rehearsal.rehearsable(wanted.plan)]),
-        "lock_timeout_ms": int(min(wanted.lock_timeout, rehearsal.LONGEST_LOCK_WAIT).total_seconds() * 1000),
+        "role": order.role,
+        "pass_id": order.pass_id,
+        "texts": list(order.plan.texts[: rehearsal.rehearsable(order.plan)]),
+        "lock_timeout_ms": int(min(order.lock_timeout, rehearsal.LONGEST_LOCK_WAIT).total_seconds() * 1000),
         "budget_ms": int(rehearsal.LONGEST.total_seconds() * 1000),
     }
     process = await asyncio.create_subprocess_exec(
@@ -126,19 +126,17 @@ async def _run(target: Target, wanted: Rehearsal) -> Effects:
     )
     try:
         async with asyncio.timeout((rehearsal.LONGEST + _SLACK).total_seconds()):
-            answer, _ = await process.communicate(json.dumps(order).encode())
+            answer, _ = await process.communicate(json.dumps(instructions).encode())
     except TimeoutError:
-        return Effects(
-            0, error=ExecutionError(sqlstate="57014", message="it took too long"), nested=wanted.allow_nested
-        )
+        return Effects(0, error=ExecutionError(sqlstate="57014", message="it took too long"), nested=order.allow_nested)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    return _effects(answer, process.returncode, wanted)
+    return _effects(answer, process.returncode, order)
 
 
-def _effects(answer: bytes, code: int | None, wanted: Rehearsal) -> Effects:
+def _effects(answer: bytes, code: int | None, order: Rehearsal) -> Effects:
     try:
         seen: dict[str, Any] = json.loads(answer)
     except ValueError:
@@ -151,4 +149,4 @@ def _effects(answer: bytes, code: int | None, wanted: Rehearsal) -> Effects:
         Table(t["name"], t["rows"], t["bytes"], t["gone"], t["moved"], tuple(t["locks"]))
         for t in seen.get("tables", ())
     )
-    return Effects(seen["duration_ms"], tuple(seen.get("drops", ())), tables, error, wanted.allow_nested)
+    return Effects(seen["duration_ms"], tuple(seen.get("drops", ())), tables, error, order.allow_nested)
