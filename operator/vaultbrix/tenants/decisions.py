@@ -17,7 +17,7 @@ _NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
 class TenantRole:
     """A tenant's role, and schema of that name, as they should be. ``owner`` is (namespace, name) of the Tenant.
 
-    ``additive`` says that ALTERs which only add pass without an approval.
+    ``additive`` says that ALTERs which only add pass without an approval; None leaves that as it is.
     """
 
     role: str
@@ -25,7 +25,7 @@ class TenantRole:
     login: bool
     connection_limit: int
     settings: Mapping[str, str]
-    additive: bool = False
+    additive: bool | None = None
 
 
 def tenant_role(tenant: Tenant) -> TenantRole:

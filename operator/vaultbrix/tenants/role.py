@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.ddl.gate.policy import set_policy
+from vaultbrix.ddl.gate.policy import is_additive, set_policy
 from vaultbrix.postgres import roles
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.tenants.decisions import TenantRole
@@ -26,7 +26,7 @@ async def provision(connection: psycopg.AsyncConnection, desired: TenantRole, pa
             *_schema_statements(desired, claim),
         ]
         await roles.apply(connection, statements, desired.role, role.verifier if role else None, password, salt)
-        if claim.additive is not desired.additive:
+        if desired.additive is not None and desired.additive is not await is_additive(connection, desired.role):
             await set_policy(connection, desired.role, additive=desired.additive)
     if not desired.login:
         await roles.end_sessions(connection, desired.role)
@@ -88,22 +88,20 @@ class _SlugClaim:
 
     owner: tuple[str, str] | None
     schema_owner: str | None
-    additive: bool
 
 
 async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _SlugClaim:
     cursor = await connection.execute(
         "WITH claim AS MATERIALIZED ("
         "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
-        " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text,"
-        " EXISTS (SELECT FROM vaultbrix.additive_role WHERE role_name = %(role)s)"
+        " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text"
         " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s",
         {"role": role},
     )
     row = await cursor.fetchone()
     assert row is not None
-    namespace, name, schema_owner, additive = row
-    return _SlugClaim((namespace, name) if namespace is not None else None, schema_owner, additive)
+    namespace, name, schema_owner = row
+    return _SlugClaim((namespace, name) if namespace is not None else None, schema_owner)
 
 
 def _claim_statements(desired: TenantRole, claim: _SlugClaim, *, role_exists: bool) -> list[sql.Composable]:

@@ -6,7 +6,7 @@ from tests.harness.database import Database, directory
 
 from vaultbrix.ddl.gate import schema
 from vaultbrix.runtime.errors import Blocked
-from vaultbrix.servers import facts
+from vaultbrix.servers.facts import read_facts
 
 
 def test_installing_again_changes_nothing(database: Database) -> None:
@@ -44,12 +44,12 @@ def test_a_database_of_a_newer_operator_is_left_alone(database: Database) -> Non
 
 
 def test_a_server_that_cannot_keep_the_promise_is_refused(database: Database) -> None:
-    assert database.admin(facts.facts).version.startswith("15")
+    assert database.admin(read_facts).version.startswith("15")
     with directory() as path:
         bare = Database(path, {"shared_preload_libraries": ""})
         try:
             bare.postgres.start()
             with pytest.raises(Blocked, match="pgaudit is not loaded"):
-                bare.admin(facts.facts)
+                bare.admin(read_facts)
         finally:
             bare.postgres.stop()

@@ -15,3 +15,9 @@ async def set_policy(connection: psycopg.AsyncConnection, role: str, *, additive
         )
     else:
         await connection.execute("DELETE FROM vaultbrix.additive_role WHERE role_name = %s", [role])
+
+
+async def is_additive(connection: psycopg.AsyncConnection, role: str) -> bool:
+    """Whether that policy is in force for the tenant's role."""
+    cursor = await connection.execute("SELECT 1 FROM vaultbrix.additive_role WHERE role_name = %s", [role])
+    return await cursor.fetchone() is not None

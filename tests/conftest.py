@@ -2,5 +2,5 @@
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("unit", max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unit")
+settings.register_profile("tests", max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
