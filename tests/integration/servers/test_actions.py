@@ -1,65 +1,79 @@
-"""What a person may ask for about the whole installation, without a terminal and without a cluster."""
+"""What a person may ask for about the whole installation, without a terminal."""
 
-import asyncio
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 from tests.harness.builders import approval, rule, server, tenant
-from tests.harness.fake_kube import FakeKube
+from tests.harness.command_line import READ, may
+from tests.harness.team import Team
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.kube.person import PersonClient
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.servers.actions import Status, status
 
 STATEMENT = {"position": 1, "tag": "DROP TABLE", "gated": True, "sql": "DROP TABLE a", "danger": "Table"}
 
 
-def asked(kube: FakeKube, namespace: str = "") -> Status:
-    return asyncio.run(status(PersonClient(kube, namespace="team"), namespace))  # type: ignore[arg-type]
+def asked(team: Team, namespace: str = "", *, person: Path | None = None) -> Status:
+    return team.ask(lambda client: status(client, namespace), person=person)
 
 
-def everything() -> FakeKube:
+@pytest.fixture
+def busy(team: Team) -> Team:
+    """A team with something of everything."""
     waiting = approval(status={"phase": "Pending", "statements": [STATEMENT]})
-    return FakeKube(server(), tenant(), tenant("far", metadata={"namespace": "else"}), rule(), waiting)
+    far = tenant("far", metadata={"namespace": team.elsewhere})
+    team.put(server(), tenant(), far, rule(), waiting)
+    return team
 
 
-def test_all_that_needs_attention_is_gathered() -> None:
-    found = asked(everything())
+def test_all_that_needs_attention_is_gathered(busy: Team) -> None:
+    here, elsewhere = busy.namespace, busy.elsewhere
+    found = asked(busy)
     assert [s.metadata.name for s in found.overview.servers] == ["main"]
-    assert [t.display for t in found.overview.tenants_not_ready] == ["else/far", "team/acme"]
-    assert [a.display for a in found.overview.approvals_waiting] == ["team/drop"]
+    assert [t.display for t in found.overview.tenants_not_ready] == [f"{elsewhere}/far", f"{here}/acme"]
+    assert [a.display for a in found.overview.approvals_waiting] == [f"{here}/drop"]
     assert found.not_seen == ()
-    assert [t.display for t in asked(everything(), "else").overview.tenants_not_ready] == ["else/far"]
+    assert [t.display for t in asked(busy, elsewhere).overview.tenants_not_ready] == [f"{elsewhere}/far"]
 
 
-def test_what_may_not_be_seen_is_named_and_the_persons_own_is_shown() -> None:
-    kube = everything()
-    kube.forbidden = {("list", "postgresservers"), ("list", "tenants-all"), ("list", "accessrules")}
-    found = asked(kube)
+def test_what_may_not_be_seen_is_named_and_the_persons_own_is_shown(busy: Team) -> None:
+    eve = busy.person(may(READ, "tenants"), everywhere=[may(READ, "ddlapprovals")])
+    found = asked(busy, person=eve)
     assert found.overview.servers == ()
-    assert [t.display for t in found.overview.tenants_not_ready] == ["team/acme"]
+    assert [t.display for t in found.overview.tenants_not_ready] == [f"{busy.namespace}/acme"]
+    assert [a.display for a in found.overview.approvals_waiting] == [f"{busy.namespace}/drop"]
+    who = f'is forbidden: User "eve@{busy.namespace}"'
     assert found.not_seen == (
-        'cannot list resource "postgresservers"',
-        "tenants of namespaces other than team",
-        'cannot list resource "accessrules"',
+        f'postgresservers.vaultbrix.com {who} cannot list resource "postgresservers" in API group "vaultbrix.com" '
+        "at the cluster scope",
+        f"tenants of namespaces other than {busy.namespace}",
+        f'accessrules.vaultbrix.com {who} cannot list resource "accessrules" in API group "vaultbrix.com" '
+        f'in the namespace "{busy.namespace}"',
     )
 
 
-def test_a_cluster_that_cannot_be_asked_is_an_error() -> None:
-    class Locked(FakeKube):
-        async def list(self, *_: object, **__: object) -> dict[str, object]:
-            raise Blocked(Reason.AUTHENTICATION_FAILED, "log in again")
+def test_a_cluster_that_cannot_be_asked_is_an_error(team: Team, tmp_path: Path) -> None:
+    kubeconfig = json.loads(team.api.kubeconfig.read_text())
+    kubeconfig["users"][0]["user"] = {"token": "of another cluster"}
+    outdated = tmp_path / "kubeconfig"
+    outdated.write_text(json.dumps(kubeconfig))
+    with pytest.raises(Blocked, match="log in again") as refused:
+        asked(team, person=outdated)
+    assert refused.value.reason is Reason.AUTHENTICATION_FAILED
 
-    with pytest.raises(Blocked, match="log in again"):
-        asked(Locked())
 
-
-def test_a_status_is_plain_data() -> None:
-    report = asked(everything()).dump()
+def test_a_status_is_plain_data(busy: Team) -> None:
+    report = asked(busy).dump()
     assert report["approvalsWaiting"] == [
-        {"namespace": "team", "name": "drop", "requestedBy": "jane@example.com", "reason": "CHG-2", "danger": "Table"}
-    ]
-    assert report["tenantsNotReady"][0] == {"namespace": "else", "name": "far", "reason": "Waiting", "message": ""}
+        {
+            "namespace": busy.namespace, "name": "drop", "requestedBy": "jane@example.com", "reason": "CHG-2",
+            "danger": "Table",
+        }
+    ]  # fmt: skip
+    assert report["tenantsNotReady"][0] == {
+        "namespace": busy.elsewhere, "name": "far", "reason": "Waiting", "message": "",
+    }  # fmt: skip
     assert json.loads(json.dumps(report)) == yaml.safe_load(yaml.safe_dump(report)) == report
