@@ -16,13 +16,16 @@ from tests.harness.slot import SLOT
 
 Object = dict[str, Any]
 
-PORT, ETCD_PORT, PEER_PORT = 16443, 12379 + 10 * SLOT, 12380 + 10 * SLOT
+PORT, ETCD_PORT = 16443, 12379 + 10 * SLOT
 
 
 class ApiServer:
     """etcd and kube-apiserver on addresses of this machine that nothing outside reaches."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, address: str = MACHINE, port: int = PORT, etcd_port: int = ETCD_PORT
+    ) -> None:
+        """``etcd_port`` and the one after it must be free on 127.0.0.1, ``port`` on ``address``."""
         directory.mkdir()
         self._kubectl = str(binaries() / "kubectl")
         self.kubeconfig = directory / "kubeconfig"
@@ -34,11 +37,13 @@ class ApiServer:
         run("openssl", "ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out", key)
         # Who signs clients' certificates.
         authority, authority_key = directory / "clients.crt", directory / "clients.key"
+        self._users: dict[tuple[str, ...], Path] = {}
         run(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
             "-subj", "/CN=clients", "-days", "400", "-keyout", authority_key, "-out", authority,
         )  # fmt: skip
-        etcd = f"http://127.0.0.1:{ETCD_PORT}"
+        self.url = f"https://{address}:{port}"
+        etcd = f"http://127.0.0.1:{etcd_port}"
         self._etcd = Process(
             [
                 str(binaries() / "etcd"),
@@ -47,7 +52,7 @@ class ApiServer:
                 "--log-level=warn",
                 f"--listen-client-urls={etcd}",
                 f"--advertise-client-urls={etcd}",
-                f"--listen-peer-urls=http://127.0.0.1:{PEER_PORT}",
+                f"--listen-peer-urls=http://127.0.0.1:{etcd_port + 1}",
             ],
             directory / "etcd.log",
         )
@@ -55,9 +60,11 @@ class ApiServer:
             [
                 str(binaries() / "kube-apiserver"),
                 f"--etcd-servers={etcd}",
-                f"--bind-address={MACHINE}",
-                f"--advertise-address={MACHINE}",
-                f"--secure-port={PORT}",
+                f"--bind-address={address}",
+                f"--advertise-address={address}",
+                f"--secure-port={port}",
+                # Nobody here asks for the Service kubernetes, and it cannot lead to a loopback address.
+                "--endpoint-reconciler-type=none",
                 f"--cert-dir={directory / 'certificates'}",
                 f"--token-auth-file={tokens}",
                 f"--client-ca-file={authority}",
@@ -84,6 +91,11 @@ class ApiServer:
         )
         self._directory = directory
 
+    @classmethod
+    def alone(cls, directory: Path) -> "ApiServer":
+        """One without a world, and beside one if need be: on the loopback address, so that it needs no Network."""
+        return cls(directory, address="127.0.0.1", port=12383 + 10 * SLOT, etcd_port=12381 + 10 * SLOT)
+
     def start(self) -> None:
         """Start both, wait until they answer, install the CRDs."""
         self._etcd.start()
@@ -102,7 +114,7 @@ class ApiServer:
             "clusters": [
                 {
                     "name": "test",
-                    "cluster": {"server": f"https://{MACHINE}:{PORT}", "certificate-authority": str(self.authority)},
+                    "cluster": {"server": self.url, "certificate-authority": str(self.authority)},
                 }
             ],
             "users": [{"name": "test", "user": {"token": self.token}}],
@@ -118,6 +130,11 @@ class ApiServer:
             pause=0.2,
             tell=lambda: self._server.text()[-3000:],
         )
+
+    @property
+    def running(self) -> bool:
+        """Whether the API server was started and not paused."""
+        return self._server.running
 
     def pause(self) -> None:
         """End the API server; etcd stays, so nothing is forgotten."""
@@ -138,6 +155,30 @@ class ApiServer:
         self._server.kill()
         self._etcd.kill()
 
+    def user(self, name: str, *groups: str) -> Path:
+        """The kubeconfig of somebody whom the API server knows by that name, from a client's certificate.
+
+        Without a group of which a binding says more, they may do what everybody may.
+        """
+        if (name, *groups) not in self._users:
+            self._users[name, *groups] = self._new_user(f"user-{len(self._users)}", name, groups)
+        return self._users[name, *groups]
+
+    def _new_user(self, file: str, name: str, groups: tuple[str, ...]) -> Path:
+        certificate, key = (self._directory / f"{file}.{end}" for end in ("crt", "key"))
+        authority, authority_key = self._directory / "clients.crt", self._directory / "clients.key"
+        subject = "".join(f"/O={group}" for group in groups) + f"/CN={name}"
+        run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-CA", authority, "-CAkey", authority_key, "-subj", subject, "-days", "400", "-keyout", key,
+            "-out", certificate,
+        )  # fmt: skip
+        config = json.loads(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"client-certificate": str(certificate), "client-key": str(key)}
+        path = self._directory / f"{file}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
     def kubectl(self, *arguments: str, check: bool = True, input_text: str | None = None) -> str:
         """Run kubectl; returns what it printed, its errors included."""
         done = run(
@@ -146,12 +187,13 @@ class ApiServer:
         return done.stdout if check else done.stdout + done.stderr
 
     def request(self, method: str, path: str, body: Object | None = None) -> Object:
-        """One HTTP request, without the start of a kubectl; returns the answer."""
+        """One HTTP request, without the start of a kubectl; PATCH is a JSON merge patch. Returns the answer."""
+        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
         asked = urllib.request.Request(
-            f"https://{MACHINE}:{PORT}{path}",
+            f"{self.url}{path}",
             method=method,
             data=json.dumps(body).encode() if body else None,
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
         )
         context = ssl.create_default_context(cafile=str(self.authority))
         with urllib.request.urlopen(asked, context=context, timeout=30) as answer:

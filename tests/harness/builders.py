@@ -59,7 +59,12 @@ def tenant(name: str = "acme", *, metadata: Raw | None = None, ready: bool = Tru
 
 
 def server(name: str = "main", **spec: Any) -> PostgresServer:
-    wanted = {"host": "pg.example.com", "adminSecretRef": {"name": "admin", "namespace": "system"}, **spec}
+    wanted = {
+        "host": "pg.example.com",
+        "tls": {"caSecretRef": {"name": "ca", "namespace": "system"}},
+        "adminSecretRef": {"name": "admin", "namespace": "system"},
+        **spec,
+    }
     return PostgresServer.parse({"metadata": meta(name, namespace=""), "spec": wanted})
 
 

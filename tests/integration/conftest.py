@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from tests.harness.apiserver import ApiServer
 from tests.harness.database import Database
 from tests.harness.database import running as database_running
 from tests.harness.firewalled_server import FirewalledServer
 from tests.harness.host_pair import Pair
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.slot import SLOT
+from tests.harness.slot import SLOT, folder
+from tests.harness.team import Team
 from tests.harness.world import SYSTEM, World
 
 from vaultbrix.agent.host.firewall.iptables import Iptables
@@ -63,6 +65,27 @@ def second_operator(world: World) -> Iterator[Process]:
     # Its Lease was not given back, so the first operator waits until it has run out.
     world.heal()
     wait_for("the first operator leads", lambda: world.leader() == "test", patience=60)
+
+
+@pytest.fixture(scope="session")
+def api_alone() -> Iterator[ApiServer]:
+    """An API server that nobody works with but the test, from the first test that asks for it to the last."""
+    api = ApiServer.alone(folder() / "api")
+    try:
+        api.start()
+        yield api
+    finally:
+        api.stop()
+
+
+@pytest.fixture
+def team(api_alone: ApiServer) -> Iterator[Team]:
+    """A namespace on an API server without operator and agents, in which there is nothing but what the test writes."""
+    made = Team(api_alone)
+    yield made
+    if not api_alone.running:
+        api_alone.resume()
+    made.clear()
 
 
 @pytest.fixture(scope="module")
