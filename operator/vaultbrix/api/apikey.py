@@ -82,7 +82,9 @@ class KeyPhase(StrEnum):
 class KeyEntry(Part):
     """What is known of one key: never its text."""
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key's text.")
+    sha256: str = Field(
+        min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key's text."
+    )
     prefix: str = Field(max_length=20, description="The first characters of the key's text, to tell it by.")
     created_at: Timestamp
     expires_at: Timestamp | None = Field(

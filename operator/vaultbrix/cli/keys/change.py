@@ -41,6 +41,7 @@ async def create_and_print(client: PersonClient, options: CreateOptions, form: F
     if form is Format.TABLE:
         say(f"APIKey {_name(api_key)} is active: {_newest(api_key)}, {_life(api_key)}")
         await _print_secret(client, api_key, show=show)
+        say()
         where = f"{api_key.metadata.name} -n {api_key.metadata.namespace}"
         say(f"To replace it: vaultbrix keys rotate {where}. To end it: vaultbrix keys revoke {where}")
     return 0
@@ -102,7 +103,6 @@ async def _print_secret(client: PersonClient, api_key: APIKey, *, show: bool) ->
         say(f"  key     {await read_key(client, api_key)}")
     say()
     say(f"  kubectl -n {quote(namespace)} get secret {quote(name)} -o jsonpath='{{.data.key}}' | base64 -d")
-    say()
 
 
 def _name(api_key: APIKey) -> str:
