@@ -35,12 +35,20 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "login made": (logins, "create_login"),
     "Secret written": (Kube, "apply"),
     "Job made": (Kube, "create"),
+    "Secret made": (Kube, "create"),
+    "Secret replaced": (Kube, "replace"),
     "Secret deleted": (Kube, "delete"),
     "login dropped": (logins, "drop_login"),
     "pass revoked": (passes, "revoke_pass"),
 }
 # Only on this kind of object, where the side effect is had on several.
-KINDS = {"Secret written": "Secret", "Job made": "Job", "Secret deleted": "Secret"}
+KINDS = {
+    "Secret written": "Secret",
+    "Job made": "Job",
+    "Secret made": "Secret",
+    "Secret replaced": "Secret",
+    "Secret deleted": "Secret",
+}
 
 
 def die_after(file: Path, step: str, owner: type | ModuleType, name: str) -> None:

@@ -10,6 +10,8 @@ from vaultbrix.kube.store import R
 from vaultbrix.runtime.errors import Transient
 
 _SHARED = ("conditions", "agents")
+# What agents and the gateway write into a status, each under its own name as field manager.
+_OF_OTHERS = ("agents", "lastUsedAt")
 
 # How often a write is tried that conflicts with the writes of others.
 _ATTEMPTS = 5
@@ -33,8 +35,7 @@ async def write_status(kube: Kube, cache: Cache, resource: R, desired: ApiModel)
     current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
     if not differs(current, desired):
         return resource
-    status: dict[str, Any] = desired.dump()
-    status.pop("agents", None)
+    status = {name: value for name, value in desired.dump().items() if name not in _OF_OTHERS}
     meta = resource.metadata
     # The uid keeps a status from landing on another object of the same name.
     body = {"metadata": {**_name_of(resource), "uid": meta.uid}, "status": status}

@@ -108,3 +108,18 @@ def test_a_wrong_value_is_refused_with_its_name(value: str) -> None:
     done = helm(value)
     assert done.returncode != 0
     assert value.partition("=")[0].rpartition(".")[2] in done.stderr
+
+
+def test_the_operator_reads_keys_and_writes_their_status_and_an_agent_knows_of_none() -> None:
+    verbs: dict[str, set[str]] = {}
+    for role in of(rendered(), "ClusterRole"):
+        process = role["metadata"]["name"].rpartition("-")[2]
+        for rule in role["rules"]:
+            for resource in rule["resources"]:
+                if resource.startswith("apikeys"):
+                    verbs.setdefault(f"{process} {resource}", set()).update(rule["verbs"])
+    assert verbs == {
+        "operator apikeys": {"get", "list", "watch"},
+        "operator apikeys/status": {"patch"},
+        "secrets apikeys/finalizers": {"update"},
+    }
