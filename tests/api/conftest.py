@@ -1,13 +1,19 @@
 """One database with the gate, two tenants, and a PostgREST that serves both; all of them real."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.harness import postgrest
 from tests.harness.database import Database, running
+from tests.harness.gateway import Api, AuthorizerThread, Nginx
+from tests.harness.known_keys import KnownInMemory, users_secret
 from tests.harness.postgrest import PostgREST
 from tests.harness.slot import folder
+
+from vaultbrix.gateway.jwt import Users, secret_key
+from vaultbrix.gateway.known import KeyKind
 
 SECRET = bytes(range(32))
 TENANTS = ("acme", "globex")
@@ -28,9 +34,11 @@ def database() -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def directory() -> Path:
-    """Where sockets and logs are."""
-    return folder()
+def directory() -> Iterator[Path]:
+    """Where sockets and logs are; gone afterwards."""
+    made = folder()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +50,35 @@ def shard(database: Database, directory: Path) -> Iterator[PostgREST]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def front(directory: Path, shard: PostgREST) -> Iterator[tuple[Nginx, AuthorizerThread, KnownInMemory]]:
+    """nginx and authorizer, running."""
+    known = KnownInMemory()
+    authorizer = AuthorizerThread(directory, known, SECRET)
+    nginx = Nginx(directory, authorizer.socket, {"one": shard.socket})
+    try:
+        authorizer.start()
+        nginx.start()
+        yield nginx, authorizer, known
+    finally:
+        nginx.stop()
+        authorizer.stop()
+
+
+@pytest.fixture
+def api(front: tuple[Nginx, AuthorizerThread, KnownInMemory]) -> Api:
+    """The data API, with both tenants and new keys; whatever the test before made known is forgotten."""
+    nginx, authorizer, known = front
+    known.keys.clear()
+    known.tenants.clear()
+    for slug in TENANTS:
+        known.add_tenant(slug, users=Users((secret_key(users_secret(slug)),)))
+    return Api(
+        nginx,
+        authorizer,
+        known,
+        secret={slug: known.add_key(slug, KeyKind.SECRET) for slug in TENANTS},
+        publishable={slug: known.add_key(slug) for slug in TENANTS},
+    )

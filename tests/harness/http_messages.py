@@ -70,14 +70,14 @@ def request(
 
 
 def raw(server: int, message: bytes, *, timeout: float = 30) -> bytes:
-    """All that a port of 127.0.0.1 answers to these bytes until it closes the connection or says no more."""
+    """All that a port of 127.0.0.1 answers to these bytes until it ends the connection or says no more."""
     with socket.create_connection(("127.0.0.1", server), timeout) as connection:
         connection.sendall(message)
         received = b""
         while True:
             try:
                 part = connection.recv(65536)
-            except TimeoutError:
+            except (TimeoutError, ConnectionResetError):
                 return received
             if not part:
                 return received

@@ -52,6 +52,11 @@ class KnownInMemory:
         self.keys[digest(text)] = replace(self.keys[digest(text)], **changes)
 
 
+def users_secret(slug: str) -> bytes:
+    """What the issuer of a tenant's users signs with."""
+    return f"the secret of the users of {slug} alone".encode()
+
+
 def digest(text: str) -> str:
     """SHA-256 of a key's text."""
     return hashlib.sha256(text.encode()).hexdigest()

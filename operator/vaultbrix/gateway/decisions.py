@@ -129,13 +129,13 @@ def _caller(
         return anon if key.kind is KeyKind.PUBLISHABLE else _Caller(tenant.role, "service_role", {})
     if tenant.users is None:
         return refusals.bad_token(Why.TOKEN_INVALID, "JWT is signed with a key that is not known here")
-    if not tenant.users.keys:
-        return refusals.no_user_keys()
     try:
         claims = verify(bearer, tenant.users, now)
     except TokenExpired as error:
         return refusals.bad_token(Why.TOKEN_EXPIRED, str(error))
     except TokenKeyUnknown as error:
+        if not tenant.users.keys:
+            return refusals.no_user_keys()
         return refusals.bad_token(Why.TOKEN_KEY_UNKNOWN, str(error))
     except TokenRefused as error:
         return refusals.bad_token(Why.TOKEN_INVALID, str(error))

@@ -61,12 +61,13 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Whose tokens a tenant accepts. ``keys`` is empty while they could not be read."""
+    """Whose tokens a tenant accepts. ``keys`` is empty while they could not be read from ``source``, a URL."""
 
     keys: tuple[TokenKey, ...]
     issuer: str | None = None
     audience: str | None = None
     role_claim: str = "role"
+    source: str = ""
 
 
 def secret_key(secret: bytes) -> TokenKey:
