@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.apikey import APIKey
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import rfc3339
@@ -76,6 +77,18 @@ def approval(name: str = "drop", *, metadata: Raw | None = None, status: Raw | N
     return DDLApproval.parse(
         {"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": {**shown, **(status or {})}}
     )
+
+
+def api_key(name: str = "shop", *, metadata: Raw | None = None, status: Raw | None = None, **spec: Any) -> APIKey:
+    """A secret key of tenant acme that lasts until it is revoked."""
+    wanted = {
+        "tenantRef": {"name": "acme"},
+        "kind": "Secret",
+        "reason": "CHG-3",
+        "requestedBy": "jane@example.com",
+        **spec,
+    }
+    return APIKey.parse({"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": status or {}})
 
 
 def grant(*cidrs: str, uid: str = "u", role: str = "tenant_acme", deadline: datetime = NOW + HOUR) -> Grant:

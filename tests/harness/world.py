@@ -153,6 +153,14 @@ class World:
         self.api.apply(rule(namespace, name, tenant_name, *cidrs, **spec))
         return name
 
+    def api_key(self, namespace: str, tenant_name: str, *, name: str = "", wait: bool = True, **spec: Any) -> str:
+        """An APIKey, ready unless told otherwise; returns its name."""
+        name = name or f"key-{next(self._numbers)}"
+        self.api.apply(api_key(namespace, name, tenant_name, **spec))
+        if wait:
+            self.api.await_condition("apikey", name, namespace)
+        return name
+
     def password(self, namespace: str, tenant_name: str) -> str:
         """The tenant's, from its Secret."""
         return self.secret(namespace, f"{tenant_name}-db")["password"]
@@ -259,6 +267,17 @@ def approval(namespace: str, name: str, tenant_name: str, sql: str, **spec: Any)
     return _ours("DDLApproval", name, namespace, spec={
         "tenantRef": {"name": tenant_name},
         "sql": sql,
+        "reason": "tests",
+        "requestedBy": "jane@example.com",
+        **spec,
+    })  # fmt: skip
+
+
+def api_key(namespace: str, name: str, tenant_name: str, **spec: Any) -> Object:
+    """An APIKey, for servers unless it says otherwise."""
+    return _ours("APIKey", name, namespace, spec={
+        "tenantRef": {"name": tenant_name},
+        "kind": "Secret",
         "reason": "tests",
         "requestedBy": "jane@example.com",
         **spec,

@@ -21,7 +21,6 @@ from vaultbrix.access.request import (
     access_rule,
     check_limits,
     extension,
-    parse_cidrs,
     parse_extension,
     parse_ip,
     parse_life,
@@ -33,6 +32,7 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.kube.client import Conflict, Gone, NotFound, resource_type
 from vaultbrix.kube.person import Collection, Fetched, Missing, PersonClient
 from vaultbrix.runtime.addresses import Address
+from vaultbrix.runtime.cidrs import parse_cidrs
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.usage import Refused, check_name, check_texts, parse_span
 
@@ -103,7 +103,7 @@ async def allow(client: PersonClient, options: AllowOptions, report: Report | No
     life = parse_life(options.lasting, options.until, options.since, now)
     timeout = parse_span("--timeout", options.timeout)
     # With an address of the documentation's (RFC 5737) where only the own one is given, which is not known yet.
-    parse_cidrs([text for text in options.cidrs if text != ME] or ["192.0.2.1"])
+    parse_cidrs([text for text in options.cidrs if text != ME] or ["192.0.2.1"], holder="rule")
     check_texts(options.reason, options.requested_by or ME)
     if options.name:
         check_name(options.name)
@@ -118,7 +118,7 @@ async def allow(client: PersonClient, options: AllowOptions, report: Report | No
         client.namespace,
         options.name,
         options.tenant,
-        cidrs=parse_cidrs(cidrs),
+        cidrs=parse_cidrs(cidrs, holder="rule"),
         life=life,
         reason=options.reason,
         requested_by=requested_by,

@@ -18,13 +18,14 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
+from vaultbrix.kube.owned_secret import delete_secret
 from vaultbrix.kube.status import set_finalizer
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.tenants import rule_logins
 from vaultbrix.tenants.decisions import tenant_role
 from vaultbrix.tenants.rule_logins import LoginTerms
-from vaultbrix.tenants.secret import CredentialsSecret, delete_secret, ensure_secret
+from vaultbrix.tenants.secret import CredentialsSecret, ensure_credentials
 
 FINALIZER = "vaultbrix.com/login"
 
@@ -102,7 +103,7 @@ class RuleLogins:
             schema=tenant.role,
             remedy="create the AccessRule under another name",
         )
-        password = await ensure_secret(self._kube, secret)
+        password = await ensure_credentials(self._kube, secret)
         async with self._admin.connection(server) as connection:
             await rule_logins.provision(connection, login, password, secrets.token_bytes(scram.SALT_BYTES))
         self._made[uid] = made

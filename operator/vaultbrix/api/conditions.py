@@ -30,6 +30,8 @@ class ConditionType(StrEnum):
     NETWORK_POLICY_APPLIED = "NetworkPolicyApplied"
     ENFORCED = "Enforced"
     LOGIN_READY = "LoginReady"
+    # APIKey
+    KEY_READY = "KeyReady"
     # DDLApproval
     PARSED = "Parsed"
     REHEARSED = "Rehearsed"
@@ -94,6 +96,10 @@ class Reason(StrEnum):
     IN_SYNC = "InSync"
     NOT_IN_CLUSTER = "NotInCluster"
     APPLIED = "Applied"
+    # APIKey
+    KEY_WRITTEN = "KeyWritten"
+    KEY_ENDED = "KeyEnded"
+    ROTATED = "Rotated"
     # audit record
     FLOWING = "Flowing"
     NO_AUDIT_STORE = "NoAuditStore"

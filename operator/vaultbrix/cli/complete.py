@@ -23,6 +23,13 @@ def approvals(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(DDLApproval, ctx, incomplete)
 
 
+def api_keys(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of APIKeys in the namespace of the command."""
+    from vaultbrix.api.apikey import APIKey  # noqa: PLC0415
+
+    return _names(APIKey, ctx, incomplete)
+
+
 def _names(model: type, ctx: typer.Context, incomplete: str) -> list[str]:
     import asyncio  # noqa: PLC0415
     import logging  # noqa: PLC0415

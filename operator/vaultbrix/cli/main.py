@@ -11,6 +11,7 @@ from vaultbrix.cli import gate
 from vaultbrix.cli.access import commands as access
 from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
+from vaultbrix.cli.keys import commands as keys
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
@@ -20,6 +21,7 @@ access.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
 app.add_typer(gate.app, name="gate")
+app.add_typer(keys.app, name="keys")
 
 ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
 
@@ -32,14 +34,17 @@ def operator(
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
     probe_port: ProbePort = 8080,
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
+    data_api_url: Annotated[
+        str, typer.Option(help="Where applications find the data API, for the Secrets of APIKeys.")
+    ] = "",
 ) -> None:
-    """Reconcile PostgresServers, Tenants, AccessRules and DDLApprovals."""
+    """Reconcile PostgresServers, Tenants, AccessRules, DDLApprovals and APIKeys."""
     from vaultbrix.ddl.run import JobSettings  # noqa: PLC0415
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     jobs = JobSettings(namespace=namespace, image=image, pull_policy=pull_policy)
-    run(main(Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes)))
+    run(main(Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes, data_api_url)))
 
 
 @app.command()

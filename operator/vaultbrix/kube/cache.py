@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
+from vaultbrix.api.apikey import APIKey
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.ddlapproval import FINAL_PHASES, DDLApproval
 from vaultbrix.api.meta import Resource
@@ -24,10 +25,12 @@ class Cache:
         self.tenants = Store(Tenant, group=lambda tenant: tenant.spec.server_ref.name, basis=_basis_of_tenant)
         self.rules = Store(AccessRule, group=lambda rule: rule.tenant_key, basis=_basis_of_rule)
         self.approvals = Store(DDLApproval, group=lambda approval: approval.tenant_key, basis=_identity)
+        self.api_keys = Store(APIKey, group=lambda api_key: api_key.tenant_key, basis=_basis_of_api_key)
         self.stores: dict[type[Resource], Store[Any]] = {
-            store.model: store for store in (self.servers, self.tenants, self.rules, self.approvals)
+            store.model: store for store in (self.servers, self.tenants, self.rules, self.approvals, self.api_keys)
         }
         self._open_approvals: dict[TenantKey, DDLApproval] = {}
+        self._holders: dict[str, set[tuple[str, str]]] = {}
 
     def put(self, resource: Resource, *, own: bool = False) -> None:
         """Keep an object, unless one as new is held already. ``own``: it is the answer to a write of this process."""
@@ -47,8 +50,8 @@ class Cache:
         """The tenant's server, or None while it does not exist."""
         return self.servers.get("", tenant.spec.server_ref.name) if tenant is not None else None
 
-    def tenant_of(self, dependent: AccessRule | DDLApproval) -> Tenant | None:
-        """The tenant that a rule or an approval names, or None while it does not exist."""
+    def tenant_of(self, dependent: AccessRule | DDLApproval | APIKey) -> Tenant | None:
+        """The tenant that a rule, an approval or a key names, or None while it does not exist."""
         return self.tenants.get(*dependent.tenant_key)
 
     def tenants_of(self, server: str) -> list[Tenant]:
@@ -62,6 +65,15 @@ class Cache:
     def approvals_of(self, tenant: TenantKey) -> list[DDLApproval]:
         """Approvals that name the tenant."""
         return self.approvals.of(tenant)
+
+    def api_keys_of(self, tenant: TenantKey) -> list[APIKey]:
+        """Keys that name the tenant."""
+        return self.api_keys.of(tenant)
+
+    def api_key_by_sha256(self, sha256: str) -> APIKey | None:
+        """The APIKey whose status has the hash of a key's text, be it good or not; None where several claim it."""
+        holders = self._holders.get(sha256, set())
+        return self.api_keys.get(*next(iter(holders))) if len(holders) == 1 else None
 
     def open_approvals(self, server: str) -> list[tuple[DDLApproval, Tenant]]:
         """Approvals of the server's tenants that are not at their end, each with its tenant."""
@@ -80,7 +92,19 @@ class Cache:
                 self._open_approvals.pop(change.resource.key, None)
             else:
                 self._open_approvals[change.resource.key] = change.resource
+        if isinstance(change.resource, APIKey) and change.decisive:
+            self._index_hashes(change)
         self.listener(change)
+
+    def _index_hashes(self, change: Change[APIKey]) -> None:
+        key = change.resource.key
+        for entry in change.before.status.keys if change.before is not None else ():
+            holders = self._holders.get(entry.sha256, set())
+            holders.discard(key)
+            if not holders:
+                self._holders.pop(entry.sha256, None)
+        for entry in change.after.status.keys if change.after is not None else ():
+            self._holders.setdefault(entry.sha256, set()).add(key)
 
 
 def _identity(resource: Resource) -> tuple[Hashable, ...]:
@@ -100,3 +124,10 @@ def _basis_of_rule(rule: AccessRule) -> Hashable:
     """What a verdict rests on; that an agent or the operator reports on the rule changes none of it."""
     status = rule.status
     return (*_identity(rule), status.phase is AccessPhase.REVOKED, status.opened_at is not None, status.closed_at)
+
+
+def _basis_of_api_key(api_key: APIKey) -> Hashable:
+    """What is decided on a key rests on all but its conditions, and when it was last used."""
+    status = api_key.status
+    made = (status.secret_name, status.rotate_token, tuple(status.keys))
+    return (*_identity(api_key), status.phase, status.expires_at, status.closed_at, *made)

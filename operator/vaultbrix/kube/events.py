@@ -12,10 +12,19 @@ log = structlog.get_logger(__name__)
 
 
 async def warn(kube: Kube, about: Resource, reason: str, message: str, *, component: str, host: str = "") -> None:
-    """A Warning about an object, as ``component`` on ``host`` saw it; never raises Expected.
+    """A Warning about an object, as ``component`` on ``host`` saw it; never raises Expected."""
+    log.warning("event", about=about.display, reason=reason, message=message)
+    await _write(kube, about, "Warning", reason, message, {"component": component, **({"host": host} if host else {})})
 
-    Events of objects without a namespace live in namespace default (Kubernetes API, core/v1 Event).
-    """
+
+async def note(kube: Kube, about: Resource, reason: str, message: str, *, component: str) -> None:
+    """A Normal event: ``component`` did to an object what was asked for or due; never raises Expected."""
+    log.info("event", about=about.display, reason=reason, message=message)
+    await _write(kube, about, "Normal", reason, message, {"component": component})
+
+
+async def _write(kube: Kube, about: Resource, type_: str, reason: str, message: str, source: dict[str, str]) -> None:
+    """Events of objects without a namespace live in namespace default (Kubernetes API, core/v1 Event)."""
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     kind = resource_type(type(about))
     meta = about.metadata
@@ -24,7 +33,7 @@ async def warn(kube: Kube, about: Resource, reason: str, message: str, *, compon
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
         "metadata": {"generateName": f"{meta.name[:200]}-", "namespace": namespace},
-        "type": "Warning",
+        "type": type_,
         "reason": reason,
         "message": message[:1024],
         "involvedObject": {
@@ -34,12 +43,11 @@ async def warn(kube: Kube, about: Resource, reason: str, message: str, *, compon
             "uid": meta.uid,
             **({"namespace": meta.namespace} if meta.namespace else {}),
         },
-        "source": {"component": component, **({"host": host} if host else {})},
+        "source": source,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
     }
-    log.warning("event", about=about.display, reason=reason, message=message)
     try:
         await kube.create(EVENTS, namespace, event)
     except (Expected, Conflict, NotFound) as error:

@@ -10,6 +10,8 @@ from vaultbrix.kube.store import R
 from vaultbrix.runtime.errors import Transient
 
 _SHARED = ("conditions", "agents")
+# What agents and the gateway write into a status, each under its own name as field manager.
+_OF_OTHERS = ("agents", "lastUsedAt")
 
 # How often a write is tried that collides with others'.
 _ATTEMPTS = 5
@@ -30,8 +32,7 @@ async def write_status(kube: Kube, cache: Cache, resource: R, wanted: ApiModel) 
     current: ApiModel = resource.status  # type: ignore[attr-defined]  # every concrete kind has one
     if not differs(current, wanted):
         return resource
-    status: dict[str, Any] = wanted.dump()
-    status.pop("agents", None)
+    status = {name: value for name, value in wanted.dump().items() if name not in _OF_OTHERS}
     meta = resource.metadata
     # The uid keeps a status from landing on another object of the same name.
     body = {"metadata": {**_where(resource), "uid": meta.uid}, "status": status}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from vaultbrix.access import controller as access
 from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
+from vaultbrix.dataapi import controller as dataapi
 from vaultbrix.ddl import controller as ddl
 from vaultbrix.ddl.run import JobSettings, RunContext
 from vaultbrix.kube.cache import Cache
@@ -36,6 +37,7 @@ class Options:
     identity: str
     probe_port: int
     resync_minutes: int
+    data_api_url: str = ""
 
 
 async def main(options: Options) -> None:
@@ -50,12 +52,13 @@ async def main(options: Options) -> None:
         await kube.close()
 
 
-def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings) -> Registry:
+def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, *, data_api_url: str = "") -> Registry:
     """All that the operator does, from the subject that knows no other to the one that knows them all."""
     registry = Registry()
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
     runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))
     tenants.register(registry, kube, cache, admin)
+    dataapi.register(registry, kube, cache, url=data_api_url)
     rules = access.register(registry, kube, cache, admin)
     servers.register(registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules)
     return registry
@@ -63,7 +66,7 @@ def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings)
 
 async def _work(kube: Kube, cache: Cache, options: Options) -> None:
     secrets, pool = Secrets(kube), Pool()
-    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs)
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs, data_api_url=options.data_api_url)
     registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
     manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:

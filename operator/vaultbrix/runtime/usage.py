@@ -41,10 +41,12 @@ def parse_span(option: str, text: str) -> timedelta:
     return span
 
 
-def check_name(name: str) -> None:
-    """``--name``. Raises Misused."""
+def check_name(name: str, option: str = "--name") -> None:
+    """The name of an object. Raises Misused."""
     if not _NAME.fullmatch(name):
-        raise Misused(f"--name {name}: must be lower-case letters, digits, - and ., beginning and ending with no sign")
+        raise Misused(
+            f"{option} {name}: must be lower-case letters, digits, - and ., beginning and ending with no sign"
+        )
 
 
 def check_texts(reason: str, requested_by: str) -> None:

@@ -16,7 +16,7 @@ from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.tenants import role, rule_logins
 from vaultbrix.tenants.decisions import ready_server, status, tenant_role
-from vaultbrix.tenants.secret import CredentialsSecret, ensure_secret
+from vaultbrix.tenants.secret import CredentialsSecret, ensure_credentials
 
 FINALIZER = "vaultbrix.com/tenant"
 
@@ -97,7 +97,7 @@ class TenantController:
             schema=tenant.role,
             remedy="name another in spec.credentials.secretName",
         )
-        return await ensure_secret(self._kube, credentials, likely_new=not tenant.status.conditions)
+        return await ensure_credentials(self._kube, credentials, likely_new=not tenant.status.conditions)
 
     async def _finalize(self, tenant: Tenant) -> None:
         if FINALIZER not in tenant.metadata.finalizers:

@@ -13,13 +13,12 @@ from vaultbrix.access.request import (
     access_rule,
     check_limits,
     extension,
-    parse_cidr,
-    parse_cidrs,
     parse_ip,
     parse_life,
 )
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
 from vaultbrix.api.meta import rfc3339
+from vaultbrix.runtime.cidrs import parse_cidr, parse_cidrs
 from vaultbrix.runtime.usage import Misused, Refused, check_name, check_texts, parse_span, parse_time
 
 
@@ -107,14 +106,14 @@ def test_no_text_is_more_than_refused(text: str) -> None:
 
 def test_one_that_is_given_twice_in_other_words_is_named() -> None:
     with pytest.raises(Misused, match="2001:db8::0007: given twice, 2001:DB8::7 is the same"):
-        parse_cidrs(["203.0.113.7", "2001:DB8::7", "2001:db8::0007"])
+        parse_cidrs(["203.0.113.7", "2001:DB8::7", "2001:db8::0007"], holder="rule")
 
 
 @pytest.mark.parametrize("count", [0, 33])
 def test_a_rule_names_one_to_32(count: int) -> None:
     with pytest.raises(Misused, match="1 to 32"):
-        parse_cidrs([f"203.0.113.{n}" for n in range(count)])
-    assert len(parse_cidrs([f"203.0.113.{n}" for n in range(32)])) == 32
+        parse_cidrs([f"203.0.113.{n}" for n in range(count)], holder="rule")
+    assert len(parse_cidrs([f"203.0.113.{n}" for n in range(32)], holder="rule")) == 32
 
 
 @pytest.mark.parametrize("text", ["2026-12-01T18:00:00Z", "2026-12-01T19:00:00+01:00", "2026-12-01 18:00:00.9+00:00"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[3]
+NEW_KEY = ["keys", "create", "acme", "--kind", "secret", "--reason", "x"]
 COMMANDS = ["allow", "rules", "explain", "extend", "revoke", "status"]
 
 
@@ -30,6 +31,14 @@ def test_every_command_for_ddl_explains_itself(command: str) -> None:
     assert done.returncode == 0
     assert f"ddl {command} [OPTIONS]" in done.stdout
     assert command in types("ddl", "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["create", "list", "rotate", "revoke"])
+def test_every_command_for_keys_explains_itself(command: str) -> None:
+    done = types("keys", command, "--help")
+    assert done.returncode == 0
+    assert f"keys {command} [OPTIONS]" in done.stdout
+    assert command in types("keys", "--help").stdout
 
 
 def test_the_entry_point_of_jobs_is_no_command_for_people() -> None:
@@ -70,6 +79,22 @@ def test_every_command_explains_itself(command: str) -> None:
         (["ddl", "deny", "drop"], "--message"),
         (["ddl", "wait", "drop", "--timeout", "soon"], "error: --timeout soon"),
         (["ddl", "wait", "drop", "--for", "ever"], "'ever'"),
+        (["keys", "create", "acme", "--reason", "x"], "--kind"),
+        (["keys", "create", "acme", "--reason", "x", "--kind", "root"], "'root'"),
+        ([*NEW_KEY, "--for", "1h", "--until", "2099-01-01T00:00:00Z"], "error: give at most one of --for"),
+        ([*NEW_KEY, "--for", "0s"], "error: --for 0s: must be at least 1s"),
+        ([*NEW_KEY, "--until", "2020-01-01T00:00:00Z"], "error: --until 2020-01-01T00:00:00Z: has passed"),
+        ([*NEW_KEY, "--cidr", "203.0.113.7/24"], "error: --cidr 203.0.113.7/24: has bits set beyond its prefix"),
+        ([*NEW_KEY, "--overlap", "a day"], "error: --overlap a day: expected a duration"),
+        ([*NEW_KEY, "--name", "No Name"], "error: --name No Name"),
+        ([*NEW_KEY, "--secret-name", "No Name"], "error: --secret-name No Name"),
+        ([*NEW_KEY, "--requested-by", "two words"], "error: --requested-by"),
+        ([*NEW_KEY, "--show", "-o", "json"], "error: --show goes with -o table only"),
+        ([*NEW_KEY, "--show", "--no-wait"], "error: --show"),
+        ([*NEW_KEY, "--show", "--dry-run"], "error: --show"),
+        (["keys", "rotate", "shop", "--overlap", "-1h"], "error: --overlap -1h: expected a duration"),
+        (["keys", "rotate", "shop", "--show", "--no-wait"], "error: --show does not go with --no-wait"),
+        (["keys", "revoke"], "NAME..."),
     ],
     ids=str,
 )

@@ -1,10 +1,13 @@
+import asyncio
 from typing import Any
 
 import pytest
-from tests.harness.builders import rule, true
+from tests.harness.builders import NOW, api_key, rule, true
 
 from vaultbrix.api.accessrule import AccessRuleStatus
-from vaultbrix.kube.status import changed_by_us_alone, differs
+from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.client import Kube
+from vaultbrix.kube.status import changed_by_us_alone, differs, write_status
 
 AGENT = {"name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z"}
 
@@ -64,3 +67,20 @@ def test_what_came_in_while_we_wrote_is_not_taken_for_known(
 ) -> None:
     after = rule(metadata={"resourceVersion": "2", **metadata}, status=fields)
     assert changed_by_us_alone(rule(), after, status(conditions=true("Ready"))) is alone
+
+
+def test_what_agents_and_the_gateway_write_is_never_claimed_with_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+
+    async def apply(_: Kube, kind: object, body: dict[str, Any], *, subresource: str) -> dict[str, Any]:
+        applied.append(body["status"])
+        return used.dump()
+
+    monkeypatch.setattr(Kube, "apply", apply)
+    used = api_key(status={"lastUsedAt": "2026-12-01T12:00:00Z"})
+    kube, ended = Kube("test"), used.status.model_copy(update={"closed_at": NOW})
+    assert asyncio.run(write_status(kube, Cache(), used, used.status)) is used
+    asyncio.run(write_status(kube, Cache(), used, ended))
+    (status,) = applied
+    assert status["closedAt"] == "2026-12-01T12:00:00Z"
+    assert "lastUsedAt" not in status

@@ -1,0 +1,1 @@
+"""Commands for APIKeys: keys create, list, rotate, revoke."""

@@ -1,0 +1,106 @@
+"""APIKey: decide, write the key into its Secret, then its hash into the status; after its end, delete the Secret.
+
+Secret before status: an operator that dies in between leaves the old key good and a Secret that fits no status, which
+gets a new key at the next look. The text of a key is known to this process while it writes it, and kept nowhere.
+"""
+
+import secrets
+from datetime import UTC, datetime
+
+from vaultbrix.api.apikey import APIKey, KeyPhase
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.dataapi.decisions import KeyFacts, NewKey, decide, keeps, key_status, next_turn, notices
+from vaultbrix.dataapi.key import RANDOM_BYTES, key_text, secret_values, sha256_of, shown_prefix
+from vaultbrix.kube import events
+from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.client import Kube
+from vaultbrix.kube.owned_secret import OwnedSecret, Values, delete_secret, ensure_secret
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.status import write_status
+from vaultbrix.kube.store import Change
+from vaultbrix.runtime.errors import Expected
+
+WORKERS = 8
+
+Key = tuple[str, str]
+
+
+def register(registry: Registry, kube: Kube, cache: Cache, *, url: str = "") -> None:
+    """Have APIKeys reconciled: when they or their Tenant change, when they are due, and at every resync.
+
+    ``url`` is where the data API is, for the keys' Secrets; empty where that is not known.
+    """
+    controller = APIKeyController(registry, kube, cache, url)
+    registry.on_change(APIKey, controller.api_key_changed)
+    registry.on_change(Tenant, controller.tenant_changed)
+    registry.on_resync(controller.resync)
+
+
+class APIKeyController:
+    """Makes, replaces and ends keys."""
+
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache, url: str) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._url = url
+        self._queue = registry.queue("APIKey", self.reconcile, workers=WORKERS)
+
+    def api_key_changed(self, change: Change[APIKey]) -> None:
+        """Look at the key, unless only its use was written down."""
+        if change.decisive and not change.own:
+            self._queue.add(change.resource.key)
+
+    def tenant_changed(self, change: Change[Tenant]) -> None:
+        """Look at all keys of the Tenant."""
+        if change.decisive:
+            for api_key in self._cache.api_keys_of(change.resource.key):
+                self._queue.add(api_key.key)
+
+    def resync(self) -> None:
+        """Look at every key: somebody may have changed its Secret."""
+        for api_key in self._cache.api_keys:
+            self._queue.add(api_key.key)
+
+    async def reconcile(self, key: Key) -> None:
+        """Make what the APIKey asks for, and say how it stands. Raises Expected after the status says so."""
+        api_key = self._cache.api_keys.get(*key)
+        if api_key is None:
+            return
+        now = datetime.now(UTC)
+        verdict = decide(api_key, self._cache.tenant_of(api_key), now)
+        new_key: NewKey | None = None
+        failure: Expected | None = None
+        if verdict.phase is KeyPhase.ACTIVE:
+            try:
+                new_key = await self._ensure_key(api_key)
+            except Expected as error:
+                failure = error
+        status = key_status(api_key, KeyFacts(verdict, new_key, failure), now)
+        turn = next_turn(status, now)
+        if turn is not None:
+            self._queue.add_at(key, turn)
+        await write_status(self._kube, self._cache, api_key, status)
+        for notice in notices(api_key.status, status):
+            await events.note(self._kube, api_key, str(notice.reason), notice.message, component="vaultbrix-operator")
+        if failure is not None:
+            raise failure
+        if verdict.closed:
+            await delete_secret(self._kube, api_key, api_key.secret_name)
+
+    async def _ensure_key(self, api_key: APIKey) -> NewKey | None:
+        """Have the Secret hold the newest key, or a new one where none is on record, one is lost, or one is due.
+
+        Returns what is to be known of a new one.
+        """
+        kind = api_key.spec.kind
+
+        def values_of(present: Values) -> Values:
+            text = present.get("key", "")
+            if not keeps(api_key, sha256_of(text)):
+                text = key_text(kind, secrets.token_bytes(RANDOM_BYTES))
+            return secret_values(text, kind, self._url)
+
+        secret = OwnedSecret(api_key, api_key.secret_name, "create the APIKey with another spec.secretName")
+        values = await ensure_secret(self._kube, secret, values_of, likely_new=not api_key.status.keys)
+        text = values["key"]
+        return None if keeps(api_key, sha256_of(text)) else NewKey(sha256_of(text), shown_prefix(text))
