@@ -12,8 +12,8 @@ from tests.harness.known_keys import KnownInMemory, users_secret
 from tests.harness.postgrest import PostgREST
 from tests.harness.slot import folder
 
+from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.jwt import Users, secret_key
-from vaultbrix.gateway.known import KeyKind
 
 SECRET = bytes(range(32))
 TENANTS = ("acme", "globex")

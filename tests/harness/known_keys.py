@@ -11,7 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from vaultbrix.gateway.known import KeyKind, KnownKey, KnownTenant, ObjectKey
+from vaultbrix.api.apikey import KeyKind
+from vaultbrix.gateway.known import KnownKey, KnownTenant, ObjectKey
 from vaultbrix.gateway.request import Request
 from vaultbrix.runtime.addresses import parse_address
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway import refusals
 from vaultbrix.gateway.jwt import Claims, TokenExpired, TokenKeyUnknown, TokenRefused, Users, mint, verify
-from vaultbrix.gateway.known import KeyKind, Known, KnownKey, KnownTenant
+from vaultbrix.gateway.known import Known, KnownKey, KnownTenant
 from vaultbrix.gateway.refusals import Refusal, Why
 from vaultbrix.gateway.request import LONGEST_KEY, Request, read_bearer, read_key, read_slug, read_target
 from vaultbrix.runtime.addresses import within

@@ -2,20 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
+from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.jwt import Users
 
 ObjectKey = tuple[str, str]
 """(namespace, name) of an object."""
-
-
-class KeyKind(StrEnum):
-    """Whom a key stands for."""
-
-    PUBLISHABLE = "Publishable"
-    SECRET = "Secret"  # noqa: S105 - a kind's name
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -31,11 +31,15 @@ def configure_logging() -> None:
     )
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run until it ends, or until SIGTERM or SIGINT cancels it. Exits 1 with a line in the log after a failure."""
+def run(main: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    """Run until it ends, or until SIGTERM or SIGINT cancels it. Exits 1 with a line in the log after a failure.
+
+    ``loop_factory`` makes the event loop, where it is to be another than asyncio's own.
+    """
     configure_logging()
     try:
-        asyncio.run(_until_signalled(main))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_until_signalled(main))
     except* Stopped:
         log.info("stopped")
     except* (Expected, LeaseLost) as group:

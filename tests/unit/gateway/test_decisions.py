@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.known_keys import DOMAIN, NOW, USERS_SECRET, KnownInMemory, request, user_token
 
+from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway import jwt
 from vaultbrix.gateway.decisions import Allowed, Settings, decide
 from vaultbrix.gateway.jwt import Users
-from vaultbrix.gateway.known import KeyKind
 from vaultbrix.gateway.refusals import Refusal, Why, bad_key
 from vaultbrix.gateway.request import Request
 
