@@ -9,12 +9,14 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What real migration tools need to be fetched and to run; a machine may have them from elsewhere.
 TOOL_PACKAGES = $(shell command -v javac >/dev/null || echo default-jdk-headless; command -v mvn >/dev/null || echo maven; \
-	command -v node >/dev/null || echo nodejs; command -v npm >/dev/null || echo npm)
+	echo $(NODE_PACKAGES))
+# What fetches PostgREST.
+NODE_PACKAGES = $(shell command -v node >/dev/null || echo nodejs; command -v npm >/dev/null || echo npm)
 # What tests and demo need of Debian beside hack/cluster's own list.
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make
 
-.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-tools \
+.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-api test-tools \
 	test-e2e lint generate bench bench-access bench-ddl bench-audit bench-tenants soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
@@ -33,7 +35,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: setup ## the main job, narrated, on a real cluster (brings one up unless KUBECONFIG is set)
 	@$(RUN)/python hack/demo
 
-test: lint test-unit test-integration test-attacks-15 test-e2e ## everything below
+test: lint test-unit test-integration test-attacks-15 test-api test-e2e ## everything below
 
 lint: setup ## ruff, mypy, which folder may import which
 	$(RUN)/ruff check .
@@ -62,6 +64,11 @@ test-attacks-15: setup ## the same on Debian bookworm's PostgreSQL alone
 test-attacks-17: setup ## and all tests of the gate on trixie's, fetched into a folder of its own
 	hack/postgres/fetch 17
 	VAULTBRIX_POSTGRES=17 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3
+
+test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
+	hack/cluster/install-prerequisites $(NODE_PACKAGES)
+	tests/api/prepare >/dev/null
+	$(RUN)/pytest tests/api --durations 10
 
 test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate
 	hack/cluster/install-prerequisites $(TOOL_PACKAGES)

@@ -91,6 +91,42 @@ def agent(
 
 
 @app.command()
+def gateway(
+    domain: Annotated[str, typer.Option(help="Host of the data API, such as api.example.com.")],
+    secret_file: Annotated[Path, typer.Option(help="What signs tokens for PostgREST: at least 32 bytes.")],
+    socket_file: Annotated[
+        Path | None, typer.Option("--socket", help="Unix socket for the proxy in front, in place of host and port.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address for the proxy in front.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for the proxy in front.")] = 8082,
+    shard: Annotated[str, typer.Option(help="Name of the PostgREST that serves the tenants.")] = "main",
+    rate: Annotated[float, typer.Option(min=0, help="Requests per second of one key; 0: no limit.")] = 0,
+    burst: Annotated[float, typer.Option(min=0, help="Requests of one key at once.")] = 100,
+    trusted_hops: Annotated[int, typer.Option(min=1, help="Proxies in a row that write X-Forwarded-For.")] = 1,
+    probe_port: ProbePort = 8083,
+) -> None:
+    """Decide on requests of the data API for the proxy in front: which tenant, which role, or why not."""
+    import uvloop  # noqa: PLC0415 - libraries of the server are needed here only
+
+    from vaultbrix.gateway.main import Options, main  # noqa: PLC0415
+    from vaultbrix.runtime.process import run  # noqa: PLC0415
+
+    options = Options(
+        domain=domain,
+        secret_file=secret_file,
+        socket=socket_file,
+        host=host,
+        port=port,
+        shard=shard,
+        rate=rate,
+        burst=burst,
+        trusted_hops=trusted_hops,
+        probe_port=probe_port,
+    )
+    run(main(options), new_event_loop=uvloop.new_event_loop)
+
+
+@app.command()
 def bootstrap(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE")],
     name: Annotated[str, typer.Option(help="Prefix of the Secrets' names.")],

@@ -1,0 +1,84 @@
+"""One database with the gate, two tenants, and a PostgREST that serves both; all of them real."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.harness import postgrest
+from tests.harness.database import Database, running
+from tests.harness.gateway import Api, AuthorizerThread, Nginx
+from tests.harness.known_keys import KnownInMemory, users_secret
+from tests.harness.postgrest import PostgREST
+from tests.harness.slot import folder
+
+from vaultbrix.api.apikey import KeyKind
+from vaultbrix.gateway.jwt import Users, secret_key
+
+SECRET = bytes(range(32))
+TENANTS = ("acme", "globex")
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A PostgreSQL with the gate and the tenants, each with a table ``notes`` of its own."""
+    with running() as started:
+        postgrest.make_login(started)
+        for slug in TENANTS:
+            role = started.tenant(slug)
+            postgrest.admit(started, role)
+            with started.login(role) as session:
+                session.execute("CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
+                session.execute("INSERT INTO notes (text) VALUES (%s)", [f"{slug}'s own"])
+        yield started
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Path]:
+    """Where sockets and logs are; gone afterwards."""
+    made = folder()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shard(database: Database, directory: Path) -> Iterator[PostgREST]:
+    """PostgREST, running."""
+    server = PostgREST(directory / "shard", database, SECRET)
+    try:
+        server.serve(f"tenant_{slug}" for slug in TENANTS)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def front(directory: Path, shard: PostgREST) -> Iterator[tuple[Nginx, AuthorizerThread, KnownInMemory]]:
+    """nginx and authorizer, running."""
+    known = KnownInMemory()
+    authorizer = AuthorizerThread(directory, known, SECRET)
+    nginx = Nginx(directory, authorizer.socket, {"one": shard.socket})
+    try:
+        authorizer.start()
+        nginx.start()
+        yield nginx, authorizer, known
+    finally:
+        nginx.stop()
+        authorizer.stop()
+
+
+@pytest.fixture
+def api(front: tuple[Nginx, AuthorizerThread, KnownInMemory]) -> Api:
+    """The data API, with both tenants and new keys; whatever the test before made known is forgotten."""
+    nginx, authorizer, known = front
+    known.keys.clear()
+    known.tenants.clear()
+    for slug in TENANTS:
+        known.add_tenant(slug, users=Users((secret_key(users_secret(slug)),)))
+    return Api(
+        nginx,
+        authorizer,
+        known,
+        secret={slug: known.add_key(slug, KeyKind.SECRET) for slug in TENANTS},
+        publishable={slug: known.add_key(slug) for slug in TENANTS},
+    )

@@ -1,0 +1,55 @@
+"""What the gateway rests on: how PostgREST treats tokens and profiles."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import pytest
+from tests.harness.postgrest import PostgREST
+
+SECRET = bytes(range(32))
+
+
+def token(secret: bytes = SECRET, **claims: Any) -> str:
+    """A JWT as the gateway mints it (RFC 7519), written out here so that the gateway is not asked about itself."""
+
+    def part(raw: bytes) -> str:
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    claims = {"exp": int(time.time()) + 120, **claims}
+    header = {"alg": "HS256"}
+    text = ".".join(part(json.dumps(each).encode()) for each in (header, claims))
+    return f"{text}.{part(hmac.digest(secret, text.encode(), hashlib.sha256))}"
+
+
+def headers(bearer: str, profile: str = "tenant_acme") -> dict[str, str]:
+    return {"Authorization": f"Bearer {bearer}", "Accept-Profile": profile}
+
+
+def test_the_role_is_what_the_gateways_own_claim_says(shard: PostgREST) -> None:
+    answer = shard.send("GET", "/notes?select=text", headers(token(vaultbrix={"role": "tenant_acme"}, role="anon")))
+    assert (answer.status, answer.json) == (200, [{"text": "acme's own"}])
+
+
+@pytest.mark.parametrize("role", ["tenant_globex", "tenant_acme_anon", "tenant_acme_authenticated"])
+def test_a_role_without_rights_reads_nothing(shard: PostgREST, role: str) -> None:
+    answer = shard.send("GET", "/notes", headers(token(vaultbrix={"role": role})))
+    assert (answer.status, answer.json["code"]) == (403, "42501")
+
+
+def test_no_token_of_anybody_else_is_accepted(shard: PostgREST) -> None:
+    claims = {"vaultbrix": {"role": "tenant_acme"}}
+    assert shard.send("GET", "/notes", {}).status == 401
+    assert shard.send("GET", "/notes", headers(token(b"x" * 32, **claims))).status == 401
+    assert shard.send("GET", "/notes", headers(token(role="tenant_acme"))).status == 401
+    assert shard.send("GET", "/notes", headers(token(exp=int(time.time()) - 60, **claims))).status == 401
+
+
+def test_an_unknown_profile_is_answered_with_every_tenant(shard: PostgREST) -> None:
+    # The reason why another profile must be refused before PostgREST.
+    answer = shard.send("GET", "/notes", headers(token(vaultbrix={"role": "tenant_acme"}), "tenant_nobody"))
+    assert answer.status == 406
+    assert "tenant_globex" in answer.json["message"]

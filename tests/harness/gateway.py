@@ -1,0 +1,119 @@
+"""The data API as clients meet it: nginx as the product configures it, the authorizer beside it, PostgREST behind."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from tests.harness.database import free_port
+from tests.harness.http_messages import Answer, Headers, raw, request
+from tests.harness.known_keys import DOMAIN, KnownInMemory
+from tests.harness.postgrest import programs
+from tests.harness.processes import Process
+from tests.harness.shell import wait_for
+
+from vaultbrix.gateway.app import Authorizer
+from vaultbrix.gateway.decisions import Settings
+from vaultbrix.runtime.templates import render
+
+
+class AuthorizerThread:
+    """The authorizer in a thread of the test, which decides from what the test has made known."""
+
+    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes) -> None:
+        self.socket = directory / "gateway.socket"
+        self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC))
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Serve, and wait until it does."""
+        self.socket.unlink(missing_ok=True)
+        server = uvicorn.Server(
+            uvicorn.Config(self.application, uds=str(self.socket), lifespan="off", access_log=False, log_config=None)
+        )
+        self._server = server
+        self._thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+        self._thread.start()
+        wait_for("the authorizer serves", lambda: server.started)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(20)
+            self._server = None
+
+
+class Nginx:
+    """nginx on a port of 127.0.0.1, without TLS."""
+
+    def __init__(self, directory: Path, gateway: Path, shards: Mapping[str, Path]) -> None:
+        self.folder = directory / "nginx"
+        self.folder.mkdir()
+        # Its workers are another user's.
+        self.folder.chmod(0o777)
+        self.port = free_port()
+        self._configuration = self.folder / "nginx.conf"
+        self._configuration.write_text(
+            render(
+                "gateway/nginx.conf.j2",
+                folder=self.folder,
+                listen=f"127.0.0.1:{self.port}",
+                tls=None,
+                gateway=f"unix:{gateway}",
+                shards={name: f"unix:{socket}" for name, socket in shards.items()},
+                trusted_proxies=[],
+                max_body="1m",
+            )
+        )
+        self._process = Process(
+            [str(programs()["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process.start()
+        wait_for("nginx answers", self._answers, tell=self._process.text)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.stop()
+
+    def send(self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, host: str = DOMAIN) -> Answer:
+        """One request as a client sends it."""
+        pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        return request(self.port, method, target, [("Host", host), *pairs], body)
+
+    def send_raw(self, message: bytes, *, timeout: float = 5) -> bytes:
+        """These bytes; all that is answered."""
+        return raw(self.port, message, timeout=timeout)
+
+    def access_log(self) -> str:
+        """What it has logged of requests."""
+        return (self.folder / "access.log").read_text()
+
+    def error_log(self) -> str:
+        """What it has said beside that."""
+        return self._process.text()
+
+    def _answers(self) -> bool:
+        assert self._process.running, self._process.text()
+        try:
+            return self.send("GET", "/").status == 404
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Api:
+    """The data API with a fresh Secret and Publishable key of each tenant."""
+
+    nginx: Nginx
+    authorizer: AuthorizerThread
+    known: KnownInMemory
+    secret: Mapping[str, str]
+    publishable: Mapping[str, str]

@@ -1,0 +1,108 @@
+"""What is read from APIKeys and Tenants, and that nobody is served who must not be."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.harness.builders import HOUR, MINUTE, NOW, api_key, tenant
+
+from vaultbrix.api.apikey import KeyKind, KeyPhase
+from vaultbrix.api.meta import rfc3339
+from vaultbrix.dataapi.decisions import is_good
+from vaultbrix.gateway.jwt import Users, secret_key
+from vaultbrix.gateway.last_use import is_due
+from vaultbrix.gateway.objects import known_key, known_tenant
+
+NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
+KEYS = (secret_key(b"x" * 32),)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    secret_ref: Any = None
+    jwks_url: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    role_claim: str = "role"
+
+
+@dataclass(frozen=True)
+class Api:
+    enabled: bool = True
+    jwt: Tokens | None = field(default_factory=Tokens)
+
+
+def entry(sha256: str, expires: datetime | None) -> dict[str, Any]:
+    end = {"expiresAt": rfc3339(expires)} if expires else {}
+    return {"sha256": sha256, "prefix": "vbx_secret_abc", "createdAt": rfc3339(NOW), **end}
+
+
+ENDS = st.none() | st.integers(-3, 3).map(lambda minutes: NOW + minutes * MINUTE)
+
+
+@given(
+    ENDS, ENDS, st.none() | st.sampled_from(list(KeyPhase)), st.booleans(), st.booleans(),
+    st.none() | st.integers(1, 5), st.integers(-4, 4),
+)  # fmt: skip
+def test_a_key_is_good_when_the_operators_rule_says_so(
+    overlap_end: datetime | None,
+    end: datetime | None,
+    phase: KeyPhase | None,
+    revoked: bool,
+    deleting: bool,
+    ttl: int | None,
+    minutes: int,
+) -> None:
+    status = {"phase": phase, "keys": [entry(NEW, None), entry(OLD, overlap_end)]}
+    if end is not None:
+        status["expiresAt"] = rfc3339(end)
+    metadata = {"deletionTimestamp": rfc3339(NOW)} if deleting else {}
+    spec = {"ttl": f"{ttl}m"} if ttl is not None else {}
+    found = api_key(metadata=metadata, status=status, revoked=revoked, **spec)
+    now = NOW + timedelta(minutes=minutes)
+    for sha256 in (NEW, OLD, OTHER):
+        known = known_key(found, sha256)
+        good = known is not None and not known.closed and (known.ends_at is None or now < known.ends_at)
+        assert good == is_good(found, sha256, now)
+
+
+def test_a_key_is_its_tenants_and_of_its_kind() -> None:
+    found = api_key(status={"phase": "Active", "keys": [entry(NEW, None)]}, allowedCIDRs=["198.51.100.0/24"])
+    known = known_key(found, NEW)
+    assert known is not None
+    assert (known.tenant, known.kind, known.allowed_cidrs) == (found.tenant_key, KeyKind.SECRET, ("198.51.100.0/24",))
+
+
+@pytest.mark.parametrize(
+    ("served", "changes", "data_api"),
+    [
+        (True, {}, Api()),
+        (False, {}, None),
+        (False, {}, Api(enabled=False)),
+        (False, {"suspended": True}, Api()),
+        (False, {"ready": False}, Api()),
+    ],
+)
+def test_only_a_tenant_that_is_as_it_should_be_is_served(
+    served: bool, changes: dict[str, Any], data_api: Api | None
+) -> None:
+    assert known_tenant(tenant(**changes), data_api, "one", ()).served is served
+
+
+def test_users_are_those_of_the_tenant() -> None:
+    assert known_tenant(tenant(), Api(jwt=None), "one", KEYS).users is None
+    tokens = Tokens(jwks_url="https://id.example/jwks", issuer="i", audience="a", role_claim="group")
+    known = known_tenant(tenant(), Api(jwt=tokens), "one", KEYS)
+    assert known.users == Users(KEYS, "i", "a", "group", "https://id.example/jwks")
+    assert (known.role, known.shard) == ("tenant_acme", "one")
+
+
+def test_a_use_is_told_once_a_minute() -> None:
+    unused, used = api_key(), api_key(status={"lastUsedAt": rfc3339(NOW)})
+    assert is_due(unused, NOW)
+    assert not is_due(used, NOW + MINUTE - timedelta(seconds=1))
+    assert is_due(used, NOW + MINUTE)
+    assert not is_due(used, NOW - HOUR)
