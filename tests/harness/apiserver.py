@@ -103,6 +103,12 @@ class ApiServer:
         run(self._kubectl, "--kubeconfig", self.kubeconfig, "apply", "--server-side", "-f", TOP / "crds")
         crds = [path.stem + ".vaultbrix.com" for path in sorted((TOP / "crds").glob("*.yaml"))]
         self.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in crds), "--timeout=30s")
+        # Established is not served yet: until its storage is ready, a list is answered with 429.
+        for path in sorted((TOP / "crds").glob("*.yaml")):
+            wait_for(f"{path.stem} are served", lambda kind=path.stem: self._lists(kind))  # type: ignore[misc]
+
+    def _lists(self, kind: str) -> bool:
+        return run(self._kubectl, "--kubeconfig", self.kubeconfig, "get", kind, "-A", check=False).returncode == 0
 
     def resume(self) -> None:
         """Start the API server alone and wait until it answers."""
