@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.ddl.gate.policy import is_additive, set_policy
+from vaultbrix.ddl.gate.policy import IS_ADDITIVE, set_policy
 from vaultbrix.postgres import roles
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.tenants.decisions import TenantRole
@@ -26,7 +26,7 @@ async def provision(connection: psycopg.AsyncConnection, desired: TenantRole, pa
             *_schema_statements(desired, claim),
         ]
         await roles.apply(connection, statements, desired.role, role.verifier if role else None, password, salt)
-        if desired.additive is not None and desired.additive is not await is_additive(connection, desired.role):
+        if desired.additive is not None and desired.additive is not claim.additive:
             await set_policy(connection, desired.role, additive=desired.additive)
     if not desired.login:
         await roles.end_sessions(connection, desired.role)
@@ -83,25 +83,29 @@ async def _lock_claim(connection: psycopg.AsyncConnection, role: str) -> None:
 class _SlugClaim:
     """Who has the slug. ``owner`` is (namespace, name) of a Tenant, None while none has it.
 
-    ``schema_owner`` is the role that owns the schema, None where there is no schema.
+    ``schema_owner`` is the role that owns the schema, None where there is no schema. ``additive`` says whether its
+    ALTERs that only add pass without an approval.
     """
 
     owner: tuple[str, str] | None
     schema_owner: str | None
+    additive: bool
+
+
+_READ_CLAIM = sql.SQL(
+    "WITH claim AS MATERIALIZED ("
+    "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
+    " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text, {is_additive}"
+    " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s"
+).format(is_additive=IS_ADDITIVE)
 
 
 async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _SlugClaim:
-    cursor = await connection.execute(
-        "WITH claim AS MATERIALIZED ("
-        "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
-        " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text"
-        " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s",
-        {"role": role},
-    )
+    cursor = await connection.execute(_READ_CLAIM, {"role": role})
     row = await cursor.fetchone()
     assert row is not None
-    namespace, name, schema_owner = row
-    return _SlugClaim((namespace, name) if namespace is not None else None, schema_owner)
+    namespace, name, schema_owner, additive = row
+    return _SlugClaim((namespace, name) if namespace is not None else None, schema_owner, additive)
 
 
 def _claim_statements(desired: TenantRole, claim: _SlugClaim, *, role_exists: bool) -> list[sql.Composable]:

@@ -1,6 +1,10 @@
 """Which tenants' ALTERs pass without an approval because they only add."""
 
 import psycopg
+from psycopg import sql
+
+# Whether that policy is in force for the tenant's role, in a query with the parameter ``role``.
+IS_ADDITIVE = sql.SQL("EXISTS (SELECT FROM vaultbrix.additive_role WHERE role_name = %(role)s)")
 
 
 async def set_policy(connection: psycopg.AsyncConnection, role: str, *, additive: bool) -> None:
@@ -15,9 +19,3 @@ async def set_policy(connection: psycopg.AsyncConnection, role: str, *, additive
         )
     else:
         await connection.execute("DELETE FROM vaultbrix.additive_role WHERE role_name = %s", [role])
-
-
-async def is_additive(connection: psycopg.AsyncConnection, role: str) -> bool:
-    """Whether that policy is in force for the tenant's role."""
-    cursor = await connection.execute("SELECT 1 FROM vaultbrix.additive_role WHERE role_name = %s", [role])
-    return await cursor.fetchone() is not None
