@@ -133,6 +133,7 @@ def ours(world: World, count: int, number: int) -> dict[str, float]:
     return {"seconds": seconds, "applied": applied, "cpu": used, "resident": resident}
 
 
+@pytest.mark.timeout(3600)
 def test_many_tenants_at_once(world: World) -> None:
     rows: list[dict[str, Any]] = []
     number = 0
