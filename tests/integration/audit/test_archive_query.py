@@ -69,6 +69,7 @@ def both() -> Iterator[Both]:
                 api.execute("SELECT * FROM generate_series(1, 3)")
                 api.execute("SELECT nothing")
         session.close()
+        parts.statements(session.pid)
         parts.settle()
         key, public = seal.new_key()
         place = Place(str(parts.path / "archive"))

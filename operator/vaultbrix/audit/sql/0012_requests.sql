@@ -63,6 +63,7 @@ DECLARE
   owners text[] := '{true}';       -- by tenant
   people text[] := '{true}';       -- several rules may have let in the same address: then a record names them all
   stored text[] := '{true}';       -- by batch
+  requests text[];
   tenants text[];
   known text[];
   arms text := '';
@@ -108,18 +109,20 @@ BEGIN
   IF f ? 'key' THEN
     everywhere := everywhere || format('ground ^@ ''key:'' AND right(ground, %s) = %L', length(f->>'key') + 1, '/' || (f->>'key'));
   END IF;
-  -- What came after the request's line, before that of the next one.
+  -- What came after the request's line, before that of the session's next one.
   IF f ? 'request' THEN
-    everywhere := everywhere || format($q$EXISTS (
-      SELECT FROM audit.record q
-       WHERE q.kind = 'request' AND q.object_name = %1$L AND q.at >= %2$L AND q.at < %3$L
-         AND q.server = record.server AND q.session_id = record.session_id AND q.line_num < record.line_num
-         AND (q.ground, q.tenant) = (record.ground, record.tenant)
-         AND NOT EXISTS (
-           SELECT FROM audit.record n
-            WHERE n.server = q.server AND n.session_id = q.session_id AND n.kind = 'request' AND n.at >= %2$L AND n.at < %3$L
-              AND n.line_num > q.line_num AND n.line_num < record.line_num))$q$,
-      f->>'request', p_from - interval '1 day', p_to + interval '1 day');
+    requests := ARRAY(
+      SELECT format('server = %L AND session_id = %L AND line_num > %s AND line_num < %s AND ground = %L AND tenant = %L',
+                    q.server, q.session_id, q.line_num, coalesce((
+                      SELECT n.line_num FROM audit.record n
+                       WHERE n.server = q.server AND n.session_id = q.session_id AND n.line_num > q.line_num
+                         AND n.kind = 'request' AND n.at >= q.at - interval '1 day' AND n.at < p_to + interval '1 day'
+                       ORDER BY n.line_num LIMIT 1), 9223372036854775807), q.ground, q.tenant)
+        FROM audit.record q
+       WHERE q.kind = 'request' AND q.object_name = f->>'request' AND q.at >= p_from - interval '1 day'
+         AND q.at < p_to + interval '1 day');
+    everywhere := everywhere || CASE WHEN requests = '{}' THEN 'false'
+                                     ELSE '((' || array_to_string(requests, ') OR (') || '))' END;
   END IF;
   IF f ? 'role' THEN everywhere := everywhere || format('role = %L', f->>'role'); END IF;
   IF NOT coalesce((f->>'everybody')::boolean, false) THEN
