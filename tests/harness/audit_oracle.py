@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 from tests.harness import seal_oracle
-from tests.harness.expected_records import RECORD, Malformed, People, expectation, nobody
+from tests.harness.expected_records import RECORD, Malformed, People, Requests, expectation, nobody
 
 SEALED = {
     "record": ", ".join(RECORD),
@@ -97,6 +97,7 @@ class _Files:
 
     def lines(self) -> Iterator[tuple[Place, bytes, Any]]:
         """Every line: its place, the digest of what the store must hold for it, that itself."""
+        requests = Requests()
         for version in self._versions:
             position = 0
             with version.path.open("rb") as file:
@@ -104,7 +105,7 @@ class _Files:
                     text = line.removesuffix(b"\n")
                     row: tuple[Any, ...]
                     try:
-                        row = expectation(text, self._server, version.file, position, self._people)
+                        row = expectation(text, self._server, version.file, position, self._people, requests)
                         place = Place(version.file, position, row[2], row[3], version.damaged)
                     except Malformed:
                         # What the writer never ended is kept whole.

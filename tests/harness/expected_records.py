@@ -31,6 +31,8 @@ GATE = re.compile(
     r"SELECT vaultbrix\.(ddl_start\(tg_tag|sql_drop\(tg_tag|ddl_end\(tg_tag|truncate_check\(TG_RELID)"
     r", current_user, ctx, pg_catalog\.current_schemas\(false\)\)"
 )
+DATA_API = re.compile(r"vaultbrix_rest(_[a-z0-9_]+)?")
+REQUEST_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.pre_request\(\) line [0-9]+ at RAISE")
 # Who held a role at a time: (tenant, person, ground), all empty when nobody is known.
 People = Callable[[str, datetime], tuple[str, str, str]]
 
@@ -40,11 +42,41 @@ def nobody(_role: str, _at: datetime) -> tuple[str, str, str]:
     return "", "", ""
 
 
+class Requests:
+    """Whose requests the data API's sessions serve. Lines come as each session wrote them, none is missing."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, tuple[str, dict[str, Any] | None]] = {}
+
+    def attribute(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row as its session's request has it."""
+        if not DATA_API.fullmatch(row["role"] or ""):
+            return row
+        vxid, caller = self._at.get(row["session_id"], ("", None))
+        inside = row["vxid"] is not None and not row["vxid"].endswith("/0")
+        if inside and row["vxid"] != vxid:
+            vxid, caller = row["vxid"], None
+        if row["kind"] == "request":
+            if caller is None and inside:
+                said = json.loads(row["message"].removeprefix("REQUEST: "))
+                person = f"user:{said['subject']}" if said.get("subject") else ""
+                caller = {
+                    "role": said["role"], "tenant": said["tenant"], "person": person, "ground": f"key:{said['key']}",
+                    "address": ip_address(said["client"]),
+                }  # fmt: skip
+            else:
+                row |= {"kind": "forged", "object_name": None}
+        self._at[row["session_id"]] = vxid, caller
+        return row | (caller if caller and row["kind"] != "disconnection" else {})
+
+
 class Malformed(ValueError):
     """No line of PostgreSQL's; belongs into quarantine."""
 
 
-def expectation(line: bytes, server: str, file: str, position: int, people: People) -> tuple[Any, ...]:
+def expectation(
+    line: bytes, server: str, file: str, position: int, people: People, requests: Requests
+) -> tuple[Any, ...]:
     """The row of audit.record that a line must become, in the order of RECORD. Raises Malformed."""
     try:
         entry = json.loads(line.decode())
@@ -69,7 +101,7 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
     row["tenant"], row["person"], row["ground"] = people(row["role"] or "", at) if address else ("", "", "")
     function, severity = entry.get("func_name", ""), entry.get("error_severity", "")
     if function == "log_audit_event" and message.startswith("AUDIT: "):
-        return _storable(row | _audited(message.removeprefix("AUDIT: ")))
+        return _storable(requests.attribute(row | _audited(message.removeprefix("AUDIT: "))))
     row |= {"severity": severity, "sqlstate": entry.get("state_code"), "message": message}
     if severity == "FATAL" and (entry.get("state_code") or "").startswith("28"):
         row["kind"] = "authentication"
@@ -77,6 +109,8 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
         row |= {"kind": "error", "statement": entry.get("statement")}
     elif message.startswith("AUDIT: "):
         row["kind"] = "forged"
+    elif message.startswith("REQUEST: "):
+        row |= _request(entry)
     elif function in ("exec_simple_query", "exec_execute_message") and message.startswith("duration: "):
         row |= {"kind": "duration", "duration_ms": float(message.split(" ")[1])}
     elif function in ("BackendInitialize", "set_authn_id", "PerformAuthentication", "InitPostgres"):
@@ -84,7 +118,7 @@ def expectation(line: bytes, server: str, file: str, position: int, people: Peop
             row["kind"] = "authentication" if message.startswith("connection authenticated: ") else "connection"
     elif function == "log_disconnections":
         row["kind"] = "disconnection"
-    return _storable(row)
+    return _storable(requests.attribute(row))
 
 
 def _storable(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -98,6 +132,23 @@ def _tag(entry: dict[str, Any]) -> str:
     tag: str = entry.get("ps", "").removesuffix(" waiting")
     place, state = entry.get("cursor_position"), entry.get("state_code", "")[:2]
     return "PARSE" if place and not entry.get("context") and tag != "DO" and state in ("22", "42") else tag
+
+
+def _request(entry: dict[str, Any]) -> dict[str, Any]:
+    ours = (entry.get("func_name"), entry.get("error_severity")) == ("exec_stmt_raise", "LOG")
+    if (
+        not ours
+        or not REQUEST_FRAME.fullmatch(entry.get("context", ""))
+        or not DATA_API.fullmatch(entry.get("user") or "")
+    ):
+        return {"kind": "forged"}
+    try:
+        said = json.loads(entry["message"].removeprefix("REQUEST: "))
+        ip_address(said["client"])
+        whole = all(isinstance(said[name], str) for name in ("role", "tenant", "key", "request", "claims"))
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    return {"kind": "request", "object_name": said["request"]} if whole else {"kind": "forged"}
 
 
 def _audited(payload: str) -> dict[str, Any]:

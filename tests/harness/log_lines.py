@@ -43,3 +43,17 @@ def session(statement: str, parameters: str = "<not logged>", *rows: str) -> str
 
 def payload(*fields: str) -> str:
     return "AUDIT: " + ",".join(map(quoted, fields))
+
+
+CLAIMS = {
+    "role": "tenant_acme_authenticated", "tenant": "team/acme", "key": "team/web", "subject": "jane",
+    "client": "198.51.100.7", "request": "0123456789abcdef0123456789abcdef", "claims": "ab" * 32,
+}  # fmt: skip
+FRAME = "PL/pgSQL function vaultbrix.pre_request() line 7 at RAISE"
+
+
+def request(text: str | None = None, **fields: Any) -> bytes:
+    """The line of vaultbrix.pre_request(), with what it says; ``text``: what follows its mark, if not CLAIMS."""
+    values = {"user": "vaultbrix_rest", "context": FRAME, "application_name": "PostgREST", "vxid": "3/1", **fields}
+    said = json.dumps(CLAIMS) if text is None else text
+    return line(f"REQUEST: {said}", values.pop("func_name", "exec_stmt_raise"), **values)

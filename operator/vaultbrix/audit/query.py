@@ -36,7 +36,9 @@ class Filter:
     """Which statements, from ``since`` to before ``until``; an absent field does not filter.
 
     ``tenants`` are values as stored. ``object``: with its schema, or the name alone. Without ``everybody``, only what
-    tenants' roles did, not the operator and other admins. ``text`` is searched for in any case of letters.
+    tenants' roles did, not the operator and other admins. ``text`` is searched for in any case of letters. ``key`` is
+    the name of an APIKey alone; with its namespace it is an ``authorization``. ``request``: id of a request of the data
+    API.
     """
 
     since: datetime
@@ -44,6 +46,8 @@ class Filter:
     tenants: tuple[str, ...] | None = None
     person: str | None = None
     authorization: str | None = None
+    key: str | None = None
+    request: str | None = None
     address: str | None = None
     role: str | None = None
     object: str | None = None

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import Annotated
 
 import msgspec
 
@@ -17,6 +18,13 @@ _CONNECTION = frozenset({"BackendInitialize", "set_authn_id", "PerformAuthentica
 _DISCONNECTION = "log_disconnections"
 _ERRORS = frozenset({"ERROR", "FATAL", "PANIC"})
 _AUDIT_MARK = "AUDIT: "
+# What vaultbrix.pre_request() says for PostgREST at the beginning of a request of the data API, and the login that it
+# says it for. A tenant can call it, or raise the same: then there are other frames.
+_REQUEST = "exec_stmt_raise"
+_REQUEST_MARK = "REQUEST: "
+_REQUEST_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.pre_request\(\) line [0-9]+ at RAISE").fullmatch
+_MARKS = (_AUDIT_MARK, _REQUEST_MARK)
+is_data_api = re.compile(r"vaultbrix_rest(_[a-z0-9_]+)?").fullmatch
 # How long a record is kept that no policy speaks of.
 DEFAULT_DAYS = 400
 
@@ -98,11 +106,31 @@ class Record(msgspec.Struct, gc=False):
     keep: int = DEFAULT_DAYS
 
 
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}\Z")]
+
+
+class Request(msgspec.Struct):
+    """A request of the data API, as its authorizer signed it: the role that it runs as, and whose it is.
+
+    ``tenant`` and ``key``, of the APIKey, are namespace/name; ``subject`` is the user's, empty without one; ``client``
+    is an IP address; ``claims`` the hash of all that is known of the user.
+    """
+
+    role: Annotated[str, msgspec.Meta(pattern=r"^tenant_[a-z0-9_]{1,56}\Z")]
+    tenant: _Name
+    key: _Name
+    client: str
+    request: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}\Z")]
+    claims: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    subject: str = ""
+
+
 class MalformedLine(ValueError):
     """The line is not what PostgreSQL writes; it belongs into quarantine."""
 
 
 _decode = msgspec.json.Decoder(LogLine).decode
+_decode_request = msgspec.json.Decoder(Request).decode
 
 
 def parse(line: bytes, *, server: str, state: AgentState) -> Record:
@@ -146,6 +174,15 @@ def record_of(entry: LogLine, server: str, who: Attribution) -> Record:
     except ValueError as error:
         raise MalformedLine(str(error)[:200]) from None
     return record
+
+
+def request_of(message: str) -> Request | None:
+    """The request that a line begins, by its message; None for another text."""
+    try:
+        request = _decode_request(message.removeprefix(_REQUEST_MARK))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return request if address_of(request.client)[0] else None
 
 
 def numbered(line: bytes) -> tuple[str, int] | None:
@@ -198,8 +235,11 @@ def _classify(record: Record, entry: LogLine) -> None:
         record.kind = "authentication"
     elif entry.error_severity in _ERRORS:
         record.kind, record.statement = "error", entry.statement
-    elif entry.message.startswith(_AUDIT_MARK):
-        record.kind = "forged"
+    elif entry.message.startswith(_MARKS):
+        if request := _request(entry):
+            record.kind, record.object_name = "request", request.request
+        else:
+            record.kind = "forged"
     elif function in _DURATION and entry.message.startswith("duration: "):
         record.kind, record.duration_ms = "duration", float(entry.message.split()[1])
     elif function in _CONNECTION and entry.message.startswith("connection authenticated: "):
@@ -208,6 +248,18 @@ def _classify(record: Record, entry: LogLine) -> None:
         record.kind = "connection"
     elif function == _DISCONNECTION:
         record.kind = "disconnection"
+
+
+def _request(entry: LogLine) -> Request | None:
+    """The request that PostgREST's own call of vaultbrix.pre_request() tells; None for a line that only looks so."""
+    genuine = (
+        entry.func_name == _REQUEST
+        and entry.error_severity == "LOG"
+        and entry.message.startswith(_REQUEST_MARK)
+        and is_data_api(entry.user or "")
+        and _REQUEST_FRAME(entry.context or "")
+    )
+    return request_of(entry.message) if genuine else None
 
 
 def _take_audit(record: Record, message: str) -> None:

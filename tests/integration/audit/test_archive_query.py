@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.harness.client_messages import CASES, HIDING, SETUP
+from tests.harness.data_api_sessions import DataApiSession, about, serve_data_api
 from tests.harness.database import send
 from tests.harness.shipping import JANE, Shipping, shipping
 
@@ -57,6 +58,18 @@ def both() -> Iterator[Both]:
                     pass
         with parts.database.login("tenant_other", application_name="x") as connection:
             send(connection, "SELECT 'other''s'")
+        serve_data_api(parts.database, role, "tenant_other")
+        session = DataApiSession(parts.database)
+        for said in (
+            about(role, "1" * 32),
+            about("tenant_other", "2" * 32, tenant="team/other", key="team/app", subject="jo"),
+            about(role, "3" * 32),
+        ):
+            with session.request(said) as api:
+                api.execute("SELECT * FROM generate_series(1, 3)")
+                api.execute("SELECT nothing")
+        session.close()
+        parts.statements(session.pid)
         parts.settle()
         key, public = seal.new_key()
         place = Place(str(parts.path / "archive"))
@@ -74,6 +87,13 @@ def test_a_day_of_every_kind_of_message_is_told_the_same(both: Both) -> None:
     assert both.cold(ALL) == hot
 
 
+def test_a_request_has_its_own_statements_in_both(both: Both) -> None:
+    wanted = replace(ALL, request="1" * 32)
+    texts = ["SELECT * FROM generate_series(1, 3)", "SELECT nothing", "ROLLBACK"]
+    assert [row["statement"] for row in both.hot(wanted)] == texts
+    assert [row["statement"] for row in both.cold(wanted)] == texts
+
+
 def test_each_filter_finds_the_same(both: Both) -> None:
     middle = both.hot(ALL)[60]["at"]
     for change in (
@@ -82,6 +102,14 @@ def test_each_filter_finds_the_same(both: Both) -> None:
         {"person": JANE},
         {"person": "nobody"},
         {"authorization": "team/jane"},
+        {"authorization": "key:team/web"},
+        {"key": "web"},
+        {"key": "app", "person": "user:jo"},
+        {"key": "eb"},
+        {"request": "1" * 32},
+        {"request": "2" * 32, "everybody": False},
+        {"request": "3" * 32, "outcome": "error"},
+        {"request": "4" * 32},
         {"address": "127.0.0.0/8"},
         {"address": "10.0.0.0/8"},
         {"role": "tenant_other"},

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness import seal_oracle
 from tests.harness.audit_oracle import fields
-from tests.harness.expected_records import RECORD, Malformed, expectation, nobody
+from tests.harness.expected_records import RECORD, Malformed, Requests, expectation, nobody
 
 from vaultbrix.audit import rows, seal
 from vaultbrix.audit.records import MalformedLine, parse
@@ -39,7 +39,10 @@ FIELDS = {
     "remote_host": st.sampled_from(["[local]", "127.0.0.1", "fe80::1%eth0", "::ffff:10.0.0.1", "2001:db8::1", "host"]),
     "error_severity": st.sampled_from(["LOG", "ERROR", "FATAL", "PANIC", "WARNING"]),
     "state_code": st.sampled_from(["00000", "42601", "22012", "VBX01"]),
-    "message": WORDS | payloads() | st.floats(0, 1e9).map("duration: {:.3f} ms".format),
+    "message": WORDS
+    | payloads()
+    | WORDS.map("REQUEST: {}".format)
+    | st.floats(0, 1e9).map("duration: {:.3f} ms".format),
     "statement": WORDS,
     "func_name": st.sampled_from(
         ["log_audit_event", "exec_simple_query", "exec_execute_message", "log_disconnections", "exec_stmt_raise"]
@@ -72,7 +75,7 @@ def shipped(line: bytes) -> tuple[Any, ...] | None:
 
 def expected(line: bytes) -> tuple[Any, ...] | None:
     try:
-        return expectation(line, "main", "a.json", 7, nobody)
+        return expectation(line, "main", "a.json", 7, nobody, Requests())
     except Malformed:
         return None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +38,13 @@ message AS (
     FROM numbered, (SELECT unnest([-2, -1, 0, 1]) AS near) WHERE {about})
 SELECT {columns} FROM numbered SEMI JOIN message USING (server, session_id, number)"""
 _FAILURES = {"error", "refused", "cancelled"}
+# Where requests of the data API with an id begin, and where the next one of the session does.
+_REQUESTS = """
+WITH request AS (
+  SELECT *, lead(line_num) OVER (PARTITION BY server, session_id ORDER BY line_num) AS following
+    FROM ({lines}) WHERE kind = 'request')
+SELECT server, session_id, line_num, coalesce(following, 9223372036854775807) AS following, ground, tenant
+  FROM request WHERE object_name = ?"""
 
 
 @dataclass
@@ -138,6 +145,7 @@ def _day(
 ) -> list[Row]:
     matching: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
+        requests = lines.requests(criteria.request) if criteria.request else None
         sessions = lines.sessions(criteria, within)
         at, size = 0, _FEWEST_SESSIONS
         while at < len(sessions):
@@ -146,7 +154,11 @@ def _day(
             if limit is not None and sum(row["at"] > newest for row in matching) >= limit:
                 break
             chosen = [(server, session) for server, session, _ in sessions[at : at + size]]
-            matching += [row for row in lines.statements(chosen, criteria) if _matches(row, criteria, within)]
+            matching += [
+                row
+                for row in lines.statements(chosen, criteria, requests)
+                if _matches(row, criteria, within) and (requests is None or _of_request(row, requests))
+            ]
             # Each time the files are read anew.
             at, size = at + size, 2 * size
     return _ended(archive, matching, day) if any(row["outcome"] == "unknown" for row in matching) else matching
@@ -159,6 +171,17 @@ def _ended(archive: Archive, rows: list[Row], day: date) -> list[Row]:
         chosen = sorted({(row["server"], row["session_id"]) for row in rows if row["outcome"] == "unknown"})
         ended = {_key(row): row for row in lines.statements(chosen)}
     return [ended.get(_key(row), row) if row["outcome"] == "unknown" else row for row in rows]
+
+
+class _Request(NamedTuple):
+    """A request of the data API: from which line of its session to before which one, and whose it is."""
+
+    server: str
+    session_id: str
+    line_num: int
+    following: int
+    ground: str
+    tenant: str
 
 
 class _Lines:
@@ -200,22 +223,42 @@ class _Lines:
         sessions: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
         return sessions
 
+    def requests(self, request: str) -> list[_Request]:
+        """Where requests of this id are."""
+        if not self._from:
+            return []
+        rows = self._db.execute(_REQUESTS.format(lines=self._from), [request]).fetchall()
+        return [_Request(*row) for row in rows]
+
     def tenants(self) -> list[str]:
         if not self._from:
             return []
         query = f"SELECT DISTINCT tenant FROM ({self._from}) ORDER BY tenant"  # noqa: S608
         return [tenant for (tenant,) in self._db.execute(query).fetchall()]
 
-    def statements(self, sessions: Sequence[tuple[str, str]], criteria: Filter | None = None) -> Iterator[Row]:
-        """The statements of sessions; all of them, or at least those that are asked for."""
+    def statements(
+        self,
+        sessions: Sequence[tuple[str, str]],
+        criteria: Filter | None = None,
+        requests: Sequence[_Request] | None = None,
+    ) -> Iterator[Row]:
+        """The statements of sessions, or of requests in them; all of them, or at least those that are asked for."""
         if not self._from or not sessions:
             return
         chosen = pa.table(
             {"server": [server for server, _ in sessions], "session_id": [session for _, session in sessions]}
         )
         self._db.register("chosen", chosen)
-        about, values = _of_sessions(criteria) if criteria else (_ANY, [])
+        about, values = _of_sessions(criteria) if criteria and requests is None else (_ANY, [])
         picked = f"SELECT * FROM ({self._from}) SEMI JOIN chosen USING (server, session_id)"  # noqa: S608
+        if requests is not None:
+            asked = {name: [getattr(request, name) for request in requests] for name in _Request._fields}
+            self._db.register("asked", pa.table(asked))
+            picked = (
+                f"SELECT * FROM ({picked}) line SEMI JOIN asked ON line.server = asked.server"  # noqa: S608
+                " AND line.session_id = asked.session_id AND line.line_num >= asked.line_num"
+                " AND line.line_num < asked.following"
+            )
         if about != _ANY:
             picked = _MESSAGES.format(
                 columns=", ".join(f'"{name}"' for name in RECORD.columns), picked=picked, about=about
@@ -246,6 +289,7 @@ def _of_lines(criteria: Filter, addresses: list[str] | None) -> tuple[list[str],
         ("list_contains(?, tenant)", list(criteria.tenants) if criteria.tenants is not None else None),
         ("list_contains(string_split(person, ', '), ?)", criteria.person),
         ("list_contains(string_split(ground, ', '), ?)", criteria.authorization),
+        ("(starts_with(ground, 'key:') AND ends_with(ground, ?))", f"/{criteria.key}" if criteria.key else None),
         ("list_contains(?, address)", addresses),
         ("role = ?", criteria.role),
     ):
@@ -258,7 +302,10 @@ def _of_lines(criteria: Filter, addresses: list[str] | None) -> tuple[list[str],
 def _of_sessions(criteria: Filter) -> tuple[str, list[Any]]:
     """A condition that some line of the session meets, where a statement that matches is in it."""
     conditions, values = [_ANY], []
-    if criteria.object:
+    if criteria.request:
+        conditions = ["kind = 'request' AND object_name = ?"]
+        values = [criteria.request]
+    elif criteria.object:
         conditions = ["ends_with(object_name, ?)"]
         values = [criteria.object]
     elif criteria.text:
@@ -285,6 +332,7 @@ def _matches(row: Row, criteria: Filter, within: tuple[datetime, datetime]) -> b
         and (criteria.tenants is None or row["tenant"] in criteria.tenants)
         and (criteria.person is None or criteria.person in row["person"].split(", "))
         and (criteria.authorization is None or criteria.authorization in row["ground"].split(", "))
+        and (criteria.key is None or _of_key(row["ground"], criteria.key))
         and (criteria.role is None or row["role"] == criteria.role)
         and (criteria.address is None or _inside(row["address"], criteria.address))
         and (criteria.class_ is None or row["class"] == criteria.class_)
@@ -293,6 +341,15 @@ def _matches(row: Row, criteria: Filter, within: tuple[datetime, datetime]) -> b
         and (criteria.text is None or criteria.text.lower() in str(row["statement"]).lower())
         and (criteria.object is None or any(_named(name, criteria.object) for name in row["objects"] or ()))
     )
+
+
+def _of_key(ground: str, name: str) -> bool:
+    return ground.startswith("key:") and ground.endswith(f"/{name}")
+
+
+def _of_request(row: Row, requests: Sequence[_Request]) -> bool:
+    """Whether a statement of these requests' lines is not one that the next transaction began with."""
+    return any((row["ground"], row["tenant"]) == (request.ground, request.tenant) for request in requests)
 
 
 def _named(name: str, object_name: str) -> bool:

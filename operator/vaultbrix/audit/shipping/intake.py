@@ -8,11 +8,21 @@ from hashlib import sha256
 from itertools import pairwise
 
 from vaultbrix.audit import rows
-from vaultbrix.audit.records import MalformedLine, Record, address_of, decoded, numbered, record_of, timestamp
+from vaultbrix.audit.records import (
+    MalformedLine,
+    Record,
+    address_of,
+    decoded,
+    is_data_api,
+    numbered,
+    record_of,
+    timestamp,
+)
 from vaultbrix.audit.shipping.followed import Batch, Gap, cut_short
 from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
 from vaultbrix.audit.shipping.numbers import Seen
+from vaultbrix.audit.shipping.requests import Recall, Requests, nothing_stored
 from vaultbrix.audit.shipping.sealing import Content, Quarantined
 from vaultbrix.audit.shipping.symptoms import Symptoms
 from vaultbrix.grants.state import AgentState, Attribution
@@ -22,6 +32,8 @@ _LONG_BYTES = 256 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTINUATION = bytes(range(0x80, 0xC0))
 _ASTRAL = re.compile(rb"[\xf0-\xf7]").search
+# Who is behind logins of the data API, until a request says it; known by its identity.
+_SOME_CALLER = Attribution()
 
 
 class Intake:
@@ -31,9 +43,14 @@ class Intake:
         self.keeping = Keeping({})
         self.symptoms = Symptoms()
         self._server = server
+        self._requests = Requests()
 
-    def take(self, batch: Batch, state: AgentState) -> tuple[Content, list[Seen]]:
-        """The rows of a batch, and the sessions' line numbers in it."""
+    def resume(self) -> None:
+        """Go on from what the store holds."""
+        self._requests.forget()
+
+    def take(self, batch: Batch, state: AgentState, recall: Recall = nothing_stored) -> tuple[Content, list[Seen]]:
+        """The rows of a batch, and the sessions' line numbers in it. ``recall`` asks what the store holds."""
         people = _People(state)
         records: list[tuple[Record, bytes]] = []
         damaged = [Quarantined(batch.file, position, line, reason) for position, line, reason in batch.damaged]
@@ -52,9 +69,10 @@ class Intake:
                 if length > _LONG_BYTES:
                     line = line[:HEAD_BYTES]
                     lines[index] = (position, line)
-                record = record_of(
-                    entry, server, people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
-                )
+                who = people.behind(entry.user or "", entry.remote_host, timestamp(entry.timestamp))
+                record = record_of(entry, server, who)
+                if who is _SOME_CALLER:
+                    self._requests.attribute(record, recall)
                 record.file, record.position = file, position
                 record.keep = days(record)
                 row = rows.record_line(record)
@@ -63,6 +81,7 @@ class Intake:
                 self.symptoms.malformed(str(error))
                 if number := numbered(line):
                     seen.append((*number, position))
+                    self._requests.lost(*number)
                 continue
             see(entry, record)
             if length > _LONG_BYTES:
@@ -164,7 +183,8 @@ class _People:
     def behind(self, role: str, remote: str | None, at: datetime) -> Attribution:
         known = self._known.get((role, remote))
         if known is None:
-            known = self._known[role, remote] = (self._state.attribution_changes(role), {})
+            known = ([], {0: _SOME_CALLER}) if is_data_api(role) else (self._state.attribution_changes(role), {})
+            self._known[role, remote] = known
         turns, attributions = known
         span = bisect_right(turns, at)
         who = attributions.get(span)

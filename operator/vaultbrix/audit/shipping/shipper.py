@@ -27,6 +27,7 @@ from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
+from vaultbrix.audit.shipping.requests import Recall, Session
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.shipping.store import Fenced, Known
 from vaultbrix.grants.file import GrantsReader
@@ -117,6 +118,7 @@ class Shipper:
         directory = self._directory
         known = await store.load(connection, self._source.server)
         directory.resume(known.positions, known.adopted)
+        self._intake.resume()
         now = datetime.now(UTC)
         self._numbers = Numbers(known.began or now, known.missing, since=now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
@@ -171,7 +173,8 @@ class Shipper:
     async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
         await asyncio.to_thread(self._refresh_state)
         look = self._directory.looks
-        content, seen = await asyncio.to_thread(self._intake.take, batch, self._grants.state)
+        recall = self._recall(connection)
+        content, seen = await asyncio.to_thread(self._intake.take, batch, self._grants.state, recall)
         unknown = self._numbers.take(batch.file, seen, look)
         before = {session: number for session, number, _ in unknown.values()}
         stored = await store.last_lines(connection, self._source.server, before)
@@ -184,6 +187,16 @@ class Shipper:
                 self._numbers.reached(await store.last_lines(connection, self._source.server, ends), look)
             content = anew(content, batch, again, suspects)
         return content
+
+    def _recall(self, connection: psycopg.AsyncConnection) -> Recall:
+        """Lets the thread that takes in a batch ask the store, which nobody else does meanwhile."""
+        loop, server = asyncio.get_running_loop(), self._source.server
+
+        def recall(session: str, line: int) -> Session | None:
+            asking = store.last_request(connection, server, session, line)
+            return asyncio.run_coroutine_threadsafe(asking, loop).result()
+
+        return recall
 
     async def _store(
         self, connection: psycopg.AsyncConnection, known: Known, batch: Batch | None, content: Content

@@ -13,6 +13,7 @@ from vaultbrix.audit.headers import load_header
 from vaultbrix.audit.seal import NO_PREVIOUS
 from vaultbrix.audit.shipping.followed import Batch, Position
 from vaultbrix.audit.shipping.numbers import Hole
+from vaultbrix.audit.shipping.requests import Caller, Session
 from vaultbrix.audit.shipping.sealing import Event, Sealed
 
 # More wait for the next batch, so that a batch stays small.
@@ -83,6 +84,20 @@ async def last_lines(connection: psycopg.AsyncConnection, server: str, before: M
         [server, list(before), list(before.values())],
     )
     return dict(await cursor.fetchall())
+
+
+async def last_request(connection: psycopg.AsyncConnection, server: str, session: str, before: int) -> Session | None:
+    """What one of PostgREST's sessions was at before one of its lines; None where nothing of it is stored."""
+    cursor = await connection.execute(
+        "SELECT line_num, vxid, whole, of_request, role, tenant, person, ground, address"
+        " FROM audit.last_request(%s, %s, %s)",
+        [server, session, before],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    line, vxid, whole, of_request, *caller = row
+    return Session(line, vxid, Caller(*caller) if of_request else None, whole)
 
 
 async def stored_lines(

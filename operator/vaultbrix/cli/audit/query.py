@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vaultbrix.cli import complete
 from vaultbrix.cli.audit.archive import archived, opened
 from vaultbrix.cli.audit.statements import Form, Row, json_line, print_numbers, print_table, printer
 from vaultbrix.cli.audit.store import fail, reading
@@ -34,6 +35,11 @@ _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 Tenant = Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")]
 Person = Annotated[str | None, typer.Option(help="Who, as in requestedBy.")]
 Rule = Annotated[str | None, typer.Option(help="The AccessRule or DDLApproval that let them in: namespace/name.")]
+Key = Annotated[
+    str | None,
+    typer.Option(help="APIKey of the data API: namespace/name, or the name alone.", autocompletion=complete.api_keys),
+]
+Request = Annotated[str | None, typer.Option(help="Id of a request of the data API, as in its X-Request-Id.")]
 Address = Annotated[str | None, typer.Option(help="Address or CIDR.")]
 Role = Annotated[str | None, typer.Option(help="Login role.")]
 Object = Annotated[str | None, typer.Option("--object", help="Table or other object: schema.name, or the name alone.")]
@@ -66,6 +72,8 @@ class Options:
     since: str | None = None
     until: str | None = None
     everybody: bool = False
+    key: str | None = None
+    request: str | None = None
 
     def filter(self, now: datetime) -> "Filter":
         """The criteria, checked, but for the tenant, which only the store knows. Exits with 2 for a wrong option."""
@@ -81,12 +89,17 @@ class Options:
             )
         if self.outcome is not None and self.outcome not in _OUTCOMES:
             fail(f"--outcome: {self.outcome!r} is none", f"give one of {', '.join(_OUTCOMES)}", code=2)
+        if self.key and self.rule:
+            fail("--key: stands where --rule does", "give one of them", code=2)
+        whole_key = self.key is not None and "/" in self.key
         return Filter(
             since=since,
             # Clocks differ: what is newest counts as now.
             until=until or max(now, since) + timedelta(days=1),
             person=self.person,
-            authorization=self.rule,
+            authorization=f"key:{self.key}" if whole_key else self.rule,
+            key=None if whole_key else self.key,
+            request=self.request,
             address=network(self.address) if self.address else None,
             role=self.role,
             object=self.object,
@@ -142,6 +155,7 @@ def query(
     tenant: Tenant = None,
     person: Person = None,
     rule: Rule = None,
+    key: Key = None,
     address: Address = None,
     role: Role = None,
     object_: Object = None,
@@ -149,6 +163,7 @@ def query(
     command: Command = None,
     outcome: Outcome = None,
     text: Text = None,
+    request: Request = None,
     since: Since = None,
     until: Until = None,
     everybody: Everybody = False,
@@ -165,7 +180,8 @@ def query(
     Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ...
     """
     options = Options(
-        tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody
+        tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody,
+        key, request,
     )  # fmt: skip
     if follow and (until or limit == 0):
         fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
@@ -177,6 +193,7 @@ def tail(
     tenant: Tenant = None,
     person: Person = None,
     rule: Rule = None,
+    key: Key = None,
     address: Address = None,
     role: Role = None,
     object_: Object = None,
@@ -190,7 +207,7 @@ def tail(
 ) -> None:
     """Print the newest statements, and each new one when its end is stored; ends with Ctrl-C."""
     options = Options(
-        tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody
+        tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody, key
     )  # fmt: skip
     _ask(options, "tail", limit=limit, follow=True, output=output)
 

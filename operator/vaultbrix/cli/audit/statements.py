@@ -112,12 +112,17 @@ def _cells(row: Row) -> list[str]:
     return [
         f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
         plain(row["tenant"] or row["role"] or ""),
-        plain(row["person"] or "unknown"),
+        plain(row["person"] or _key(row.get("ground") or "") or "unknown"),
         str(row["address"] or "local"),
         short(row["statement"] or "", _SHOWN),
         "" if duration is None else f"{duration:.1f}",
         row["outcome"] if not row["sqlstate"] else f"{row['outcome']} {row['sqlstate']}",
     ]
+
+
+def _key(ground: str) -> str:
+    """The key of the data API, for requests without a user."""
+    return ground if ground.startswith("key:") else ""
 
 
 def _fitted(cells: Iterable[str]) -> list[str]:

@@ -68,6 +68,19 @@ def test_what_is_no_address_ends_with_2(text: str) -> None:
     assert ended.value.exit_code == 2
 
 
+def test_a_key_is_found_with_its_namespace_or_without() -> None:
+    found = Options(key="team/web").filter(NOW)
+    assert (found.authorization, found.key) == ("key:team/web", None)
+    found = Options(key="web").filter(NOW)
+    assert (found.authorization, found.key) == (None, "web")
+
+
+def test_no_record_has_a_key_and_a_rule() -> None:
+    with pytest.raises(typer.Exit) as ended:
+        Options(key="web", rule="team/jane").filter(NOW)
+    assert ended.value.exit_code == 2
+
+
 def test_without_a_time_it_is_the_last_day_and_what_a_fast_clock_wrote() -> None:
     found = Options().filter(NOW)
     assert (found.since, found.until) == (NOW - DAY, NOW + DAY)

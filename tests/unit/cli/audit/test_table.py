@@ -52,6 +52,12 @@ def test_a_row_says_who_did_what_from_where_and_how_it_ended(capsys: pytest.Capt
     ]
 
 
+def test_a_request_without_a_user_shows_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "key:team/web" in printed(capsys, person="", ground="key:team/web")
+    assert "key:team/web" not in printed(capsys, person="user:jane", ground="key:team/web")
+    assert "team/rule" not in printed(capsys, person="", ground="team/rule")
+
+
 def test_times_are_in_utc_as_the_heading_says(capsys: pytest.CaptureFixture[str]) -> None:
     local = NOW.astimezone(timezone(timedelta(hours=5)))
     assert "2026-12-01 12:00:00.000" in printed(capsys, at=local)
