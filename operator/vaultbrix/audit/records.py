@@ -23,8 +23,14 @@ _AUDIT_MARK = "AUDIT: "
 _REQUEST = "exec_stmt_raise"
 _REQUEST_MARK = "REQUEST: "
 _REQUEST_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.pre_request\(\) line [0-9]+ at RAISE").fullmatch
-_MARKS = (_AUDIT_MARK, _REQUEST_MARK)
+# And what a gateway says of requests that it has let in nowhere.
+_REFUSAL_MARK = "REFUSED: "
+_REFUSAL_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.note_refusals\(jsonb\) line [0-9]+ at RAISE").fullmatch
+_GATEWAY = "vaultbrix_listener"
+_MARKS = (_AUDIT_MARK, _REQUEST_MARK, _REFUSAL_MARK)
 is_data_api = re.compile(r"vaultbrix_rest(_[a-z0-9_]+)?").fullmatch
+# What stands before the name of an APIKey in the column of rules.
+KEY = "key:"
 # How long a record is kept that no policy speaks of.
 DEFAULT_DAYS = 400
 
@@ -125,12 +131,27 @@ class Request(msgspec.Struct):
     subject: str = ""
 
 
+class RefusedRequest(msgspec.Struct):
+    """A request of the data API that was let in nowhere: why, from where, with which key, as far as that is known.
+
+    ``count`` is for those of which only the number was told.
+    """
+
+    why: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
+    request: str = ""
+    client: str = ""
+    tenant: _Name | None = None
+    key: _Name | None = None
+    count: int = 1
+
+
 class MalformedLine(ValueError):
     """The line is not what PostgreSQL writes; it belongs into quarantine."""
 
 
 _decode = msgspec.json.Decoder(LogLine).decode
 _decode_request = msgspec.json.Decoder(Request).decode
+_decode_refusal = msgspec.json.Decoder(RefusedRequest).decode
 
 
 def parse(line: bytes, *, server: str, state: AgentState) -> Record:
@@ -238,6 +259,10 @@ def _classify(record: Record, entry: LogLine) -> None:
     elif entry.message.startswith(_MARKS):
         if request := _request(entry):
             record.kind, record.object_name = "request", request.request
+        elif refusal := _refusal(entry):
+            record.kind, record.object_name = "refusal", refusal.request or None
+            record.tenant, record.address = refusal.tenant or "", address_of(refusal.client)[0]
+            record.authorization = KEY + refusal.key if refusal.key else ""
         else:
             record.kind = "forged"
     elif function in _DURATION and entry.message.startswith("duration: "):
@@ -260,6 +285,23 @@ def _request(entry: LogLine) -> Request | None:
         and _REQUEST_FRAME(entry.context or "")
     )
     return request_of(entry.message) if genuine else None
+
+
+def _refusal(entry: LogLine) -> RefusedRequest | None:
+    """The refusal that a gateway's own call of vaultbrix.note_refusals() tells; None for a line that looks so."""
+    genuine = (
+        entry.func_name == _REQUEST
+        and entry.error_severity == "LOG"
+        and entry.message.startswith(_REFUSAL_MARK)
+        and entry.user == _GATEWAY
+        and _REFUSAL_FRAME(entry.context or "")
+    )
+    if not genuine:
+        return None
+    try:
+        return _decode_refusal(entry.message.removeprefix(_REFUSAL_MARK))
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _take_audit(record: Record, message: str) -> None:

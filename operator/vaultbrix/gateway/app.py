@@ -41,7 +41,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 ENVOY = "/envoy"
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_TOKENS = 4096
-_LOGGED_PER_SECOND = 20
 
 
 class SeenTokens:
@@ -69,9 +68,9 @@ class Authorizer:
 
     ``clock`` is the time by which keys end. ``refresh`` reads the keys of a tenant's users again from their source,
     unless that was done lately, and says whether there are others now. ``serve`` has a tenant's PostgREST answer, and
-    says whether it does. ``trusted_hops`` is how many proxies in a row
-    write X-Forwarded-For; the client is where the first of them was called from. ``used`` holds when each key was last
-    let in.
+    says whether it does. ``refused`` is told each refusal, with the request as far as it could be read.
+    ``trusted_hops`` is how many proxies in a row write X-Forwarded-For; the client is where the first of them was
+    called from. ``used`` holds when each key was last let in.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class Authorizer:
         ready: Callable[[], bool] = lambda: True,
         refresh: Callable[[str], Awaitable[bool]] | None = None,
         serve: Callable[[ObjectKey], Awaitable[bool]] | None = None,
+        refused: Callable[[Refusal, Request | None], None] | None = None,
         limits: Limits[ObjectKey] | None = None,
         trusted_hops: int = 1,
         metrics: CollectorRegistry | None = None,
@@ -96,7 +96,7 @@ class Authorizer:
         self._limits: Limits[ObjectKey] = limits or Limits(0, 0)
         self._hops = trusted_hops
         self._tokens = SeenTokens()
-        self._record = _Record()
+        self._refused = refused or (lambda refusal, request: None)
         self._outcomes = Counter(
             "vaultbrix_gateway_requests", "Requests decided on, by outcome.", ["outcome"], registry=metrics
         )
@@ -119,7 +119,7 @@ class Authorizer:
             await _answer(send, 200, decision.headers)
             return
         self._outcomes.labels(str(decision.why)).inc()
-        self._record.refused(decision, request if isinstance(request, Request) else None)
+        self._refused(decision, request if isinstance(request, Request) else None)
         status, headers, body = _refused(decision, nginx=nginx)
         await _answer(send, status, headers, body)
 
@@ -175,35 +175,6 @@ class Authorizer:
         if not _REQUEST_ID.fullmatch(request_id):
             return refusals.malformed("The proxy has not numbered the request")
         return Request(method, target, host, headers, client, request_id)
-
-
-class _Record:
-    """Refused requests for the log, at most so many a second: whoever sends millions must not fill a disk."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._logged = 0
-        self._left_out = 0
-
-    def refused(self, refusal: Refusal, request: Request | None) -> None:
-        """Log a refusal; nothing of the key or the query is in it."""
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._left_out:
-                log.warning("refusals were left out of the log", count=self._left_out)
-            self._second, self._logged, self._left_out = second, 0, 0
-        if self._logged >= _LOGGED_PER_SECOND:
-            self._left_out += 1
-            return
-        self._logged += 1
-        about = {
-            "request": request.request_id,
-            "client": str(request.client),
-            "host": request.host[:256],
-            "method": request.method[:16],
-            "path": request.target.partition("?")[0][:256],
-        } if request is not None else {}  # fmt: skip
-        log.info("refused", why=str(refusal.why), status=refusal.status, **about)
 
 
 def _one(told: Mapping[str, list[str]], name: str) -> str:

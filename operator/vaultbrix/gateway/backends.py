@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import psycopg
 import structlog
 
+from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.dataapi.serving.decisions import LISTENER, password_of, rest_login, url_of
@@ -13,9 +14,11 @@ from vaultbrix.dataapi.serving.secret import ServerAccess, read_server_secret
 from vaultbrix.gateway.known import ObjectKey
 from vaultbrix.gateway.objects import is_served
 from vaultbrix.gateway.postgrest import Served
+from vaultbrix.gateway.refusals import Refusal
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.secrets import Secrets
 from vaultbrix.postgres.connect import Target, conninfo, open_connection
+from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
 
@@ -27,9 +30,10 @@ CHANNEL = "vaultbrix_ddl"
 class Backends:
     """Looks up tenants and servers; ``namespace`` is the operator's, where the servers' Secrets are."""
 
-    def __init__(self, cache: Cache, secrets: Secrets, namespace: str) -> None:
+    def __init__(self, cache: Cache, secrets: Secrets, pool: Pool, namespace: str) -> None:
         self._cache = cache
         self._secrets = secrets
+        self._pool = pool
         self._namespace = namespace
 
     async def served(self, name: ObjectKey) -> Served | None:
@@ -47,6 +51,27 @@ class Backends:
             max_rows=_max_rows(tenant),
             url=url_of(tenant, server),
         )
+
+    def servers(self) -> list[str]:
+        """The servers that have a data API."""
+        return [
+            server.metadata.name
+            for server in self._cache.servers
+            if is_true(server.status.conditions, ConditionType.DATA_API_READY)
+        ]
+
+    def server_of(self, refusal: Refusal) -> str | None:
+        """The server of the tenant whose key was used; None where that is not known."""
+        tenant = self._cache.tenants.get(*refusal.tenant) if refusal.tenant is not None else None
+        name = tenant.spec.server_ref.name if tenant is not None else None
+        return name if name in self.servers() else None
+
+    async def note(self, server: str, refusals: str) -> None:
+        """Have refusals, a JSON array of objects, put on record. Raises Expected; nothing for a server that is gone."""
+        target = await self.listener(server)
+        if target is not None:
+            async with self._pool.connection(target) as connection:
+                await connection.execute("SELECT vaultbrix.note_refusals(%s::jsonb)", [refusals])
 
     async def listener(self, name: str) -> Target | None:
         """How to connect to hear of changed schemas; None for a server that is gone. Raises Expected."""

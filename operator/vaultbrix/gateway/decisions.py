@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vaultbrix.api.apikey import KeyKind
@@ -78,31 +78,37 @@ def decide(
         return text
     if text is None:
         return refusals.no_key()
-    holder = _holder(text, slug, request, known, now)
-    if isinstance(holder, Refusal):
-        return holder
-    key, tenant = holder
-    if wait := seconds_to_wait(key):
-        return refusals.too_many(math.ceil(wait))
-    if not tenant.served:
-        return refusals.not_served()
-    caller = _caller(read_bearer(request, text), key, tenant, now, verify)
-    if isinstance(caller, Refusal):
-        return caller
-    if not _own_profile(request, tenant):
-        return refusals.bad_profile(tenant.role)
-    return _allowed(request, target.upstream, key, tenant, caller, now, settings)
-
-
-def _holder(
-    text: str, slug: str | None, request: Request, known: Known, now: datetime
-) -> tuple[KnownKey, KnownTenant] | Refusal:
-    """The good key with this text and its tenant. All refusals are the same to the client."""
-    if len(text) > LONGEST_KEY or not _KEY.fullmatch(text):
-        return refusals.bad_key(Why.KEY_UNKNOWN)
-    key = known.key(hashlib.sha256(text.encode()).hexdigest())
+    key = _key_of(text, known)
     if key is None:
         return refusals.bad_key(Why.KEY_UNKNOWN)
+
+    def with_key() -> Allowed | Refusal:
+        tenant = _tenant_of(key, slug, request, known, now)
+        if isinstance(tenant, Refusal):
+            return tenant
+        if wait := seconds_to_wait(key):
+            return refusals.too_many(math.ceil(wait))
+        if not tenant.served:
+            return refusals.not_served()
+        caller = _caller(read_bearer(request, text), key, tenant, now, verify)
+        if isinstance(caller, Refusal):
+            return caller
+        if not _own_profile(request, tenant):
+            return refusals.bad_profile(tenant.role)
+        return _allowed(request, target.upstream, key, tenant, caller, now, settings)
+
+    decision = with_key()
+    return replace(decision, key=key.name, tenant=key.tenant) if isinstance(decision, Refusal) else decision
+
+
+def _key_of(text: str, known: Known) -> KnownKey | None:
+    if len(text) > LONGEST_KEY or not _KEY.fullmatch(text):
+        return None
+    return known.key(hashlib.sha256(text.encode()).hexdigest())
+
+
+def _tenant_of(key: KnownKey, slug: str | None, request: Request, known: Known, now: datetime) -> KnownTenant | Refusal:
+    """The tenant that the key opens now, here and from there. All refusals are the same to the client."""
     if key.closed:
         return refusals.bad_key(Why.KEY_CLOSED)
     if key.ends_at is not None and key.ends_at <= now:
@@ -114,7 +120,7 @@ def _holder(
         return refusals.bad_key(Why.KEY_CLOSED)
     if slug is not None and slug != tenant.slug:
         return refusals.bad_key(Why.OTHER_HOST)
-    return key, tenant
+    return tenant
 
 
 def _caller(

@@ -22,10 +22,12 @@ from vaultbrix.gateway.jwks import KeySets
 from vaultbrix.gateway.jwt import SHORTEST_SECRET
 from vaultbrix.gateway.last_use import write_last_use
 from vaultbrix.gateway.limits import Limits
+from vaultbrix.gateway.refused import Refused
 from vaultbrix.gateway.runner import Runner
 from vaultbrix.gateway.watched import Watched
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.secrets import Secrets
+from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.clock import never_behind
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.runtime.probes import probes
@@ -68,7 +70,9 @@ async def main(options: Options) -> None:
     key_sets, metrics = KeySets(), CollectorRegistry()
     ProcessCollector(registry=metrics)
     watched = Watched(kube, secrets, key_sets)
-    backends = Backends(watched.cache, secrets, options.namespace)
+    pool = Pool()
+    backends = Backends(watched.cache, secrets, pool, options.namespace)
+    refused = Refused(backends.servers, backends.server_of, backends.note)
     runner = Runner(options.postgrest, options.folder, secret, backends.served)
     listeners = Listeners(backends.listener, runner.schema_changed)
     runner.started = listeners.ensure
@@ -91,6 +95,7 @@ async def main(options: Options) -> None:
         ready=lambda: watched.synced,
         refresh=key_sets.refresh,
         serve=runner.ensure,
+        refused=refused,
         limits=Limits(options.rate, options.burst),
         trusted_hops=options.trusted_hops,
         metrics=metrics,
@@ -103,9 +108,11 @@ async def main(options: Options) -> None:
             group.create_task(watched.run())
             group.create_task(write_last_use(kube, watched.cache.api_keys, authorizer.used))
             group.create_task(runner.run())
+            group.create_task(refused.run())
             group.create_task(_serve(authorizer, options))
     finally:
         await listeners.close()
+        await pool.close()
         await secrets.close()
         await kube.close()
 

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vaultbrix.gateway.known import ObjectKey
+
 
 class Why(StrEnum):
     """The true cause, which only operators see."""
@@ -32,7 +34,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One answer. ``challenge`` is the value of WWW-Authenticate; ``retry_after`` is in seconds, 0 for none."""
+    """One answer. ``challenge`` is the value of WWW-Authenticate; ``retry_after`` is in seconds, 0 for none.
+
+    ``key`` and ``tenant`` are those that the request names, as far as they are known, (namespace, name) each. The
+    client is not told.
+    """
 
     why: Why
     status: int
@@ -41,6 +47,8 @@ class Refusal:
     hint: str | None = None
     challenge: str = ""
     retry_after: int = 0
+    key: ObjectKey | None = None
+    tenant: ObjectKey | None = None
 
     @property
     def body(self) -> bytes:

@@ -181,7 +181,7 @@ def test_a_change_of_a_served_schema_is_told_and_no_other(database: Database, se
             "CREATE TABLE loud ()",
             f"GRANT SELECT ON loud TO {served.anon}",
             "CREATE VIEW louder AS SELECT FROM loud",
-            "ALTER TABLE loud ADD COLUMN more int",
+            "CREATE INDEX ON notes (text)",
         ):
             session.execute(change)
         session.execute("NOTIFY vaultbrix_ddl, 'end'")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -175,6 +176,36 @@ def test_what_is_switched_off_is_refused_and_its_sessions_end(world: World, gate
     wait_for("no session is left", lambda: not shop.pids())
     world.api.patch("tenant", shop.name, shop.team, {"spec": {"suspended": False}})
     served(gateway, shop)
+
+
+def test_what_a_request_did_and_what_was_refused_is_on_record(
+    world: World, gateway: GatewayProcess, shop: Shop
+) -> None:
+    served(gateway, shop)
+    mark = secrets.token_hex(8)
+    assert gateway.send(shop.secret, f"/rest/v1/notes?text=eq.{mark}").status == 200
+    query = (
+        "SELECT DISTINCT r.role, r.tenant, split_part(r.ground, '/', 1), host(r.address) FROM audit.record r"
+        " WHERE r.kind = 'request' AND EXISTS (SELECT FROM audit.record s WHERE s.session_id = r.session_id"
+        " AND s.vxid = r.vxid AND s.kind = 'statement' AND s.ground = r.ground AND s.statement LIKE '%%notes%%'"
+        " AND s.line_num > r.line_num AND s.tenant = %s)"
+    )
+    tenant = f"{shop.team}/{shop.name}"
+    wait_for(
+        "the statement is on record with its key",
+        lambda: (shop.role, tenant, f"key:{shop.team}", "203.0.113.7") in world.store.query(query, [tenant]),
+    )
+    revoked = world.api_key(shop.team, shop.name)
+    text = world.secret(shop.team, f"{revoked}-api-key")["key"]
+    wait_for("the key is known", lambda: gateway.ask(text) == 200)
+    world.api.patch("apikey", revoked, shop.team, {"spec": {"revoked": True}})
+    wait_for("the key is refused", lambda: gateway.ask(text) == 401)
+    assert gateway.ask("vbx_secret_" + mark) == 401
+    refused = "SELECT message::text FROM audit.record WHERE kind = 'refusal' AND tenant = %s AND ground = %s"
+    wait_for("the refusal is on record", lambda: world.store.query(refused, [tenant, f"key:{shop.team}/{revoked}"]))
+    wait_for("so is that of a key that nobody knows", lambda: world.store.query(
+        "SELECT 1 FROM audit.record WHERE kind = 'refusal' AND message LIKE '%%KeyUnknown%%'"))  # fmt: skip
+    assert world.store.query("SELECT count(*) FROM audit.record WHERE message LIKE %s", [f"%{text}%"]) == [(0,)]
 
 
 def test_its_password_opens_nothing_from_elsewhere(world: World, gateway: GatewayProcess, shop: Shop) -> None:

@@ -306,3 +306,39 @@ def test_wherever_a_batch_is_cut_and_a_shipper_killed_the_rows_are_the_same(
         shipper.take(lines[at : at + size])
         at += size
     assert [(r.kind, r.object_name, *identity(r)) for r in shipper.stored] == expected
+
+
+REFUSAL_FRAME = "PL/pgSQL function vaultbrix.note_refusals(jsonb) line 5 at RAISE"
+REFUSED = {"why": "KeyClosed", "status": 401, "request": "0f" * 16, "client": "198.51.100.7", "path": "/rest/v1/notes",
+           "tenant": "team/acme", "key": "team/web"}  # fmt: skip
+
+
+def refusal(said: str, **fields: Any) -> bytes:
+    values = {"user": "vaultbrix_listener", "context": REFUSAL_FRAME, "message": f"REFUSED: {said}", **fields}
+    return line(values.pop("message"), values.pop("func_name", "exec_stmt_raise"), **values)
+
+
+def test_what_a_gateway_has_refused_is_a_refusal_with_its_key() -> None:
+    found = read(refusal(json.dumps(REFUSED)))
+    assert (found.kind, found.object_name) == ("refusal", REFUSED["request"])
+    assert (found.tenant, found.authorization, found.address) == ("team/acme", "key:team/web", "198.51.100.7")
+    unknown = read(refusal(json.dumps({"why": "KeyUnknown", "client": "198.51.100.7"})))
+    assert (unknown.kind, unknown.tenant, unknown.authorization) == ("refusal", "", "")
+    assert read(refusal(json.dumps({"why": "LeftOut", "count": 7}))).kind == "refusal"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "tenant_acme"},
+        {"user": "vaultbrix_rest_acme"},
+        {"context": "PL/pgSQL function tenant_acme.cheat() line 1 at RAISE"},
+        {"context": f"{REFUSAL_FRAME}\nPL/pgSQL function tenant_acme.cheat() line 1 at PERFORM"},
+        {"func_name": None},
+        {"message": "REFUSED: no JSON"},
+        {"message": 'REFUSED: {"why": "KeyClosed", "tenant": "no name"}'},
+    ],
+)
+def test_what_only_looks_like_a_refusal_is_forged(fields: dict[str, Any]) -> None:
+    found = read(refusal(json.dumps(REFUSED), **fields))
+    assert (found.kind, found.tenant, found.authorization) == ("forged", "", "")

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
-from vaultbrix.audit.records import Record, Request, address_of, request_of
+from vaultbrix.audit.records import KEY, Record, Request, address_of, request_of
 
 # Sessions that are remembered; of others, the store is asked.
 _MOST_SESSIONS = 10_000
-# What stands before the names of keys and of users, in the columns of rules and of persons.
-KEY = "key:"
+# What stands before the names of users in the column of persons.
 USER = "user:"
 _BEGINNINGS = ("connection", "authentication")
 

@@ -2,8 +2,11 @@
 -- namespace/name of the APIKey, `person` `user:` and the user's subject, `object_name` the request's id.
 ALTER TABLE audit.record DROP CONSTRAINT record_kind_check,
   ADD CONSTRAINT record_kind_check CHECK (kind IN ('statement','duration','error','connection','authentication',
-                                                   'disconnection','gate','request','forged','other'));
+                                                   'disconnection','gate','request','refusal','forged','other'));
+-- A record of kind `refusal` is a request that the data API let in nowhere: `message` says why and from where, `object_name`
+-- has its id, `tenant` and `ground` are those of its key where that is known.
 CREATE INDEX record_request ON audit.record(object_name) WHERE kind = 'request';
+CREATE INDEX record_refusal ON audit.record(at) WHERE kind = 'refusal';
 
 -- The shipper may not read records. What one of PostgREST's sessions was at before a line: its last line that is stored;
 -- its last transaction; the request that it served, if there is one; whether all lines since either began are there.

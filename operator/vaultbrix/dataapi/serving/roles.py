@@ -109,9 +109,12 @@ async def _ensure_group(connection: psycopg.AsyncConnection, desired: ApiRoles, 
 
 
 async def ensure_listener(connection: psycopg.AsyncConnection, password: str, salt: bytes) -> None:
-    """Make the login by which gateways hear of changed schemas; it has no right but to connect."""
+    """Make the login by which gateways hear of changed schemas and note what they refused; it may do nothing else."""
     listener = roles.LoginRole(
         name=LISTENER, login=True, connection_limit=-1, mark=MARK, search_path="pg_catalog", settings={}
     )
     async with connection.transaction():
         await roles.ensure(connection, listener, password, salt)
+    await connection.execute(
+        sql.SQL("GRANT EXECUTE ON FUNCTION vaultbrix.note_refusals(jsonb) TO {}").format(sql.Identifier(LISTENER))
+    )

@@ -24,6 +24,16 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION vaultbrix.pre_request() TO PUBLIC;
 
+-- A gateway's requests that were let in nowhere, each an object: they go into the log, and so into the record.
+CREATE FUNCTION vaultbrix.note_refusals(p_refusals jsonb) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE refusal jsonb;
+BEGIN
+  FOR refusal IN SELECT value FROM jsonb_array_elements(p_refusals) LOOP
+    RAISE LOG 'REFUSED: %', refusal;
+  END LOOP;
+END $$;
+
 -- Whoever runs a tenant's PostgREST listens, and has it read the schema again. A tenant can send such a notice itself;
 -- it only costs the listener a look.
 CREATE FUNCTION vaultbrix.notify_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -38,8 +48,9 @@ BEGIN
   LOOP
     PERFORM pg_notify('vaultbrix_ddl', changed);
   END LOOP;
-  -- GRANT and REVOKE name no schema, and decide what the description of the API shows.
-  IF tg_tag IN ('GRANT', 'REVOKE') THEN
+  -- GRANT and REVOKE name no schema, and decide what the description of the API shows. The gate's own, at each table that
+  -- is made, are not meant.
+  IF tg_tag IN ('GRANT', 'REVOKE') AND current_query() ~* '(GRANT|REVOKE)' THEN
     SELECT DISTINCT a.tenant_role INTO changed FROM vaultbrix.api_role a
      WHERE a.tenant_role = coalesce(nullif(current_setting('role'), 'none'), session_user);
     IF FOUND THEN PERFORM pg_notify('vaultbrix_ddl', changed); END IF;
