@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.harness.database import Database
 from tests.harness.postgrest import PostgREST
 
 SECRET = bytes(range(32))
@@ -34,7 +35,7 @@ def test_the_role_is_what_the_gateways_own_claim_says(shard: PostgREST) -> None:
     assert (answer.status, answer.json) == (200, [{"text": "acme's own"}])
 
 
-@pytest.mark.parametrize("role", ["tenant_globex", "tenant_acme_anon", "tenant_acme_authenticated"])
+@pytest.mark.parametrize("role", ["tenant_acme_anon", "tenant_acme_authenticated"])
 def test_a_role_without_rights_reads_nothing(shard: PostgREST, role: str) -> None:
     answer = shard.send("GET", "/notes", headers(token(vaultbrix={"role": role})))
     assert (answer.status, answer.json["code"]) == (403, "42501")
@@ -48,8 +49,26 @@ def test_no_token_of_anybody_else_is_accepted(shard: PostgREST) -> None:
     assert shard.send("GET", "/notes", headers(token(exp=int(time.time()) - 60, **claims))).status == 401
 
 
-def test_an_unknown_profile_is_answered_with_every_tenant(shard: PostgREST) -> None:
-    # The reason why another profile must be refused before PostgREST.
+def test_an_unknown_profile_is_answered_with_this_tenant_alone(shard: PostgREST) -> None:
     answer = shard.send("GET", "/notes", headers(token(vaultbrix={"role": "tenant_acme"}), "tenant_nobody"))
     assert answer.status == 406
-    assert "tenant_globex" in answer.json["message"]
+    assert answer.json["message"] == "The schema must be one of the following: tenant_acme"
+
+
+@pytest.mark.parametrize("become", ["SET LOCAL ROLE {other}", "PERFORM set_config('role', '{other}', true)"])
+def test_code_of_a_tenant_cannot_become_another_tenant(shard: PostgREST, database: Database, become: str) -> None:
+    with database.login("tenant_acme") as session:
+        session.execute(
+            "CREATE OR REPLACE FUNCTION escape() RETURNS text LANGUAGE plpgsql AS $f$ DECLARE seen text; BEGIN"
+            f" {become.format(other='tenant_globex')}; SELECT text INTO seen FROM tenant_globex.notes; RETURN seen;"
+            " END $f$"
+        )
+    shard.read_again()
+    for role in ("tenant_acme", "tenant_acme_anon"):
+        answer = shard.send("POST", "/rpc/escape", headers(token(vaultbrix={"role": role})))
+        assert (answer.status, answer.json["code"]) == (403, "42501"), answer
+
+
+def test_a_role_of_another_tenant_is_not_to_be_had(shard: PostgREST) -> None:
+    answer = shard.send("GET", "/notes", headers(token(vaultbrix={"role": "tenant_globex"})))
+    assert (answer.status, answer.json["code"]) == (403, "42501")

@@ -53,8 +53,10 @@ def rule(name: str = "jane", *, metadata: Raw | None = None, status: Raw | None 
     return AccessRule.parse({"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": status or {}})
 
 
-def tenant(name: str = "acme", *, metadata: Raw | None = None, ready: bool = True, **spec: Any) -> Tenant:
-    status = {"conditions": true("Provisioned") if ready else []}
+def tenant(
+    name: str = "acme", *, metadata: Raw | None = None, ready: bool = True, status: Raw | None = None, **spec: Any
+) -> Tenant:
+    status = status or {"conditions": true("Provisioned") if ready else []}
     wanted = {"serverRef": {"name": "main"}, **spec}
     return Tenant.parse({"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": status})
 

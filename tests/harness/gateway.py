@@ -51,7 +51,7 @@ class AuthorizerThread:
 class Nginx:
     """nginx on a port of 127.0.0.1, without TLS."""
 
-    def __init__(self, directory: Path, gateway: Path, shards: Mapping[str, Path]) -> None:
+    def __init__(self, directory: Path, gateway: Path, sockets: Path) -> None:
         self.folder = directory / "nginx"
         self.folder.mkdir()
         # Its workers are another user's.
@@ -65,7 +65,7 @@ class Nginx:
                 listen=f"127.0.0.1:{self.port}",
                 tls=None,
                 gateway=f"unix:{gateway}",
-                shards={name: f"unix:{socket}" for name, socket in shards.items()},
+                sockets=sockets,
                 trusted_proxies=[],
                 max_body="1m",
             )

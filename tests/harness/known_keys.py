@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.known import KnownKey, KnownTenant, ObjectKey
+from vaultbrix.gateway.postgrest import socket_name
 from vaultbrix.gateway.request import Request
 from vaultbrix.runtime.addresses import parse_address
 
@@ -37,8 +38,8 @@ class KnownInMemory:
         return self.tenants.get(name)
 
     def add_tenant(self, slug: str, **changes: Any) -> KnownTenant:
-        """A tenant in the namespace ``apps``, served by the shard ``one``."""
-        tenant = replace(KnownTenant(("apps", slug), slug, shard="one"), **changes)
+        """A tenant in the namespace ``apps``."""
+        tenant = replace(KnownTenant(("apps", slug), slug, shard=socket_name(("apps", slug))), **changes)
         self.tenants[tenant.name] = tenant
         return tenant
 

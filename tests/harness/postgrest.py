@@ -1,22 +1,25 @@
-"""A real PostgREST over a database of the tests, as the chart configures a shard.
+"""A real PostgREST for a tenant of a database of the tests, as the gateway runs it.
 
-It knows one key of its own and no user's: who mints a token with that key decides which role and which schema a
-request gets.
+It knows one key of its own and no user's: who mints a token with that key decides which role a request gets.
 """
 
-import base64
-import json
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from psycopg import sql
-from tests.harness.database import Database, free_port
+from tests.harness.database import SALT, Database, free_port
 from tests.harness.http_messages import Answer, request
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, run, wait_for
 
-LOGIN = "vaultbrix_rest"
+from vaultbrix.dataapi.serving import roles
+from vaultbrix.dataapi.serving.decisions import ApiRoles
+from vaultbrix.gateway.postgrest import Served, configuration, socket_name
+from vaultbrix.postgres.connect import Target, conninfo
+
+# What it logs then.
+_READ = "Schema cache loaded"
 PASSWORD = "postgrest-of-the-tests"
 
 
@@ -27,63 +30,53 @@ def programs() -> Mapping[str, Path]:
     return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
 
 
-def admit(database: Database, role: str) -> None:
-    """Make a tenant's two roles for the data API, and let PostgREST's login take them and the tenant's own."""
-    schema, login = sql.Identifier(role), sql.Identifier(LOGIN)
-    with database.postgres.connect() as connection:
-        for suffix in ("_anon", "_authenticated"):
-            name = sql.Identifier(role + suffix)
-            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
-            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, name))
-            connection.execute(sql.SQL("GRANT {} TO {}").format(name, login))
-        connection.execute(sql.SQL("GRANT {} TO {}").format(schema, login))
-
-
-def make_login(database: Database) -> None:
-    """Make PostgREST's login, which has no right but to take the roles that it is given."""
-    with database.postgres.connect() as connection:
-        connection.execute(
-            sql.SQL("CREATE ROLE {} LOGIN NOINHERIT PASSWORD {}").format(sql.Identifier(LOGIN), sql.Literal(PASSWORD))
-        )
+def served_roles(database: Database, slug: str) -> ApiRoles:
+    """Make a tenant's roles for the data API, as the operator does."""
+    made = ApiRoles(tenant_role=f"tenant_{slug}", owner=("apps", slug), connection_limit=20, settings={})
+    database.admin(roles.provision, made, PASSWORD, SALT)
+    return made
 
 
 class PostgREST:
-    """One shard; it answers at the Unix socket ``socket``."""
+    """A tenant's, in namespace ``apps``; it answers at the Unix socket ``socket`` in the folder of all sockets."""
 
-    def __init__(self, directory: Path, database: Database, secret: bytes) -> None:
+    def __init__(self, folder: Path, database: Database, slug: str, secret: bytes, *, max_rows: int = 1000) -> None:
         """``secret`` signs the tokens that it accepts, with HS256."""
-        directory.mkdir()
-        self.socket = directory / "postgrest.socket"
+        name = socket_name(("apps", slug))
+        self.socket = folder / f"{name}.socket"
         self._ready_port = free_port()
-        self._database = database
-        self._secret = base64.b64encode(secret).decode()
-        self._configuration = directory / "postgrest.conf"
-        self._process = Process([str(programs()["postgrest"]), str(self._configuration)], directory / "postgrest.log")
+        login = served_roles(database, slug).rest
+        served = Served(
+            tenant=("apps", slug),
+            server="main",
+            schema=f"tenant_{slug}",
+            conninfo=conninfo(
+                Target("127.0.0.1", database.postgres.port, "postgres", login, PASSWORD, ssl_mode="require")
+            ),
+            max_rows=max_rows,
+            url="https://api.example.com",
+        )
+        file = folder / f"{name}.conf"
+        file.write_text(configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port))
+        self._process = Process([str(programs()["postgrest"]), str(file)], folder / f"{name}.log")
 
-    def serve(self, schemas: Iterable[str]) -> None:
-        """Start it, or start it again, with these schemas, and wait until it answers."""
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def serve(self) -> None:
+        """Start it, or start it again, and wait until it answers."""
         self._process.stop()
         self.socket.unlink(missing_ok=True)
-        port = self._database.postgres.port
-        values = {
-            "admin-server-port": self._ready_port,
-            "db-uri": f"postgresql://{LOGIN}:{PASSWORD}@127.0.0.1:{port}/postgres?sslmode=require",
-            "db-schemas": ", ".join(schemas),
-            "db-extra-search-path": "",
-            "db-config": False,
-            "db-pool": 5,
-            "db-max-rows": 1000,
-            "jwt-secret": self._secret,
-            "jwt-secret-is-base64": True,
-            "jwt-role-claim-key": ".vaultbrix.role",
-            "log-level": "info",
-            "openapi-mode": "follow-privileges",
-            "server-unix-socket": str(self.socket),
-            "server-unix-socket-mode": "666",
-        }
-        self._configuration.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
         self._process.start()
-        wait_for("PostgREST has read the schemas", self._answers, tell=self._process.text)
+        wait_for("PostgREST has read the schema", self._answers, tell=self._process.text)
+
+    def read_again(self) -> None:
+        """Have it read the schema again, and wait until it has."""
+        before = self._process.text().count(_READ)
+        self._process.send(signal.SIGUSR1)
+        wait_for("PostgREST has read the schema again", lambda: self._process.text().count(_READ) > before)
 
     def stop(self) -> None:
         """End it."""

@@ -1,6 +1,6 @@
 """Condition types and reasons of every kind's ``status.conditions``, and how conditions are made and looked up."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -25,6 +25,7 @@ class ConditionType(StrEnum):
     AUDIT_RETENTION_APPLIED = "AuditRetentionApplied"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
+    DATA_API_READY = "DataAPIReady"
     # AccessRule
     ACCEPTED = "Accepted"
     NETWORK_POLICY_APPLIED = "NetworkPolicyApplied"
@@ -96,6 +97,11 @@ class Reason(StrEnum):
     IN_SYNC = "InSync"
     NOT_IN_CLUSTER = "NotInCluster"
     APPLIED = "Applied"
+    # data API
+    SERVED = "Served"
+    DISABLED = "Disabled"
+    NO_DATA_API = "NoDataAPI"
+    SCHEMA_TAKEN = "SchemaTaken"
     # APIKey
     KEY_WRITTEN = "KeyWritten"
     KEY_ENDED = "KeyEnded"
@@ -201,3 +207,16 @@ def is_true(present: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
     present_condition = find_condition(present, type_)
     return present_condition is not None and present_condition.status == "True"
+
+
+class StatusPart(NamedTuple):
+    """What one field manager owns of a status, where the rest is another's.
+
+    ``types`` are all conditions that it ever writes; ``fields`` those beside them, by their names in the manifest, None
+    for one that is to be absent. No condition and no field: what it wrote is taken away.
+    """
+
+    manager: str
+    types: frozenset[ConditionType]
+    conditions: Sequence[Condition]
+    fields: Mapping[str, object]

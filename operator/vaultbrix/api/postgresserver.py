@@ -63,6 +63,16 @@ class Limits(ApiModel):
     )
 
 
+class DataAPIEndpoint(ApiModel):
+    """Where the gateway of the data API is reached."""
+
+    url: str = Field(
+        max_length=300,
+        pattern=r"^https://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$",
+        description="Such as https://api.example.com: tenants are served there at /rest/v1.",
+    )
+
+
 class PostgresServerSpec(ApiModel):
     """How the operator connects, how tenants do, and what rules may ask for."""
 
@@ -110,6 +120,9 @@ class PostgresServerSpec(ApiModel):
         "It holds for records from then on.",
     )
     limits: Limits = Limits()
+    data_api: DataAPIEndpoint | None = Field(
+        default=None, alias="dataAPI", description="Let Tenants have their schema served over HTTPS. Absent: none can."
+    )
 
 
 class AgentAudit(ApiModel):

@@ -12,6 +12,9 @@ from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource
 
 SLUG_PATTERN = r"^[a-z][a-z0-9_]{0,54}$"
 
+# With dataAPI, so that its longest role, tenant_<slug>_authenticated, is a name of PostgreSQL's: 63 bytes at most.
+LONGEST_SLUG = 42
+
 SettingValue = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(ms|s|min|h|kB|MB|GB)?$")]
 
 
@@ -59,6 +62,50 @@ class Credentials(ApiModel):
     secret_name: Name = Field(description="The Secret of the same namespace that is written.")
 
 
+class LocalSecretKey(LocalRef):
+    """One key of a Secret of the same namespace."""
+
+    key: str = Field(default="secret", min_length=1, max_length=253)
+
+
+class UserTokens(ApiModel):
+    """Whose tokens (JWT, RFC 7519) name the users of a tenant's data API."""
+
+    secret_ref: LocalSecretKey | None = Field(
+        default=None,
+        description="The secret that tokens are signed with (HS256): 32 bytes or more, in a Secret of this namespace.",
+    )
+    jwks_url: Annotated[str, Field(max_length=2048, pattern=r"^https://[^\x00-\x20\x7f-\x9f]+$")] | None = Field(
+        default=None, alias="jwksURL", description="Where the issuer publishes its public keys (RFC 7517)."
+    )
+    issuer: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="What iss must be. Absent: it is not looked at."
+    )
+    audience: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="What aud must hold. Absent: it is not looked at."
+    )
+    role_claim: str = Field(
+        default="role",
+        min_length=1,
+        max_length=128,
+        description="The claim that names the role: authenticated, also where it is absent, or anon.",
+    )
+
+
+class DataAPI(ApiModel):
+    """How the tenant's schema is served at /rest/v1."""
+
+    enabled: bool = Field(default=True, description="false: nobody gets in, and the roles stay as they are.")
+    jwt: UserTokens | None = Field(
+        default=None,
+        description="Absent: the tenant has no users of its own, only keys.",
+        json_schema_extra=cel(
+            ("has(self.secretRef) != has(self.jwksURL)", "needs one of secretRef and jwksURL, and only one")
+        ),
+    )
+    max_rows: int = Field(default=1000, ge=1, le=1_000_000, description="Rows that one answer has at most.")
+
+
 class TenantSpec(ApiModel):
     """The role, schema and credentials that a Tenant asks for."""
 
@@ -91,7 +138,16 @@ class TenantSpec(ApiModel):
         description="How long the tenant's audit records are kept. Absent: as the PostgresServer says. "
         "It holds for records from then on.",
     )
-    suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules closed.")
+    data_api: DataAPI | None = Field(
+        default=None, alias="dataAPI", description="Serve the schema over HTTPS to holders of an APIKey. Absent: no."
+    )
+    suspended: bool = Field(default=False, description="NOLOGIN, sessions ended, rules and data API closed.")
+
+
+class ServedAPI(ApiModel):
+    """Where a tenant's data API is."""
+
+    url: str = Field(max_length=512, description="The address that applications are given.")
 
 
 class TenantStatus(ApiModel):
@@ -101,6 +157,7 @@ class TenantStatus(ApiModel):
     role: str | None = Field(default=None, max_length=63)
     schema_name: str | None = Field(default=None, alias="schema", max_length=63)
     secret_name: str | None = Field(default=None, max_length=253)
+    data_api: ServedAPI | None = Field(default=None, alias="dataAPI")
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
 
@@ -139,6 +196,12 @@ class Tenant(Resource):
             (
                 "!(has(self.spec.slug) ? self.spec.slug : self.metadata.name).matches('[-_]r[-_][0-9a-f]{10}$')",
                 "a slug must not end as the login of an AccessRule does, in _r_ and ten hexadecimal digits",
+            ),
+            (
+                "!has(self.spec.dataAPI)"
+                f" || size(has(self.spec.slug) ? self.spec.slug : self.metadata.name) <= {LONGEST_SLUG}",
+                f"dataAPI needs a slug of {LONGEST_SLUG} characters at most, since names of roles are made of it; "
+                "create another Tenant with a shorter spec.slug",
             ),
         ),
     )

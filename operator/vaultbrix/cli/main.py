@@ -34,9 +34,6 @@ def operator(
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
     probe_port: ProbePort = 8080,
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
-    data_api_url: Annotated[
-        str, typer.Option(help="Where applications find the data API, for the Secrets of APIKeys.")
-    ] = "",
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules, DDLApprovals and APIKeys."""
     import uvloop  # noqa: PLC0415
@@ -46,7 +43,7 @@ def operator(
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     jobs = JobSettings(namespace=namespace, image=image, pull_policy=pull_policy)
-    options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes, data_api_url)
+    options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes)
     # Many small messages to the API server and to PostgreSQL: this loop takes a fifth less of the processor.
     run(main(options), new_event_loop=uvloop.new_event_loop)
 
@@ -93,13 +90,14 @@ def agent(
 @app.command()
 def gateway(
     domain: Annotated[str, typer.Option(help="Host of the data API, such as api.example.com.")],
-    secret_file: Annotated[Path, typer.Option(help="What signs tokens for PostgREST: at least 32 bytes.")],
+    postgrest: Annotated[Path, typer.Option(help="The program PostgREST, which is run for each tenant.")],
+    folder: Annotated[Path, typer.Option(help="Where its sockets and configuration are; the proxy needs the sockets.")],
+    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Where the servers' Secrets are.")],
     socket_file: Annotated[
         Path | None, typer.Option("--socket", help="Unix socket for the proxy in front, in place of host and port.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address for the proxy in front.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port for the proxy in front.")] = 8082,
-    shard: Annotated[str, typer.Option(help="Name of the PostgREST that serves the tenants.")] = "main",
     rate: Annotated[float, typer.Option(min=0, help="Requests per second of one key; 0: no limit.")] = 0,
     burst: Annotated[float, typer.Option(min=0, help="Requests of one key at once.")] = 100,
     trusted_hops: Annotated[int, typer.Option(min=1, help="Proxies in a row that write X-Forwarded-For.")] = 1,
@@ -113,11 +111,12 @@ def gateway(
 
     options = Options(
         domain=domain,
-        secret_file=secret_file,
+        postgrest=postgrest,
+        folder=folder,
+        namespace=namespace,
         socket=socket_file,
         host=host,
         port=port,
-        shard=shard,
         rate=rate,
         burst=burst,
         trusted_hops=trusted_hops,

@@ -25,12 +25,9 @@ WORKERS = 8
 Key = tuple[str, str]
 
 
-def register(registry: Registry, kube: Kube, cache: Cache, *, url: str = "") -> None:
-    """Have APIKeys reconciled: when they or their Tenant change, when they are due, and at every resync.
-
-    ``url`` is where the data API is, for the keys' Secrets; empty where that is not known.
-    """
-    controller = APIKeyController(registry, kube, cache, url)
+def register(registry: Registry, kube: Kube, cache: Cache) -> None:
+    """Have APIKeys reconciled: when they or their Tenant change, when they are due, and at every resync."""
+    controller = APIKeyController(registry, kube, cache)
     registry.on_change(APIKey, controller.api_key_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
@@ -39,10 +36,9 @@ def register(registry: Registry, kube: Kube, cache: Cache, *, url: str = "") -> 
 class APIKeyController:
     """Makes, replaces and ends keys."""
 
-    def __init__(self, registry: Registry, kube: Kube, cache: Cache, url: str) -> None:
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache) -> None:
         self._kube = kube
         self._cache = cache
-        self._url = url
         self._queue = registry.queue("APIKey", self.reconcile, workers=WORKERS)
 
     def api_key_changed(self, change: Change[APIKey]) -> None:
@@ -92,13 +88,14 @@ class APIKeyController:
 
         Returns what is to be known of a new one.
         """
-        kind = api_key.spec.kind
+        kind, tenant = api_key.spec.kind, self._cache.tenant_of(api_key)
+        api = tenant.status.data_api if tenant is not None else None
 
         def values_of(present: Values) -> Values:
             text = present.get("key", "")
             if not keeps(api_key, sha256_of(text)):
                 text = key_text(kind, secrets.token_bytes(RANDOM_BYTES))
-            return secret_values(text, kind, self._url)
+            return secret_values(text, kind, api.url if api is not None else "")
 
         secret = OwnedSecret(api_key, api_key.secret_name, "create the APIKey with another spec.secretName")
         values = await ensure_secret(self._kube, secret, values_of, likely_new=not api_key.status.keys)

@@ -68,7 +68,8 @@ class Authorizer:
     """Decides on each request from what is known at that moment.
 
     ``clock`` is the time by which keys end. ``refresh`` reads the keys of a tenant's users again from their source,
-    unless that was done lately, and says whether there are others now. ``trusted_hops`` is how many proxies in a row
+    unless that was done lately, and says whether there are others now. ``serve`` has a tenant's PostgREST answer, and
+    says whether it does. ``trusted_hops`` is how many proxies in a row
     write X-Forwarded-For; the client is where the first of them was called from. ``used`` holds when each key was last
     let in.
     """
@@ -81,6 +82,7 @@ class Authorizer:
         *,
         ready: Callable[[], bool] = lambda: True,
         refresh: Callable[[str], Awaitable[bool]] | None = None,
+        serve: Callable[[ObjectKey], Awaitable[bool]] | None = None,
         limits: Limits[ObjectKey] | None = None,
         trusted_hops: int = 1,
         metrics: CollectorRegistry | None = None,
@@ -90,6 +92,7 @@ class Authorizer:
         self._clock = clock
         self._ready = ready
         self._refresh = refresh
+        self._serve = serve
         self._limits: Limits[ObjectKey] = limits or Limits(0, 0)
         self._hops = trusted_hops
         self._tokens = SeenTokens()
@@ -141,6 +144,8 @@ class Authorizer:
         if sources and self._refresh is not None and await self._refresh(sources[0]):
             # It was counted already.
             decision = once(lambda _: 0.0)
+        if isinstance(decision, Allowed) and self._serve is not None and not await self._serve(decision.key.tenant):
+            return refusals.not_running()
         return decision
 
     def _read(self, scope: Scope) -> Request | Refusal:

@@ -91,8 +91,6 @@ def decide(
         return caller
     if not _own_profile(request, tenant):
         return refusals.bad_profile(tenant.role)
-    if not tenant.shard:
-        return refusals.no_shard()
     return _allowed(request, target.upstream, key, tenant, caller, now, settings)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +13,16 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
 from vaultbrix.gateway.app import Authorizer
+from vaultbrix.gateway.backends import Backends, Listeners
 from vaultbrix.gateway.decisions import Settings
 from vaultbrix.gateway.jwks import KeySets
 from vaultbrix.gateway.jwt import SHORTEST_SECRET
 from vaultbrix.gateway.last_use import write_last_use
 from vaultbrix.gateway.limits import Limits
+from vaultbrix.gateway.runner import Runner
 from vaultbrix.gateway.watched import Watched
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.secrets import Secrets
@@ -31,11 +36,12 @@ class Options:
     """Command line of the gateway. ``rate`` and ``burst`` are requests of one key, per second and at once."""
 
     domain: str
-    secret_file: Path
+    namespace: str
+    postgrest: Path
+    folder: Path
     socket: Path | None
     host: str
     port: int
-    shard: str
     rate: float
     burst: float
     trusted_hops: int
@@ -52,14 +58,28 @@ class _Server(uvicorn.Server):
 
 
 async def main(options: Options) -> None:
-    """Until cancelled. Raises Blocked without a secret to sign with."""
-    secret = _secret(options.secret_file)
+    """Until cancelled. Raises Blocked where PostgREST cannot be run."""
+    _check(options)
+    # Nobody else needs it: what is signed is for the PostgRESTs that run here.
+    secret = os.urandom(SHORTEST_SECRET)
     # Nothing waits for the API server: until all is known, nobody is let in.
     kube = Kube("vaultbrix-gateway")
     secrets = Secrets(kube)
     key_sets, metrics = KeySets(), CollectorRegistry()
     ProcessCollector(registry=metrics)
-    watched = Watched(kube, secrets, key_sets, options.shard)
+    watched = Watched(kube, secrets, key_sets)
+    backends = Backends(watched.cache, secrets, options.namespace)
+    runner = Runner(options.postgrest, options.folder, secret, backends.served)
+    listeners = Listeners(backends.listener, runner.schema_changed)
+    runner.started = listeners.ensure
+
+    def changed(resource: Tenant | PostgresServer) -> None:
+        if isinstance(resource, Tenant):
+            runner.tenant_changed(resource.key)
+        else:
+            runner.server_changed(resource.metadata.name)
+
+    watched.changed = changed
 
     def clock() -> datetime:
         return never_behind(datetime.now(UTC), kube.clock_skew)
@@ -70,6 +90,7 @@ async def main(options: Options) -> None:
         clock,
         ready=lambda: watched.synced,
         refresh=key_sets.refresh,
+        serve=runner.ensure,
         limits=Limits(options.rate, options.burst),
         trusted_hops=options.trusted_hops,
         metrics=metrics,
@@ -81,8 +102,10 @@ async def main(options: Options) -> None:
         ):
             group.create_task(watched.run())
             group.create_task(write_last_use(kube, watched.cache.api_keys, authorizer.used))
+            group.create_task(runner.run())
             group.create_task(_serve(authorizer, options))
     finally:
+        await listeners.close()
         await secrets.close()
         await kube.close()
 
@@ -114,12 +137,8 @@ async def _serve(authorizer: Authorizer, options: Options) -> None:
         await serving
 
 
-def _secret(file: Path) -> bytes:
-    """The secret that PostgREST has too. Raises Blocked where it cannot be used."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise Blocked(Reason.SECRET_INVALID, f"the secret for PostgREST's tokens cannot be read: {error}") from None
-    if len(content) < SHORTEST_SECRET:
-        raise Blocked(Reason.SECRET_INVALID, f"{file} must hold at least {SHORTEST_SECRET} bytes")
-    return content
+def _check(options: Options) -> None:
+    if not os.access(options.postgrest, os.X_OK):
+        raise Blocked(Reason.NOT_SUPPORTED, f"--postgrest: {options.postgrest} cannot be run")
+    if not os.access(options.folder, os.W_OK):
+        raise Blocked(Reason.NOT_SUPPORTED, f"--folder: {options.folder} cannot be written to")

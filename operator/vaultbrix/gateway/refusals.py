@@ -127,8 +127,8 @@ def not_served() -> Refusal:
     return Refusal(Why.NOT_SERVED, 403, "VBX403", "The data API is not switched on for this tenant")
 
 
-def no_shard() -> Refusal:
-    """The tenant has a data API that nothing serves yet."""
+def not_running() -> Refusal:
+    """The tenant's PostgREST does not answer yet."""
     return Refusal(Why.UNAVAILABLE, 503, "VBX503", "The data API of this tenant is not ready yet", retry_after=5)
 
 

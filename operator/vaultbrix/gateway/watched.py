@@ -6,18 +6,19 @@ clock. A gateway that starts then knows nothing and lets nobody in.
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
 from vaultbrix.api.apikey import APIKey
-from vaultbrix.api.tenant import Tenant
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant, UserTokens
 from vaultbrix.gateway.jwks import KeySets
 from vaultbrix.gateway.jwt import TokenKey, secret_key
 from vaultbrix.gateway.known import KnownKey, KnownTenant, ObjectKey
-from vaultbrix.gateway.objects import UserTokens, data_api_of, known_key, known_tenant
+from vaultbrix.gateway.objects import known_key, known_tenant
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube, NotFound
 from vaultbrix.kube.informer import Informer
@@ -33,16 +34,17 @@ _READ_AGAIN = timedelta(minutes=1)
 
 
 class Watched:
-    """As ``known.Known``, from informers. ``shard`` is the PostgREST that serves all tenants."""
+    """As ``known.Known``, from informers. ``changed`` is called with each Tenant and PostgresServer that changes."""
 
-    def __init__(self, kube: Kube, secrets: Secrets, key_sets: KeySets, shard: str) -> None:
+    def __init__(self, kube: Kube, secrets: Secrets, key_sets: KeySets) -> None:
         self._secrets = secrets
         self._key_sets = key_sets
-        self._shard = shard
+        self.changed: Callable[[Tenant | PostgresServer], None] = lambda _: None
         self.cache = Cache(self._changed)
         self._informers: tuple[Informer[Any], ...] = (
             Informer(kube, self.cache, Tenant),
             Informer(kube, self.cache, APIKey),
+            Informer(kube, self.cache, PostgresServer),
         )
         self._secret_keys: dict[ObjectKey, tuple[TokenKey, ...]] = {}
         self._secret_of: dict[ObjectKey, SecretKey] = {}
@@ -66,20 +68,20 @@ class Watched:
         tenant = self.cache.tenants.get(*name)
         if tenant is None:
             return None
-        data_api = data_api_of(tenant)
+        data_api = tenant.spec.data_api
         tokens = data_api.jwt if data_api is not None else None
         keys = self._keys(name, tokens)
         kept = self._tenants.get(name)
         if kept is not None and kept[0] is tenant and (kept[1].users is None or kept[1].users.keys == keys):
             return kept[1]
-        found = known_tenant(tenant, data_api, self._shard, keys)
+        found = known_tenant(tenant, keys)
         self._tenants[name] = (tenant, found)
         return found
 
     def sources(self) -> Iterator[str]:
         """The URLs of all issuers that served tenants name."""
         for tenant in self.cache.tenants:
-            data_api = data_api_of(tenant)
+            data_api = tenant.spec.data_api
             if data_api is not None and data_api.enabled and data_api.jwt is not None and data_api.jwt.jwks_url:
                 yield data_api.jwt.jwks_url
 
@@ -97,6 +99,8 @@ class Watched:
         return self._key_sets.keys(tokens.jwks_url) if tokens.jwks_url else self._secret_keys.get(tenant, ())
 
     def _changed(self, change: Change[Any]) -> None:
+        if isinstance(change.resource, Tenant | PostgresServer):
+            self.changed(change.resource)
         if not isinstance(change.resource, Tenant):
             return
         name = change.resource.key
@@ -111,7 +115,7 @@ class Watched:
     async def _read_secret(self, name: ObjectKey) -> datetime | None:
         """Have the secret of a tenant's users known as it is; one that is gone or too short is none."""
         tenant = self.cache.tenants.get(*name)
-        data_api = data_api_of(tenant) if tenant is not None else None
+        data_api = tenant.spec.data_api if tenant is not None else None
         reference = data_api.jwt.secret_ref if data_api is not None and data_api.jwt is not None else None
         secret = (name[0], reference.name) if reference is not None else None
         self._refer(name, secret)

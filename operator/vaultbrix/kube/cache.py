@@ -120,8 +120,9 @@ def _basis_of_server(server: PostgresServer) -> Hashable:
 
 
 def _basis_of_tenant(tenant: Tenant) -> Hashable:
-    """The part of a tenant that decisions on its rules and approvals rest on."""
-    return (*_identity(tenant), is_true(tenant.status.conditions, ConditionType.PROVISIONED))
+    """The part of a tenant that decisions on its rules, approvals and keys rest on."""
+    status = tenant.status
+    return (*_identity(tenant), is_true(status.conditions, ConditionType.PROVISIONED), status.data_api)
 
 
 def _basis_of_rule(rule: AccessRule) -> Hashable:

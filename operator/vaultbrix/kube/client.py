@@ -179,11 +179,14 @@ class Kube:
         """Replace an object that was read. Raises Conflict when it was changed since, NotFound when it is gone."""
         return await self._call("PUT", kind.path(namespace, name), {"fieldManager": self._manager}, body)
 
-    async def apply(self, kind: ResourceType, body: Object, *, subresource: str = "") -> Object:
-        """Apply all fields that we own (server-side apply); takes them over from other managers."""
+    async def apply(self, kind: ResourceType, body: Object, *, subresource: str = "", manager: str = "") -> Object:
+        """Apply all fields that we own (server-side apply); takes them over from other managers.
+
+        ``manager`` names the owner of a part of an object, where this process owns several that are written apart.
+        """
         meta = body["metadata"]
         path = kind.path(meta.get("namespace", ""), meta["name"], subresource)
-        query = {"fieldManager": self._manager, "force": "true"}
+        query = {"fieldManager": manager or self._manager, "force": "true"}
         full = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
         return await self._call("PATCH", path, query, full, content_type="application/apply-patch+yaml")
 

@@ -16,11 +16,20 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True)
 class OwnedSecret:
-    """Whose it is, and its name. ``remedy`` is what a person can do when the name is taken."""
+    """Whose it is, and its name. ``remedy`` is what a person can do when the name is taken.
+
+    It is in the owner's namespace; ``cluster_namespace`` says where it is for an owner that is in none.
+    """
 
     owner: Resource
     name: str
     remedy: str
+    cluster_namespace: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return self.owner.metadata.namespace or self.cluster_namespace
 
 
 async def ensure_secret(
@@ -35,7 +44,7 @@ async def ensure_secret(
     if likely_new:
         values = values_of({})
         try:
-            await kube.create(SECRETS, secret.owner.metadata.namespace, _body(secret, values))
+            await kube.create(SECRETS, secret.namespace, _body(secret, values))
         except Conflict:
             pass
         else:
@@ -45,21 +54,21 @@ async def ensure_secret(
 
 async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
     """Delete the Secret; one that is gone, or somebody else's, is left as it is."""
-    existing = await _existing(kube, owner, name)
+    existing = await _existing(kube, owner.metadata.namespace, name)
     if existing is not None and _is_of(existing, owner):
         await kube.delete(SECRETS, owner.metadata.namespace, name, uid=existing["metadata"]["uid"])
 
 
 async def _ensure_secret(kube: Kube, secret: OwnedSecret, values_of: Callable[[Values], Values]) -> Values:
-    namespace = secret.owner.metadata.namespace
-    existing = await _existing(kube, secret.owner, secret.name)
+    namespace = secret.namespace
+    existing = await _existing(kube, namespace, secret.name)
     if existing is not None and not _is_of(existing, secret.owner):
         raise Blocked(
             Reason.SECRET_TAKEN,
             f"Secret {secret.name} exists and is not this {resource_type(type(secret.owner)).kind}'s; "
             f"delete it, or {secret.remedy}",
         )
-    values = values_of(_decoded(existing["data"]) if existing else {})
+    values = values_of(decoded(existing["data"]) if existing else {})
     body = _body(secret, values)
     if existing is None:
         try:
@@ -75,9 +84,9 @@ async def _ensure_secret(kube: Kube, secret: OwnedSecret, values_of: Callable[[V
     return values
 
 
-async def _existing(kube: Kube, owner: Resource, name: str) -> Object | None:
+async def _existing(kube: Kube, namespace: str, name: str) -> Object | None:
     try:
-        existing = await kube.get(SECRETS, owner.metadata.namespace, name)
+        existing = await kube.get(SECRETS, namespace, name)
     except NotFound:
         return None
     return {**existing, "data": existing.get("data") or {}}
@@ -87,7 +96,8 @@ def _is_of(existing: Object, owner: Resource) -> bool:
     return any(o["uid"] == owner.metadata.uid for o in existing["metadata"].get("ownerReferences", []))
 
 
-def _decoded(data: Mapping[str, str]) -> Values:
+def decoded(data: Mapping[str, str]) -> Values:
+    """A Secret's data in clear, without what is no text."""
     values = {}
     for key, encoded in data.items():
         try:
@@ -104,7 +114,7 @@ def _body(secret: OwnedSecret, values: Values) -> Object:
         "kind": "Secret",
         "metadata": {
             "name": secret.name,
-            "namespace": owner.metadata.namespace,
+            "namespace": secret.namespace,
             "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
             "ownerReferences": [
                 {

@@ -1,8 +1,9 @@
 """Writes status and finalizers only when they differ, so that a controller at rest writes nothing."""
 
+import contextlib
 from typing import Any
 
-from vaultbrix.api.conditions import Reason
+from vaultbrix.api.conditions import Reason, StatusPart
 from vaultbrix.api.meta import ApiModel, Resource
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
@@ -10,8 +11,8 @@ from vaultbrix.kube.store import R
 from vaultbrix.runtime.errors import Transient
 
 _SHARED = ("conditions", "agents")
-# What agents and the gateway write into a status, each under its own name as field manager.
-_OF_OTHERS = ("agents", "lastUsedAt")
+# What is written into a status apart: by agents, by the gateway, and by ``write_part``.
+_OF_OTHERS = ("agents", "lastUsedAt", "dataAPI")
 
 # How often a write is tried that conflicts with the writes of others.
 _ATTEMPTS = 5
@@ -47,6 +48,23 @@ async def write_status(kube: Kube, cache: Cache, resource: R, desired: ApiModel)
     if changed_by_us_alone(resource, fresh, desired):
         cache.refresh(fresh)
     return fresh
+
+
+async def write_part(kube: Kube, resource: Resource, part: StatusPart) -> None:
+    """Apply the part, if it differs from what the object has. The watch brings the result.
+
+    An object that is gone meanwhile, or another one of its name, is none to write to.
+    """
+    current: dict[str, Any] = resource.status.dump()  # type: ignore[attr-defined]  # every concrete kind has one
+    conditions = [condition.dump() for condition in part.conditions]
+    fields = {name: value for name, value in part.fields.items() if value is not None}
+    present = [condition for condition in current.get("conditions", []) if condition["type"] in part.types]
+    if present == conditions and all(current.get(name) == value for name, value in part.fields.items()):
+        return
+    status = {**fields, **({"conditions": conditions} if conditions else {})}
+    body = {"metadata": {**_name_of(resource), "uid": resource.metadata.uid}, "status": status}
+    with contextlib.suppress(NotFound, Conflict):
+        await kube.apply(resource_type(type(resource)), body, subresource="status", manager=part.manager)
 
 
 def changed_by_us_alone(before: Resource, after: Resource, desired: ApiModel) -> bool:

@@ -8,6 +8,7 @@ from vaultbrix.access import controller as access
 from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
 from vaultbrix.dataapi import controller as dataapi
+from vaultbrix.dataapi.serving import controller as serving
 from vaultbrix.ddl import controller as ddl
 from vaultbrix.ddl.run import JobSettings, RunContext
 from vaultbrix.kube.cache import Cache
@@ -37,7 +38,6 @@ class Options:
     identity: str
     probe_port: int
     resync_minutes: int
-    data_api_url: str = ""
 
 
 async def main(options: Options) -> None:
@@ -52,13 +52,14 @@ async def main(options: Options) -> None:
         await kube.close()
 
 
-def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, *, data_api_url: str = "") -> Registry:
+def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings) -> Registry:
     """Register the work of all subjects, each after those that it builds on."""
     registry = Registry()
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
     runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))
     tenants.register(registry, kube, cache, admin)
-    dataapi.register(registry, kube, cache, url=data_api_url)
+    dataapi.register(registry, kube, cache)
+    serving.register(registry, kube, cache, admin, namespace=jobs.namespace)
     rules = access.register(registry, kube, cache, admin)
     servers.register(registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules)
     return registry
@@ -66,7 +67,7 @@ def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings,
 
 async def _work(kube: Kube, cache: Cache, options: Options) -> None:
     secrets, pool = Secrets(kube), Pool()
-    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs, data_api_url=options.data_api_url)
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs)
     registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
     manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:

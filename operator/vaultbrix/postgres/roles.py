@@ -17,18 +17,18 @@ MANAGED_SETTINGS = frozenset({"statement_timeout", "lock_timeout", "idle_in_tran
 class LoginRole:
     """A role as it should be. ``valid_until`` None means for ever.
 
-    It is a member of two groups at most: ``mark``, by which pg_hba.conf knows it, and ``acts_as``, the role that it may
-    take on. It inherits from neither: REASSIGN OWNED fires no event trigger, and could give away to a role whose rights
-    it inherits.
+    It is a member of these groups alone: ``mark``, by which pg_hba.conf knows it, and ``acts_as``, the roles that it
+    may take on. It inherits from none: REASSIGN OWNED fires no event trigger, and could give away to a role whose
+    rights it inherits. A role that nobody logs in as needs no mark.
     """
 
     name: str
     login: bool
     connection_limit: int
-    mark: str
+    mark: str | None
     search_path: str
     settings: Mapping[str, str]
-    acts_as: str | None = None
+    acts_as: tuple[str, ...] = ()
     valid_until: datetime | None = None
 
 
@@ -227,7 +227,7 @@ def _attributes(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Compo
 
 
 def _memberships(desired: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[sql.Composable]:
-    groups = {desired.mark: False} | ({desired.acts_as: True} if desired.acts_as else {})
+    groups = ({desired.mark: False} if desired.mark else {}) | dict.fromkeys(desired.acts_as, True)
     kept = set()
     for membership in seen.memberships if seen else ():
         group = membership.group

@@ -78,5 +78,6 @@ def status(tenant: Tenant, failure: Expected | None, now: datetime, *, secret_wr
         role=tenant.role,
         schema_name=tenant.role,
         secret_name=tenant.secret_name,
+        data_api=tenant.status.data_api,
         conditions=conditions(states, tenant.status.conditions, generation=generation, now=now),
     )

@@ -54,7 +54,7 @@ async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, pass
                 login=True,
                 connection_limit=tenant.connection_limit,
                 mark="vaultbrix_tenants",
-                acts_as=tenant.role,
+                acts_as=(tenant.role,),
                 search_path=tenant.role,
                 settings={**tenant.settings, "role": tenant.role},
                 valid_until=terms.valid_until,

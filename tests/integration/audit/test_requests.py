@@ -12,8 +12,7 @@ import pytest
 from psycopg import sql
 from tests.harness import audit_oracle
 from tests.harness.audit_oracle import Version, judge
-from tests.harness.data_api_sessions import DataApiSession, about, serve_data_api
-from tests.harness.postgrest import LOGIN
+from tests.harness.data_api_sessions import LOGIN, DataApiSession, about, serve_data_api
 from tests.harness.processes import VAULTBRIX
 from tests.harness.sealed_store import check
 from tests.harness.shell import run, wait_for

@@ -4,7 +4,6 @@ A key that is good is told by the answer 403: the tenant's data API is not switc
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.database import free_port
-from tests.harness.http_messages import request
-from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.gateway_process import GatewayProcess, running
 from tests.harness.shell import wait_for
 from tests.harness.world import World
 
@@ -24,83 +21,26 @@ from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube, resource_type
 from vaultbrix.kube.informer import Informer
 
-DOMAIN = "api.example.com"
 GOOD, REFUSED, NOT_READY = 403, 401, 503
 
 
-class Gateway:
-    """One replica, asked as Traefik and Caddy ask."""
-
-    def __init__(self, folder: Path, kubeconfig: Path, secret: bytes = bytes(range(32))) -> None:
-        self.socket = folder / "gateway.socket"
-        self.probe_port = free_port()
-        (folder / "secret").write_bytes(secret)
-        self.process = Process(
-            [
-                *VAULTBRIX, "gateway", f"--domain={DOMAIN}", f"--secret-file={folder / 'secret'}",
-                f"--socket={self.socket}", f"--probe-port={self.probe_port}",
-            ],
-            folder / "gateway.log",
-            env={"KUBECONFIG": str(kubeconfig)},
-        )  # fmt: skip
-
-    def start(self, *, ready: bool = True) -> None:
-        """Start it, and wait until it answers, and knows everything unless told otherwise."""
-        self.socket.unlink(missing_ok=True)
-        self.process.start()
-        wait_for(
-            "the gateway answers", lambda: self._probe() in ({200} if ready else {200, 503}), tell=self.process.text
-        )
-        wait_for("the gateway serves", self.socket.exists, tell=self.process.text)
-
-    def ask(self, key: str) -> int:
-        """The answer to a request with that key."""
-        headers = {
-            "Host": "gateway",
-            "X-Forwarded-Method": "GET",
-            "X-Forwarded-Uri": "/rest/v1/notes",
-            "X-Forwarded-Host": DOMAIN,
-            "X-Forwarded-For": "203.0.113.7",
-            "apikey": key,
-        }
-        return request(self.socket, "GET", "/forward", headers).status
-
-    def metrics(self) -> str:
-        return request(self.probe_port, "GET", "/metrics", {}).body.decode()
-
-    def _probe(self) -> int:
-        try:
-            return request(self.probe_port, "GET", "/readyz", {}).status
-        except OSError:
-            return 0
-
-
-@contextlib.contextmanager
-def running(gateway: Gateway, *, ready: bool = True) -> Iterator[Gateway]:
-    gateway.start(ready=ready)
-    try:
-        yield gateway
-    finally:
-        gateway.process.kill()
-
-
 def test_it_lets_nobody_in_without_an_api_server_and_ends_when_asked(tmp_path: Path) -> None:
-    with running(Gateway(tmp_path, tmp_path / "none"), ready=False) as gateway:
+    with running(GatewayProcess(tmp_path, tmp_path / "none"), ready=False) as gateway:
         assert gateway.ask("vbx_secret_" + "x" * 49) == NOT_READY
         assert gateway.process.stop() == 0, gateway.process.text()
 
 
-def test_it_does_not_start_without_a_secret_of_32_bytes(tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path, tmp_path / "none", secret=b"short")
+def test_it_does_not_start_without_postgrest(tmp_path: Path) -> None:
+    gateway = GatewayProcess(tmp_path, tmp_path / "none", postgrest=str(tmp_path / "missing"))
     gateway.process.start()
     wait_for("it has ended", lambda: not gateway.process.running)
     assert gateway.process.stop() == 1
-    assert "at least 32 bytes" in gateway.process.text()
+    assert "cannot be run" in gateway.process.text()
 
 
 @pytest.fixture
-def gateway(world: World, tmp_path: Path) -> Iterator[Gateway]:
-    with running(Gateway(tmp_path, world.api.kubeconfig)) as started:
+def gateway(world: World, tmp_path: Path) -> Iterator[GatewayProcess]:
+    with running(GatewayProcess(tmp_path, world.api.kubeconfig)) as started:
         yield started
 
 
@@ -108,13 +48,13 @@ def key_of(world: World, team: str, name: str) -> str:
     return world.secret(team, f"{name}-api-key")["key"]
 
 
-def seconds_until(gateway: Gateway, key: str, status: int) -> float:
+def seconds_until(gateway: GatewayProcess, key: str, status: int) -> float:
     begun = time.monotonic()
     wait_for(f"the answer is {status}", lambda: gateway.ask(key) == status, pause=0.005)
     return time.monotonic() - begun
 
 
-def test_a_key_is_known_rotated_and_revoked_within_a_moment(world: World, gateway: Gateway) -> None:
+def test_a_key_is_known_rotated_and_revoked_within_a_moment(world: World, gateway: GatewayProcess) -> None:
     team = world.team()
     tenant = world.tenant(team)
     name = world.api_key(team, tenant)
@@ -136,7 +76,7 @@ def test_a_key_is_known_rotated_and_revoked_within_a_moment(world: World, gatewa
     assert 'outcome="KeyClosed"' in said
 
 
-def test_an_overlap_ends_by_the_clock_with_the_api_server_away(world: World, gateway: Gateway) -> None:
+def test_an_overlap_ends_by_the_clock_with_the_api_server_away(world: World, gateway: GatewayProcess) -> None:
     team = world.team()
     tenant = world.tenant(team)
     name = world.api_key(team, tenant, overlap="8s")

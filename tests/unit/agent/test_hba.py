@@ -35,11 +35,12 @@ LINES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
 )
 
 
-def test_the_block_lets_in_who_holds_a_grant_then_jobs_then_no_tenant() -> None:
+def test_the_block_lets_in_who_holds_a_grant_then_jobs_and_the_data_api_then_no_tenant() -> None:
     rules = [line for line in BLOCK.splitlines() if not line.startswith("#")]
     assert rules == [
         'hostssl "app" "tenant_acme" 203.0.113.7/32 scram-sha-256',
         'hostssl "app" +vaultbrix_jobs 10.0.0.0/16 scram-sha-256',
+        'hostssl "app" +vaultbrix_rest 10.0.0.0/16 scram-sha-256',
         "local all +vaultbrix_tenants reject",
         "host all +vaultbrix_tenants all reject",
     ]

@@ -1,13 +1,12 @@
 """What is read from APIKeys and Tenants, and that nobody is served who must not be."""
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.builders import HOUR, MINUTE, NOW, api_key, tenant
+from tests.harness.builders import HOUR, MINUTE, NOW, api_key, tenant, true
 
 from vaultbrix.api.apikey import KeyKind, KeyPhase
 from vaultbrix.api.meta import rfc3339
@@ -15,24 +14,13 @@ from vaultbrix.dataapi.decisions import is_good
 from vaultbrix.gateway.jwt import Users, secret_key
 from vaultbrix.gateway.last_use import is_due
 from vaultbrix.gateway.objects import known_key, known_tenant
+from vaultbrix.gateway.postgrest import socket_name
 
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
 KEYS = (secret_key(b"x" * 32),)
 
 
-@dataclass(frozen=True)
-class Tokens:
-    secret_ref: Any = None
-    jwks_url: str | None = None
-    issuer: str | None = None
-    audience: str | None = None
-    role_claim: str = "role"
-
-
-@dataclass(frozen=True)
-class Api:
-    enabled: bool = True
-    jwt: Tokens | None = field(default_factory=Tokens)
+SERVED = {"conditions": true("Provisioned", "DataAPIReady")}
 
 
 def entry(sha256: str, expires: datetime | None) -> dict[str, Any]:
@@ -77,27 +65,32 @@ def test_a_key_is_its_tenants_and_of_its_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("served", "changes", "data_api"),
+    ("served", "changes"),
     [
-        (True, {}, Api()),
-        (False, {}, None),
-        (False, {}, Api(enabled=False)),
-        (False, {"suspended": True}, Api()),
-        (False, {"ready": False}, Api()),
+        (True, {}),
+        (False, {"dataAPI": None}),
+        (False, {"dataAPI": {"enabled": False}}),
+        (False, {"suspended": True}),
+        (False, {"status": {"conditions": true("Provisioned")}}),
+        (False, {"metadata": {"deletionTimestamp": rfc3339(NOW)}}),
     ],
 )
-def test_only_a_tenant_that_is_as_it_should_be_is_served(
-    served: bool, changes: dict[str, Any], data_api: Api | None
-) -> None:
-    assert known_tenant(tenant(**changes), data_api, "one", ()).served is served
+def test_only_a_tenant_that_is_as_it_should_be_is_served(served: bool, changes: dict[str, Any]) -> None:
+    asked = tenant(**{"dataAPI": {}, "status": SERVED, **changes})
+    assert known_tenant(asked, ()).served is served
 
 
 def test_users_are_those_of_the_tenant() -> None:
-    assert known_tenant(tenant(), Api(jwt=None), "one", KEYS).users is None
-    tokens = Tokens(jwks_url="https://id.example/jwks", issuer="i", audience="a", role_claim="group")
-    known = known_tenant(tenant(), Api(jwt=tokens), "one", KEYS)
+    assert known_tenant(tenant(dataAPI={}), KEYS).users is None
+    tokens = {"jwksURL": "https://id.example/jwks", "issuer": "i", "audience": "a", "roleClaim": "group"}
+    known = known_tenant(tenant(dataAPI={"jwt": tokens}), KEYS)
     assert known.users == Users(KEYS, "i", "a", "group", "https://id.example/jwks")
-    assert (known.role, known.shard) == ("tenant_acme", "one")
+    assert (known.role, known.shard) == ("tenant_acme", socket_name(("team", "acme")))
+
+
+def test_a_socket_has_a_path_that_is_short_enough_whatever_the_names() -> None:
+    assert len(socket_name(("n" * 63, "t" * 253))) == 32
+    assert socket_name(("a", "b/c")) != socket_name(("a/b", "d"))
 
 
 def test_a_use_is_told_once_a_minute() -> None:

@@ -5,10 +5,10 @@ import base64
 from typing import Any
 
 import pytest
-from tests.harness.builders import api_key, tenant
+from tests.harness.builders import api_key, tenant, true
 from tests.harness.known_keys import USERS_SECRET, digest
 
-from vaultbrix.gateway import watched as module
+from vaultbrix.api.tenant import Tenant
 from vaultbrix.gateway.jwks import KeySets
 from vaultbrix.gateway.jwt import secret_key
 from vaultbrix.gateway.watched import Watched
@@ -35,16 +35,14 @@ class FakeSecrets:
         return {"data": self.data[(namespace, name)]}
 
 
-class Part:
-    """``spec.dataAPI``, or a part of it, with these fields."""
-
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
+BY_SECRET = {"jwt": {"secretRef": {"name": "users", "key": "jwt"}}}
+BY_URL = {"jwt": {"jwksURL": "https://id.example/jwks"}}
 
 
-def data_api(**tokens: Any) -> Part:
-    plain = {"secret_ref": None, "jwks_url": None, "issuer": None, "audience": None, "role_claim": "role"}
-    return Part(enabled=True, jwt=Part(**{**plain, **tokens}))
+def served(data_api: dict[str, Any], *, version: int = 1, **spec: Any) -> Tenant:
+    """A Tenant that is served, as its ``version``-th write left it."""
+    status = {"conditions": true("Provisioned", "DataAPIReady")}
+    return tenant(metadata={"resourceVersion": str(version)}, status=status, dataAPI=data_api, **spec)
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def secrets() -> FakeSecrets:
 
 @pytest.fixture
 def watched(secrets: FakeSecrets) -> Watched:
-    return Watched(None, secrets, KeySets(), "main")  # type: ignore[arg-type]  # nothing is asked of the API server
+    return Watched(None, secrets, KeySets())  # type: ignore[arg-type]  # nothing is asked of the API server
 
 
 def keys(watched: Watched) -> tuple[Any, ...]:
@@ -68,11 +66,8 @@ def read(watched: Watched) -> None:
     asyncio.run(watched._read_secret(NAME))
 
 
-def test_the_secret_of_users_is_known_as_it_is(
-    watched: Watched, secrets: FakeSecrets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "data_api_of", lambda _: data_api(secret_ref=Part(name="users", key="jwt")))
-    watched.cache.put(tenant())
+def test_the_secret_of_users_is_known_as_it_is(watched: Watched, secrets: FakeSecrets) -> None:
+    watched.cache.put(served(BY_SECRET))
     secrets.put("users", USERS_SECRET)
     assert keys(watched) == ()
     read(watched)
@@ -92,35 +87,30 @@ def test_the_secret_of_users_is_known_as_it_is(
         assert keys(watched) == ()
 
 
-def test_a_secret_that_is_no_longer_named_is_forgotten(
-    watched: Watched, secrets: FakeSecrets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api = [data_api(secret_ref=Part(name="users", key="jwt"))]
-    monkeypatch.setattr(module, "data_api_of", lambda _: api[0])
-    watched.cache.put(tenant())
+def test_a_secret_that_is_no_longer_named_is_forgotten(watched: Watched, secrets: FakeSecrets) -> None:
+    watched.cache.put(served(BY_SECRET))
     secrets.put("users", USERS_SECRET)
     read(watched)
-    api[0] = data_api(jwks_url="https://id.example/jwks")
+    watched.cache.put(served(BY_URL, version=2))
     assert list(watched.sources()) == ["https://id.example/jwks"]
     read(watched)
     assert (watched._users_of, watched._secret_keys) == ({}, {})
-    watched.cache.put(tenant(metadata={"resourceVersion": "2"}))
+    watched.cache.put(served(BY_URL, version=3))
     assert keys(watched) == ()
 
 
-def test_a_tenant_is_read_anew_when_it_changes(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "data_api_of", lambda _: data_api())
+def test_a_tenant_is_read_anew_when_it_changes(watched: Watched) -> None:
     assert watched.tenant(NAME) is None
-    watched.cache.put(tenant())
+    watched.cache.put(served(BY_URL))
     known = watched.tenant(NAME)
     assert known is not None
     assert known.served
     assert watched.tenant(NAME) is known
-    watched.cache.put(tenant(metadata={"resourceVersion": "2"}, suspended=True))
+    watched.cache.put(served(BY_URL, version=2, suspended=True))
     changed = watched.tenant(NAME)
     assert changed is not None
     assert not changed.served
-    watched.cache.remove(type(tenant()), *NAME)
+    watched.cache.remove(Tenant, *NAME)
     assert watched.tenant(NAME) is None
 
 

@@ -91,6 +91,7 @@ def test_a_server_is_followed_by_its_own_tenants_and_all_that_follows_them(watch
         "NetworkPolicy": {("team", "acme"), ("team", "other")},
         "Tenant": {("team", "acme"), ("team", "other")},
         "PostgresServer": {"main"},
+        "DataAPIServer": {"main"},
         "AuditFlow": {"main"},
         "Refusals": {"main"},
     }

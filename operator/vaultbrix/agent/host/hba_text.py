@@ -28,7 +28,7 @@ def _hba_grant(database: str, role: str, cidr: str) -> str:
 
 
 def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Sequence[str], probe: str = "") -> str:
-    """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, then reject for all tenants.
+    """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, data API, then reject for tenants.
 
     ``probe`` is the name of a database that does not exist. PostgreSQL asks vaultbrix_agent, which has no password, for
     one on connecting to that database if and only if it has loaded this block.
@@ -49,7 +49,7 @@ def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Seque
 _OURS = re.compile(
     r"# Written by vaultbrix agent;.*"
     r'|local "vaultbrix_probe_\w*" vaultbrix_agent password'
-    r'|hostssl "[^"]*" ("tenant_\w*"|\+vaultbrix_jobs) \S+ scram-sha-256'
+    r'|hostssl "[^"]*" ("tenant_\w*"|\+vaultbrix_(jobs|rest)) \S+ scram-sha-256'
     r"|(local all|host all) \+vaultbrix_tenants( all)? reject"
 )
 

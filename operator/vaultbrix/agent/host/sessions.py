@@ -23,16 +23,17 @@ PATIENCE_SECONDS = 3.0
 _PROTOCOL = 3 << 16
 _CLEARTEXT_PASSWORD = 3
 
-# Sessions of tenants: their own logins and those of rules, members of a tenant's role. A Job's login is such a member
-# too; the operator ends it.
+# Sessions of tenants: their own logins and those of rules, members of a tenant's role. The logins of Jobs and of the
+# data API are such members too; the operator ends them.
 _SESSIONS = """
 SELECT a.pid, a.usename, host(a.client_addr), a.client_port
   FROM pg_stat_activity a
   JOIN pg_roles r ON r.oid = a.usesysid AND NOT r.rolsuper
   JOIN pg_roles tenants ON tenants.rolname = 'vaultbrix_tenants'
-  LEFT JOIN pg_roles jobs ON jobs.rolname = 'vaultbrix_jobs'
  WHERE a.backend_type = 'client backend' AND (%(roles)s::text[] IS NULL OR a.usename = ANY(%(roles)s::text[]))
-   AND pg_has_role(r.oid, tenants.oid, 'MEMBER') AND NOT coalesce(pg_has_role(r.oid, jobs.oid, 'MEMBER'), false)
+   AND pg_has_role(r.oid, tenants.oid, 'MEMBER')
+   AND NOT EXISTS (SELECT FROM pg_roles other WHERE other.rolname IN ('vaultbrix_jobs', 'vaultbrix_rest')
+                    AND pg_has_role(r.oid, other.oid, 'MEMBER'))
 """
 
 

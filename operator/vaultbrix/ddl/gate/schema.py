@@ -4,7 +4,6 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.ddl.gate.drift import EVENT_TRIGGERS
 from vaultbrix.postgres.migrations import Ledger, Migration, migrate_database, read_migrations
 from vaultbrix.runtime.errors import Blocked
 
@@ -52,8 +51,12 @@ async def uninstall(connection: psycopg.AsyncConnection) -> None:
     """
     async with connection.transaction():
         await connection.execute("SELECT set_config('lock_timeout', '5s', true)")
-        for name in EVENT_TRIGGERS:
-            await connection.execute(sql.SQL("DROP EVENT TRIGGER IF EXISTS {}").format(sql.Identifier(name)))
+        # Also those of others that build on the gate.
+        cursor = await connection.execute(
+            "SELECT evtname FROM pg_event_trigger WHERE evtowner = to_regrole('vaultbrix_gate')"
+        )
+        for (name,) in await cursor.fetchall():
+            await connection.execute(sql.SQL("DROP EVENT TRIGGER {}").format(sql.Identifier(name)))
         cursor = await connection.execute(
             "SELECT n.nspname, c.relname, r.rolname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner"

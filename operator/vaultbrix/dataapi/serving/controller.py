@@ -1,0 +1,148 @@
+"""Has what the data API needs in each server's database, and the roles of each Tenant that is served.
+
+Whoever runs PostgREST for tenants takes from there what it needs: the server's key, from a Secret in the operator's
+namespace, and the objects.
+"""
+
+import secrets
+from datetime import UTC, datetime
+
+from vaultbrix.api.conditions import ConditionType, Reason, is_true
+from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.dataapi.serving import roles, schema
+from vaultbrix.dataapi.serving.decisions import (
+    LISTENER,
+    api_roles,
+    password_of,
+    server_part,
+    serving_server,
+    tenant_part,
+    url_of,
+)
+from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret
+from vaultbrix.kube.cache import Cache, TenantKey
+from vaultbrix.kube.client import Kube
+from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.status import write_part
+from vaultbrix.kube.store import Change
+from vaultbrix.postgres import scram
+from vaultbrix.postgres.admin import Admin
+from vaultbrix.runtime.errors import Blocked, Expected
+
+WORKERS = 4
+
+
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, namespace: str) -> None:
+    """Have servers and Tenants reconciled: when they change, and at every resync. ``namespace`` is the operator's."""
+    controller = ServingController(registry, kube, cache, admin, namespace)
+    registry.on_change(PostgresServer, controller.server_changed)
+    registry.on_change(Tenant, controller.tenant_changed)
+    registry.on_resync(controller.resync)
+
+
+class ServingController:
+    """Makes what serving needs, and says how it stands."""
+
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache, admin: Admin, namespace: str) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._admin = admin
+        self._namespace = namespace
+        self._servers = registry.queue("DataAPIServer", self.reconcile_server, workers=WORKERS)
+        self._tenants = registry.queue("DataAPITenant", self.reconcile_tenant, workers=WORKERS)
+
+    def server_changed(self, change: Change[PostgresServer]) -> None:
+        """Look at the server, and at its Tenants once it has become ready for them, or is so no more."""
+        name = change.resource.metadata.name
+        if change.decisive:
+            self._servers.add(name)
+        if _serves(change.before) != _serves(change.after):
+            for tenant in self._cache.tenants_of(name):
+                if _asks(tenant):
+                    self._tenants.add(tenant.key)
+
+    def tenant_changed(self, change: Change[Tenant]) -> None:
+        """Look at a Tenant that asks to be served, or did so."""
+        if change.decisive and (_asks(change.before) or _asks(change.after)):
+            self._tenants.add(change.resource.key)
+
+    def resync(self) -> None:
+        """Look at everything."""
+        for server in self._cache.servers:
+            self._servers.add(server.metadata.name)
+        for tenant in self._cache.tenants:
+            if _asks(tenant):
+                self._tenants.add(tenant.key)
+
+    async def reconcile_server(self, name: str) -> None:
+        """Have schema, logins and Secret of the server's data API. Raises Expected after the status says so."""
+        server = self._cache.servers.get("", name)
+        if server is None:
+            return
+        failure: Expected | None = None
+        try:
+            await self._prepare(server)
+        except Expected as error:
+            failure = error
+        await write_part(self._kube, server, server_part(server, failure, datetime.now(UTC)))
+        if failure is not None:
+            raise failure
+
+    async def reconcile_tenant(self, key: TenantKey) -> None:
+        """Have the Tenant's roles as its spec asks for. Raises Expected after the status says so."""
+        tenant = self._cache.tenants.get(*key)
+        if tenant is None or tenant.deleting:
+            await self._withdraw(key, tenant)
+            return
+        server = self._cache.server_of(tenant)
+        failure: Expected | None = None
+        try:
+            if tenant.spec.data_api is None:
+                await self._withdraw(key, tenant)
+            else:
+                await self._provision(tenant, serving_server(tenant, server))
+        except Expected as error:
+            failure = error
+        part = tenant_part(tenant, url_of(tenant, server), failure, datetime.now(UTC))
+        await write_part(self._kube, tenant, part)
+        if failure is not None:
+            raise failure
+
+    async def _prepare(self, server: PostgresServer) -> None:
+        if server.spec.data_api is None:
+            return
+        if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
+            raise Blocked(Reason.SERVER_NOT_READY, "the gate is not installed yet; see GateInstalled")
+        authority = await self._admin.certificate_authority(server)
+        key = await ensure_server_secret(self._kube, ServerSecret(server, self._namespace, authority))
+        async with self._admin.connection(server) as connection:
+            await schema.install(connection)
+            await roles.ensure_listener(connection, password_of(key, LISTENER), secrets.token_bytes(scram.SALT_BYTES))
+            for owner in await roles.owners(connection):
+                tenant = self._cache.tenants.get(*owner)
+                if tenant is None or tenant.deleting or not _asks(tenant):
+                    await roles.withdraw(connection, owner)
+
+    async def _provision(self, tenant: Tenant, server: PostgresServer) -> None:
+        desired = api_roles(tenant)
+        access = await read_server_secret(self._admin.secrets, self._namespace, server)
+        async with self._admin.connection(server) as connection:
+            await roles.provision(
+                connection, desired, password_of(access.key, desired.rest), secrets.token_bytes(scram.SALT_BYTES)
+            )
+
+    async def _withdraw(self, key: TenantKey, tenant: Tenant | None) -> None:
+        """Take the roles away; where the Tenant's object is gone, its server's next look does."""
+        server = self._cache.server_of(tenant)
+        if server is not None and _serves(server):
+            async with self._admin.connection(server) as connection:
+                await roles.withdraw(connection, key)
+
+
+def _asks(tenant: Tenant | None) -> bool:
+    return tenant is not None and tenant.spec.data_api is not None
+
+
+def _serves(server: PostgresServer | None) -> bool:
+    return server is not None and is_true(server.status.conditions, ConditionType.DATA_API_READY)

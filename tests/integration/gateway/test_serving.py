@@ -1,0 +1,201 @@
+"""The data API from Tenant to row: operator, gateway, PostgREST, agent and PostgreSQL, all of them real."""
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import psycopg
+import pytest
+from tests.harness import gateway_process
+from tests.harness.gateway_process import GatewayProcess
+from tests.harness.http_messages import Answer
+from tests.harness.network import SERVER
+from tests.harness.postgrest import programs
+from tests.harness.shell import run, wait_for
+from tests.harness.slot import folder
+from tests.harness.world import SERVER_NAME, World, secret
+
+USERS = "the secret that the issuer of these users signs with"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data_api(running: World) -> Iterator[None]:
+    running.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": {"url": "https://api.example.com"}}})
+    running.api.await_condition("pgs", SERVER_NAME, "", type_="DataAPIReady")
+    yield
+    running.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": None}})
+
+
+@pytest.fixture(scope="module")
+def gateway(running: World) -> Iterator[GatewayProcess]:
+    place = folder()
+    try:
+        with gateway_process.running(
+            GatewayProcess(place, running.api.kubeconfig, str(programs()["postgrest"]))
+        ) as started:
+            yield started
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+class Shop:
+    """A tenant with a data API, users of its own and a Secret key."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.team = world, world.team()
+        world.api.apply(secret(self.team, "users", {"secret": USERS}))
+        self.name = world.tenant(self.team, dataAPI={"jwt": {"secretRef": {"name": "users"}}})
+        self.role = f"tenant_{self.name.replace('-', '_')}"
+        world.api.await_condition("tenant", self.name, self.team, type_="DataAPIReady")
+        self.secret = self.key("Secret")
+
+    def key(self, kind: str) -> str:
+        name = self.world.api_key(self.team, self.name, kind=kind)
+        return self.world.secret(self.team, f"{name}-api-key")["key"]
+
+    def run(self, *statements: str) -> None:
+        """Run statements as the tenant, as somebody with an open rule would."""
+        with contextlib.closing(self.world.postgres.connect()) as connection:
+            for statement in (f"SET SESSION AUTHORIZATION {self.role}", f"SET search_path = {self.role}", *statements):
+                connection.execute(statement)
+            connection.commit()
+
+    def pids(self) -> list[int]:
+        """PostgreSQL's processes that serve its PostgREST."""
+        login = f"vaultbrix_rest_{self.role.removeprefix('tenant_')}"
+        return [pid for (pid,) in self.world.postgres.query(
+            "SELECT pid FROM pg_stat_activity WHERE usename = %s", [login])]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(running: World) -> Shop:
+    shop = Shop(running)
+    shop.run(
+        "CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY, owner uuid DEFAULT auth.uid(), text text)",
+        f"CREATE POLICY own ON notes TO {shop.role}_authenticated USING (owner = auth.uid())",
+        f"GRANT USAGE ON SCHEMA {shop.role} TO {shop.role}_anon, {shop.role}_authenticated",
+        f"GRANT SELECT, INSERT ON notes TO {shop.role}_authenticated",
+    )
+    # Takes an approval.
+    running.postgres.query(f"ALTER TABLE {shop.role}.notes ENABLE ROW LEVEL SECURITY")
+    return shop
+
+
+def served(gateway: GatewayProcess, shop: Shop, target: str = "/rest/v1/notes") -> Answer:
+    """The answer once there is one; the gateway hears of objects a moment after they were made."""
+
+    def answer() -> Answer | None:
+        # What is in the way when PostgREST ends is a proxy's error.
+        with contextlib.suppress(ConnectionError):
+            sent = gateway.send(shop.secret, target)
+            return sent if sent.status == 200 else None
+        return None
+
+    return wait_for("it is served", answer)
+
+
+def user(sub: str) -> str:
+    claims = {"sub": sub, "role": "authenticated", "exp": int(time.time()) + 60}
+    return jwt.encode(claims, USERS, algorithm="HS256")
+
+
+def test_a_key_reads_and_writes_and_a_user_sees_what_is_theirs(gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    publishable = shop.key("Publishable")
+    wait_for("the key is known", lambda: gateway.ask(publishable) == 200)
+    jane, joe = "0b3c8a52-33e5-4b1c-9c39-1f5f0c4f7f10", "5e0a1b0e-5a53-4a26-8a6c-0d5a6f3c9e01"
+    for sub, text in ((jane, "jane's"), (joe, "joe's")):
+        body = f'{{"text": "{text}"}}'.encode()
+        made = gateway.send(publishable, "/rest/v1/notes", "POST", body, bearer=user(sub), **JSON)
+        assert made.status == 201, made
+    seen = gateway.send(publishable, "/rest/v1/notes?select=text", bearer=user(jane))
+    assert seen.json == [{"text": "jane's"}]
+    assert gateway.send(publishable, "/rest/v1/notes").json["code"] == "42501"
+    assert len(gateway.send(shop.secret, "/rest/v1/notes?select=text").json) == 2
+
+
+def test_a_changed_schema_is_served_by_itself(gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    shop.run("CREATE TABLE later (id int)")
+    assert served(gateway, shop, "/rest/v1/later").json == []
+    shop.run("CREATE FUNCTION double(n int) RETURNS int LANGUAGE sql AS 'SELECT n * 2'")
+    assert served(gateway, shop, "/rest/v1/rpc/double?n=21").json == 42
+
+
+def test_no_login_of_postgrest_becomes_another_tenant(world: World, gateway: GatewayProcess, shop: Shop) -> None:
+    other = Shop(world)
+    other.run("CREATE TABLE notes (text text)", "INSERT INTO notes VALUES ('theirs')")
+    shop.run(
+        "CREATE FUNCTION escape() RETURNS text LANGUAGE plpgsql AS $$ DECLARE seen text; BEGIN"
+        f" SET LOCAL ROLE {other.role}; SELECT text INTO seen FROM {other.role}.notes; RETURN seen; END $$"
+    )
+    answer = wait_for(
+        "the function is served", lambda: (a := gateway.send(shop.secret, "/rest/v1/rpc/escape")).status != 404 and a
+    )
+    assert (answer.status, answer.json["code"]) in ((403, "42501"), (405, "25006")), answer
+    answer = gateway.send(shop.secret, "/rest/v1/rpc/escape", "POST", b"{}", **JSON)
+    assert (answer.status, answer.json["code"]) == (403, "42501")
+    assert "theirs" not in answer.body.decode()
+
+
+def test_postgrest_that_dies_is_started_again(gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    (process,) = [
+        int(entry.name) for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _command(entry).endswith(f"{_socket(gateway, shop)}.conf")
+    ]  # fmt: skip
+    os.kill(process, signal.SIGKILL)
+    served(gateway, shop)
+
+
+def test_sessions_that_postgresql_ends_are_replaced(world: World, gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    assert shop.pids()
+    world.postgres.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ^@ 'vaultbrix_'"
+        " AND usename <> 'vaultbrix_agent'"
+    )
+    served(gateway, shop)
+    shop.run("CREATE TABLE afterwards (id int)")
+    assert served(gateway, shop, "/rest/v1/afterwards").json == []
+
+
+def test_what_is_switched_off_is_refused_and_its_sessions_end(world: World, gateway: GatewayProcess) -> None:
+    shop = Shop(world)
+    shop.run("CREATE TABLE notes (text text)")
+    served(gateway, shop)
+    world.api.patch("tenant", shop.name, shop.team, {"spec": {"suspended": True}})
+    wait_for("it is refused", lambda: gateway.send(shop.secret, "/rest/v1/notes").status in (401, 403))
+    wait_for("no session is left", lambda: not shop.pids())
+    world.api.patch("tenant", shop.name, shop.team, {"spec": {"suspended": False}})
+    served(gateway, shop)
+
+
+def test_its_password_opens_nothing_from_elsewhere(world: World, gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    conf = next(file.read_text() for file in gateway.folder.glob("*.conf") if _socket(gateway, shop) in file.name)
+    line = next(line for line in conf.splitlines() if line.startswith("db-uri"))
+    conninfo = psycopg.conninfo.conninfo_to_dict(line.partition("= ")[2].strip('"'))
+    world.network.client("198.51.100.77")
+    environment = {"PGPASSWORD": str(conninfo["password"]), "PGCONNECT_TIMEOUT": "3", "PGSSLMODE": "require"}
+    url = f"host={SERVER} port=5433 dbname=postgres user={conninfo['user']}"
+    tried = run(*world.network.inside("198.51.100.77", ["psql", "-XAt", url, "-c", "SELECT 1"]), check=False,
+                env=environment)  # fmt: skip
+    assert tried.returncode != 0
+
+
+def _socket(gateway: GatewayProcess, shop: Shop) -> str:
+    return str(gateway.authorize(shop.secret).headers["x-vaultbrix-shard"])
+
+
+def _command(process: Path) -> str:
+    try:
+        return process.joinpath("cmdline").read_bytes().decode(errors="replace").strip("\0")
+    except OSError:
+        return ""
