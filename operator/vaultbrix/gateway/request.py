@@ -16,7 +16,7 @@ LONGEST_TARGET = 16_384
 LONGEST_KEY = 128
 
 # Bytes over 0x7f are let through, as curl sends them when nobody encodes; they go on encoded.
-_TARGET = re.compile(r"/[!-\[\]-~\x80-\xff]*")
+_TARGET = re.compile(r"/[!-~\x80-\xff]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 

@@ -39,6 +39,7 @@ def status(target: str, method: str = "GET") -> int:
         ("/rest/v1/u?a=cs.{1,2}&b=not.is.null&or=(a.eq.1,b.eq.2)", "/u?a=cs.{1,2}&b=not.is.null&or=(a.eq.1,b.eq.2)"),
         ("/rest/v1/u?a=eq.%2525%00%2F..", "/u?a=eq.%2525%00%2F.."),
         ("/rest/v1/u?a=eq./../x?y", "/u?a=eq./../x?y"),
+        (r'/rest/v1/u?a=in.("x\"y","\\")', r'/u?a=in.("x\"y","\\")'),
         ("/rest/v1/a..b", "/a..b"),
     ],
 )
