@@ -74,7 +74,7 @@ class Nginx:
             )
         )
         self._process = Process(
-            [str(programs()["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
+            [str(programs("nginx")["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
         )
 
     def start(self) -> None:

@@ -31,9 +31,9 @@ SECRET = bytes(range(32))
 
 
 @cache
-def programs() -> Mapping[str, Path]:
-    """Where ``postgrest`` and ``nginx`` are; see ``tests/api/prepare``."""
-    lines = run(TOP / "tests/api/prepare", timeout=600).stdout.splitlines()
+def programs(*names: str) -> Mapping[str, Path]:
+    """Where these are, or all of them if none is named; see ``tests/api/prepare``."""
+    lines = run(TOP / "tests/api/prepare", *names, timeout=900).stdout.splitlines()
     return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
 
 
@@ -83,7 +83,7 @@ class PostgREST:
         )
         written = folder / f"{file}.conf"
         written.write_text(configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port))
-        self._process = Process([str(programs()["postgrest"]), str(written)], folder / f"{file}.log")
+        self._process = Process([str(programs("postgrest")["postgrest"]), str(written)], folder / f"{file}.log")
 
     @property
     def pid(self) -> int:
