@@ -6,29 +6,28 @@ from pathlib import Path
 
 import pytest
 from tests.harness.database import Database, running
-from tests.harness.gateway import Api, AuthorizerThread, Nginx
-from tests.harness.known_keys import KnownInMemory, users_secret
-from tests.harness.postgrest import PostgREST
+from tests.harness.films import make_films
+from tests.harness.gateway import Api, Front, in_front_of
+from tests.harness.postgrest import PostgREST, served_roles
 from tests.harness.slot import folder
 
-from vaultbrix.api.apikey import KeyKind
 from vaultbrix.dataapi.serving import schema
-from vaultbrix.gateway.jwt import Users, secret_key
 
-SECRET = bytes(range(32))
 TENANTS = ("acme", "globex")
 
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
-    """A PostgreSQL with the gate and the tenants, each with a table ``notes`` of its own."""
+    """A PostgreSQL with the gate and the tenants, each with a table ``notes`` of its own and with films."""
     with running() as started:
         started.admin(schema.install)
         for slug in TENANTS:
             role = started.tenant(slug)
+            served_roles(started, slug)
             with started.login(role) as session:
                 session.execute("CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
                 session.execute("INSERT INTO notes (text) VALUES (%s)", [f"{slug}'s own"])
+            make_films(started, role)
         yield started
 
 
@@ -53,12 +52,9 @@ def sockets(directory: Path) -> Path:
 @pytest.fixture(scope="session")
 def shards(database: Database, sockets: Path) -> Iterator[Mapping[str, PostgREST]]:
     """The PostgREST of each tenant, running."""
-    servers = {slug: PostgREST(sockets, database, slug, SECRET) for slug in TENANTS}
+    servers = {slug: PostgREST(sockets, database, slug) for slug in TENANTS}
     try:
-        for slug, server in servers.items():
-            with database.login(f"tenant_{slug}") as session:
-                for role in ("anon", "authenticated"):
-                    session.execute(f"GRANT USAGE ON SCHEMA tenant_{slug} TO tenant_{slug}_{role}")
+        for server in servers.values():
             server.serve()
         yield servers
     finally:
@@ -73,34 +69,13 @@ def shard(shards: Mapping[str, PostgREST]) -> PostgREST:
 
 
 @pytest.fixture(scope="session")
-def front(
-    directory: Path, sockets: Path, shards: Mapping[str, PostgREST]
-) -> Iterator[tuple[Nginx, AuthorizerThread, KnownInMemory]]:
+def front(directory: Path, sockets: Path, shards: Mapping[str, PostgREST]) -> Iterator[Front]:
     """nginx and authorizer, running."""
-    known = KnownInMemory()
-    authorizer = AuthorizerThread(directory, known, SECRET)
-    nginx = Nginx(directory, authorizer.socket, sockets)
-    try:
-        authorizer.start()
-        nginx.start()
-        yield nginx, authorizer, known
-    finally:
-        nginx.stop()
-        authorizer.stop()
+    with in_front_of(sockets, directory) as started:
+        yield started
 
 
 @pytest.fixture
-def api(front: tuple[Nginx, AuthorizerThread, KnownInMemory]) -> Api:
+def api(front: Front) -> Api:
     """The data API, with both tenants and new keys; whatever the test before made known is forgotten."""
-    nginx, authorizer, known = front
-    known.keys.clear()
-    known.tenants.clear()
-    for slug in TENANTS:
-        known.add_tenant(slug, users=Users((secret_key(users_secret(slug)),)))
-    return Api(
-        nginx,
-        authorizer,
-        known,
-        secret={slug: known.add_key(slug, KeyKind.SECRET) for slug in TENANTS},
-        publishable={slug: known.add_key(slug) for slug in TENANTS},
-    )
+    return front.api(TENANTS)

@@ -2,13 +2,12 @@
 
 import json
 import time
-from typing import Any
 
 import pytest
 from tests.harness.database import Database
 from tests.harness.gateway import Api
 from tests.harness.http_messages import Answer
-from tests.harness.known_keys import DOMAIN, user_token, users_secret
+from tests.harness.known_keys import DOMAIN, user_header
 from tests.harness.postgrest import PostgREST
 
 JSON = ("Content-Type", "application/json")
@@ -16,11 +15,6 @@ JSON = ("Content-Type", "application/json")
 
 def key(text: str) -> tuple[str, str]:
     return ("apikey", text)
-
-
-def user(slug: str, **claims: Any) -> tuple[str, str]:
-    """The header of a user of a tenant who is logged in for a minute."""
-    return ("Authorization", f"Bearer {user_token(users_secret(slug), **{'exp': int(time.time()) + 60, **claims})}")
 
 
 def texts(answer: Answer) -> list[str]:
@@ -66,11 +60,11 @@ def test_roles_are_those_of_key_and_user(api: Api, database: Database, shard: Po
     with database.login("tenant_acme") as session:
         session.execute("GRANT SELECT ON notes TO tenant_acme_authenticated")
     try:
-        assert texts(api.nginx.send("GET", target, [publishable, user("acme")])) == ["acme's own"]
+        assert texts(api.nginx.send("GET", target, [publishable, user_header("acme")])) == ["acme's own"]
         assert api.nginx.send("GET", target, [publishable]).status == 403
-        assert api.nginx.send("GET", target, [publishable, user("globex")]).status == 401
-        assert api.nginx.send("GET", target, [publishable, user("acme", role="service_role")]).status == 403
-        expired = api.nginx.send("GET", target, [publishable, user("acme", exp=int(time.time()) - 1)])
+        assert api.nginx.send("GET", target, [publishable, user_header("globex")]).status == 401
+        assert api.nginx.send("GET", target, [publishable, user_header("acme", role="service_role")]).status == 403
+        expired = api.nginx.send("GET", target, [publishable, user_header("acme", exp=int(time.time()) - 1)])
         assert (expired.status, expired.json["code"]) == (401, "PGRST301")
         assert 'error="invalid_token"' in expired.headers["www-authenticate"]
     finally:

@@ -1,29 +1,10 @@
 """What the gateway rests on: how PostgREST treats tokens and profiles."""
 
-import base64
-import hashlib
-import hmac
-import json
 import time
-from typing import Any
 
 import pytest
 from tests.harness.database import Database
-from tests.harness.postgrest import PostgREST
-
-SECRET = bytes(range(32))
-
-
-def token(secret: bytes = SECRET, **claims: Any) -> str:
-    """A JWT as the gateway mints it (RFC 7519), written out here so that the gateway is not asked about itself."""
-
-    def part(raw: bytes) -> str:
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-    claims = {"exp": int(time.time()) + 120, **claims}
-    header = {"alg": "HS256"}
-    text = ".".join(part(json.dumps(each).encode()) for each in (header, claims))
-    return f"{text}.{part(hmac.digest(secret, text.encode(), hashlib.sha256))}"
+from tests.harness.postgrest import PostgREST, token
 
 
 def headers(bearer: str, profile: str = "tenant_acme") -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The data API as clients meet it: nginx as the product configures it, the authorizer beside it, PostgREST behind."""
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,20 +11,22 @@ from pathlib import Path
 import uvicorn
 from tests.harness.database import free_port
 from tests.harness.http_messages import Answer, Headers, raw, request
-from tests.harness.known_keys import DOMAIN, KnownInMemory
-from tests.harness.postgrest import programs
+from tests.harness.known_keys import DOMAIN, KnownInMemory, users_secret
+from tests.harness.postgrest import SECRET, programs
 from tests.harness.processes import Process
 from tests.harness.shell import wait_for
 
+from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.app import Authorizer
 from vaultbrix.gateway.decisions import Settings
+from vaultbrix.gateway.jwt import Users, secret_key
 from vaultbrix.runtime.templates import render
 
 
 class AuthorizerThread:
     """The authorizer in a thread of the test, which decides from what the test has made known."""
 
-    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes) -> None:
+    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes = SECRET) -> None:
         self.socket = directory / "gateway.socket"
         self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC))
         self._server: uvicorn.Server | None = None
@@ -71,7 +74,7 @@ class Nginx:
             )
         )
         self._process = Process(
-            [str(programs()["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
+            [str(programs("nginx")["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
         )
 
     def start(self) -> None:
@@ -117,3 +120,42 @@ class Api:
     known: KnownInMemory
     secret: Mapping[str, str]
     publishable: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Front:
+    """nginx and authorizer, running."""
+
+    nginx: Nginx
+    authorizer: AuthorizerThread
+    known: KnownInMemory
+
+    def api(self, slugs: Iterable[str]) -> Api:
+        """With these tenants and new keys alone; whatever was known before is forgotten."""
+        self.known.keys.clear()
+        self.known.tenants.clear()
+        slugs = list(slugs)
+        for slug in slugs:
+            self.known.add_tenant(slug, users=Users((secret_key(users_secret(slug)),)))
+        return Api(
+            self.nginx,
+            self.authorizer,
+            self.known,
+            secret={slug: self.known.add_key(slug, KeyKind.SECRET) for slug in slugs},
+            publishable={slug: self.known.add_key(slug) for slug in slugs},
+        )
+
+
+@contextlib.contextmanager
+def in_front_of(sockets: Path, directory: Path) -> Iterator[Front]:
+    """Serve what each PostgREST has whose socket is in this folder, until the end."""
+    known = KnownInMemory()
+    authorizer = AuthorizerThread(directory, known)
+    nginx = Nginx(directory, authorizer.socket, sockets)
+    try:
+        authorizer.start()
+        nginx.start()
+        yield Front(nginx, authorizer, known)
+    finally:
+        nginx.stop()
+        authorizer.stop()

@@ -41,7 +41,8 @@ def request(
 ) -> Answer:
     """One request to a Unix socket or a port of 127.0.0.1; only ``Content-Length`` is added, where there is a body.
 
-    A header may be given several times; ``target`` is sent as it is.
+    A header may be given several times; ``target`` is sent as it is, in UTF-8. With ``Transfer-Encoding`` the body goes
+    in one chunk.
     """
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
     names = {name.lower() for name, _ in pairs}
@@ -52,13 +53,15 @@ def request(
     )
     # Targets that no client should send are sent, too.
     connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # the class has no other way
+    connection._encode_request = str.encode  # type: ignore[attr-defined]
+    chunked = "transfer-encoding" in names
     try:
         connection.putrequest(method, target, skip_host="host" in names, skip_accept_encoding=True)
         for name, value in pairs:
             connection.putheader(name, value)
-        if body and "content-length" not in names:
+        if body and not chunked and "content-length" not in names:
             connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body or None)
+        connection.endheaders(body or None, encode_chunked=chunked)
         answer = connection.getresponse()
         found: dict[str, str] = {}
         for name, value in answer.getheaders():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -83,6 +84,11 @@ def user_token(
     content = {"sub": "7b1c", "exp": int(NOW.timestamp()) + 3600, **claims}
     kept = {name: value for name, value in content.items() if value is not None}
     return jwt.encode(kept, secret, algorithm=algorithm, headers=dict(header or {}))
+
+
+def user_header(slug: str, **claims: Any) -> tuple[str, str]:
+    """The header of a user of a tenant who is logged in for a minute from now on."""
+    return ("Authorization", f"Bearer {user_token(users_secret(slug), **{'exp': int(time.time()) + 60, **claims})}")
 
 
 def jwks(*keys: rsa.RSAPrivateKey, **members: Any) -> bytes:

@@ -3,13 +3,19 @@
 It knows one key of its own and no user's: who mints a token with that key decides which role a request gets.
 """
 
+import base64
+import hashlib
+import hmac
+import json
 import signal
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests.harness.database import SALT, Database, free_port
-from tests.harness.http_messages import Answer, request
+from tests.harness.http_messages import Answer, Headers, request
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, run, wait_for
 
@@ -21,13 +27,25 @@ from vaultbrix.postgres.connect import Target, conninfo
 # What it logs then.
 _READ = "Schema cache loaded"
 PASSWORD = "postgrest-of-the-tests"
+SECRET = bytes(range(32))
 
 
 @cache
-def programs() -> Mapping[str, Path]:
-    """Where ``postgrest`` and ``nginx`` are; see ``tests/api/prepare``."""
-    lines = run(TOP / "tests/api/prepare", timeout=600).stdout.splitlines()
+def programs(*names: str) -> Mapping[str, Path]:
+    """Where these are, or all of them if none is named; see ``tests/api/prepare``."""
+    lines = run(TOP / "tests/api/prepare", *names, timeout=900).stdout.splitlines()
     return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
+
+
+def token(secret: bytes = SECRET, **claims: Any) -> str:
+    """A JWT as the gateway mints it (RFC 7519), written out here so that the gateway is not asked about itself."""
+
+    def part(raw: bytes) -> str:
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    content = {"exp": int(time.time()) + 120, **claims}
+    text = ".".join(part(json.dumps(each).encode()) for each in ({"alg": "HS256"}, content))
+    return f"{text}.{part(hmac.digest(secret, text.encode(), hashlib.sha256))}"
 
 
 def served_roles(database: Database, slug: str) -> ApiRoles:
@@ -40,25 +58,32 @@ def served_roles(database: Database, slug: str) -> ApiRoles:
 class PostgREST:
     """A tenant's, in namespace ``apps``; it answers at the Unix socket ``socket`` in the folder of all sockets."""
 
-    def __init__(self, folder: Path, database: Database, slug: str, secret: bytes, *, max_rows: int = 1000) -> None:
-        """``secret`` signs the tokens that it accepts, with HS256."""
-        name = socket_name(("apps", slug))
-        self.socket = folder / f"{name}.socket"
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        slug: str,
+        secret: bytes = SECRET,
+        *,
+        max_rows: int = 1000,
+        name: str = "postgres",
+    ) -> None:
+        """``secret`` signs the tokens that it accepts, with HS256; ``name`` is the database's."""
+        file = socket_name(("apps", slug))
+        self.socket = folder / f"{file}.socket"
         self._ready_port = free_port()
         login = served_roles(database, slug).rest
         served = Served(
             tenant=("apps", slug),
             server="main",
             schema=f"tenant_{slug}",
-            conninfo=conninfo(
-                Target("127.0.0.1", database.postgres.port, "postgres", login, PASSWORD, ssl_mode="require")
-            ),
+            conninfo=conninfo(Target("127.0.0.1", database.postgres.port, name, login, PASSWORD, ssl_mode="require")),
             max_rows=max_rows,
             url="https://api.example.com",
         )
-        file = folder / f"{name}.conf"
-        file.write_text(configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port))
-        self._process = Process([str(programs()["postgrest"]), str(file)], folder / f"{name}.log")
+        written = folder / f"{file}.conf"
+        written.write_text(configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port))
+        self._process = Process([str(programs("postgrest")["postgrest"]), str(written)], folder / f"{file}.log")
 
     @property
     def pid(self) -> int:
@@ -82,7 +107,7 @@ class PostgREST:
         """End it."""
         self._process.stop()
 
-    def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    def send(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Answer:
         """One request straight to it, past any gateway."""
         return request(self.socket, method, target, headers, body)
 

@@ -16,7 +16,11 @@ LONGEST_TARGET = 16_384
 LONGEST_KEY = 128
 
 # Bytes over 0x7f are let through, as curl sends them when nobody encodes; they go on encoded.
-_TARGET = re.compile(r"/[!-\[\]-~\x80-\xff]*")
+_TARGET = re.compile(r"/[!-~\x80-\xff]*")
+# These types show names from the catalogue, which is all tenants', for whatever number or text is cast to them.
+_CAST_TO_NAMES = re.compile(
+    r"::\s*(aclitem|reg(class|collation|config|dictionary|namespace|oper|operator|proc|procedure|role|type))\b", re.I
+)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 
@@ -64,6 +68,8 @@ def read_target(request: Request) -> Target | Refusal:
     rest, keys = _without_keys(query)
     if len(keys) > 1:
         return malformed("The query has apikey more than once")
+    if _shows_names(rest):
+        return malformed("A column cannot be cast to a type that stands for names in the database")
     upstream = "/" + "/".join(quote(name, safe="") for name in names)
     encoded = quote(rest, safe="".join(map(chr, range(0x21, 0x7F))), encoding="latin-1")
     return Target(f"{upstream}?{encoded}" if encoded else upstream, keys[0] if keys else None)
@@ -130,6 +136,15 @@ def _names(path: str) -> list[str] | Refusal:
     if "" in names or len(names) > 2 or (len(names) == 2 and names[0] != "rpc"):
         return not_found()
     return names
+
+
+def _shows_names(query: str) -> bool:
+    """Whether columns are asked for as a type that shows names of other tenants' roles, schemas and tables."""
+    # PostgREST takes ; for & as well.
+    parts = (part.partition("=") for part in re.split("[&;]", query))
+    return any(
+        unquote_plus(name) == "select" and _CAST_TO_NAMES.search(unquote_plus(value)) for name, _, value in parts
+    )
 
 
 def _without_keys(query: str) -> tuple[str, list[str]]:

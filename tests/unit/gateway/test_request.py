@@ -39,6 +39,7 @@ def status(target: str, method: str = "GET") -> int:
         ("/rest/v1/u?a=cs.{1,2}&b=not.is.null&or=(a.eq.1,b.eq.2)", "/u?a=cs.{1,2}&b=not.is.null&or=(a.eq.1,b.eq.2)"),
         ("/rest/v1/u?a=eq.%2525%00%2F..", "/u?a=eq.%2525%00%2F.."),
         ("/rest/v1/u?a=eq./../x?y", "/u?a=eq./../x?y"),
+        (r'/rest/v1/u?a=in.("x\"y","\\")', r'/u?a=in.("x\"y","\\")'),
         ("/rest/v1/a..b", "/a..b"),
     ],
 )
@@ -82,6 +83,27 @@ def test_the_key_does_not_go_on_in_the_query(query: str, rest: str, key: str | N
 )  # fmt: skip
 def test_whatever_may_be_read_in_two_ways_is_refused(target: str, expected: int) -> None:
     assert status(target) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select=id::regclass", "select=a,id::regrole", "select=n:id::regnamespace", "select=id::RegType",
+        "select=id::%20regproc", "select=id::+regproc", "select=id::%72egclass", "%73elect=id%3A%3Aregclass",
+        "a=eq.1&select=id::regclass", "a=eq.1;select=id::regclass", "select=id&select=id::regclass",
+        "select=notes(id::regclass)", "select=d->>x::regconfig", "select=id::regclass[]", "select=id::text::regrole",
+        "select=t::aclitem", "select=id::regclass.max()", "select=...notes(n:id::regoperator)",
+    ],
+)  # fmt: skip
+def test_no_column_is_shown_as_a_name_of_the_catalogue(query: str) -> None:
+    assert status(f"/rest/v1/u?{query}") == 400
+
+
+@pytest.mark.parametrize(
+    "query", ["select=id::region", "select=id::text", "a=eq.x::regclass", "select=regclass", "select=a::int,regrole"]
+)
+def test_other_casts_and_values_go_on(query: str) -> None:
+    assert upstream(f"/rest/v1/u?{query}") == f"/u?{query}"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "get", "", "PROPFIND", "GET /x"])
