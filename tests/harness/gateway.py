@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from tests.harness.database import free_port
@@ -23,9 +24,10 @@ from vaultbrix.runtime.templates import render
 class AuthorizerThread:
     """The authorizer in a thread of the test, which decides from what the test has made known."""
 
-    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes) -> None:
+    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes, **options: Any) -> None:
+        """``options`` are as for Authorizer."""
         self.socket = directory / "gateway.socket"
-        self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC))
+        self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC), **options)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -51,27 +53,35 @@ class AuthorizerThread:
 class Nginx:
     """nginx on a port of 127.0.0.1, without TLS."""
 
-    def __init__(self, directory: Path, gateway: Path, shards: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        gateway: Path,
+        shards: Mapping[str, Path | int],
+        *,
+        other_gateways: Sequence[Path] = (),
+        **changes: Any,
+    ) -> None:
+        """``shards`` are where each PostgREST listens; ``changes`` are values of its template."""
         self.folder = directory / "nginx"
         self.folder.mkdir()
         # Its workers are another user's.
         self.folder.chmod(0o777)
         self.port = free_port()
         self._configuration = self.folder / "nginx.conf"
-        self._configuration.write_text(
-            render(
-                "gateway/nginx.conf.j2",
-                folder=self.folder,
-                listen=f"127.0.0.1:{self.port}",
-                tls=None,
-                gateway=f"unix:{gateway}",
-                shards={name: f"unix:{socket}" for name, socket in shards.items()},
-                trusted_proxies=[],
-                max_body="1m",
-            )
-        )
+        values = {
+            "folder": self.folder,
+            "listen": f"127.0.0.1:{self.port}",
+            "tls": None,
+            "gateways": [_server(each) for each in (gateway, *other_gateways)],
+            "shards": {name: _server(address) for name, address in shards.items()},
+            "trusted_proxies": [],
+            "max_body": "1m",
+            **changes,
+        }
+        self._configuration.write_text(render("gateway/nginx.conf.j2", **values))
         self._process = Process(
-            [str(programs()["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
+            [str(programs("nginx")["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
         )
 
     def start(self) -> None:
@@ -106,6 +116,11 @@ class Nginx:
             return self.send("GET", "/").status == 404
         except OSError:
             return False
+
+
+def _server(address: Path | int) -> str:
+    """A Unix socket or a port of 127.0.0.1 as nginx names it."""
+    return f"unix:{address}" if isinstance(address, Path) else f"127.0.0.1:{address}"
 
 
 @dataclass(frozen=True)

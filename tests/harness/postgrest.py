@@ -21,9 +21,9 @@ PASSWORD = "postgrest-of-the-tests"
 
 
 @cache
-def programs() -> Mapping[str, Path]:
-    """Where ``postgrest`` and ``nginx`` are; see ``tests/api/prepare``."""
-    lines = run(TOP / "tests/api/prepare", timeout=600).stdout.splitlines()
+def programs(*names: str) -> Mapping[str, Path]:
+    """Where these are, or all of them if none is named; see ``tests/api/prepare``."""
+    lines = run(TOP / "tests/api/prepare", *names, timeout=900).stdout.splitlines()
     return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
 
 
@@ -48,17 +48,29 @@ def make_login(database: Database) -> None:
 
 
 class PostgREST:
-    """One shard; it answers at the Unix socket ``socket``."""
+    """One shard; it answers at the Unix socket ``socket``, or at a port."""
 
-    def __init__(self, directory: Path, database: Database, secret: bytes) -> None:
-        """``secret`` signs the tokens that it accepts, with HS256."""
+    def __init__(
+        self,
+        directory: Path,
+        database: Database,
+        secret: bytes,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """``secret`` signs the tokens that it accepts, with HS256; ``port`` is one of 127.0.0.1."""
         directory.mkdir()
         self.socket = directory / "postgrest.socket"
+        self.address: Path | int = self.socket if port is None else port
+        self._settings = settings or {}
         self._ready_port = free_port()
         self._database = database
         self._secret = base64.b64encode(secret).decode()
         self._configuration = directory / "postgrest.conf"
-        self._process = Process([str(programs()["postgrest"]), str(self._configuration)], directory / "postgrest.log")
+        self._process = Process(
+            [str(programs("postgrest")["postgrest"]), str(self._configuration)], directory / "postgrest.log"
+        )
 
     def serve(self, schemas: Iterable[str]) -> None:
         """Start it, or start it again, with these schemas, and wait until it answers."""
@@ -78,8 +90,8 @@ class PostgREST:
             "jwt-role-claim-key": ".vaultbrix.role",
             "log-level": "info",
             "openapi-mode": "follow-privileges",
-            "server-unix-socket": str(self.socket),
-            "server-unix-socket-mode": "666",
+            **self._listen,
+            **self._settings,
         }
         self._configuration.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
         self._process.start()
@@ -89,9 +101,24 @@ class PostgREST:
         """End it."""
         self._process.stop()
 
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._process.kill()
+
+    @property
+    def pid(self) -> int:
+        """Its process id; it must have been started."""
+        return self._process.pid
+
     def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """One request straight to it, past any gateway."""
-        return request(self.socket, method, target, headers, body)
+        return request(self.address, method, target, headers, body)
+
+    @property
+    def _listen(self) -> Mapping[str, object]:
+        if isinstance(self.address, int):
+            return {"server-host": "127.0.0.1", "server-port": self.address}
+        return {"server-unix-socket": str(self.address), "server-unix-socket-mode": "666"}
 
     def _answers(self) -> bool:
         assert self._process.running, self._process.text()

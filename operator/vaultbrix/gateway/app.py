@@ -4,7 +4,7 @@ How a proxy asks is told by the path that it calls, which its own configuration 
 
 ``/nginx``     for ``auth_request``. The request is in X-Forwarded-Method, -Uri, -Host and -For and in X-Request-Id, all
                written by nginx. nginx takes 200, 401 and 403 alone and no body, so a refusal is 403 with its true
-               status, body and challenge in headers.
+               status, body and challenge in headers. 503 says that this replica cannot decide: nginx asks another.
 ``/forward``   for Traefik's ForwardAuth and Caddy's forward_auth. The same headers; a refusal is the client's answer.
 ``/envoy/...`` for Envoy's ext_authz over HTTP with that prefix: method and target are the request's own.
 
@@ -117,7 +117,8 @@ class Authorizer:
             return
         self._outcomes.labels(str(decision.why)).inc()
         self._record.refused(decision, request if isinstance(request, Request) else None)
-        status, headers, body = _refused(decision, nginx=nginx)
+        number = request.request_id if isinstance(request, Request) else ""
+        status, headers, body = _refused(decision, number, nginx=nginx)
         await _answer(send, status, headers, body)
 
     async def _decide(self, request: Request) -> Allowed | Refusal:
@@ -207,16 +208,17 @@ def _one(told: Mapping[str, list[str]], name: str) -> str:
     return values[0] if len(values) == 1 else ""
 
 
-def _refused(refusal: Refusal, *, nginx: bool) -> tuple[int, dict[str, str], bytes]:
+def _refused(refusal: Refusal, request_id: str, *, nginx: bool) -> tuple[int, dict[str, str], bytes]:
     challenge = {"WWW-Authenticate": refusal.challenge} if refusal.challenge else {}
     retry = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
     if nginx:
         told = {"X-Vaultbrix-Status": str(refusal.status), "X-Vaultbrix-Body": refusal.body.decode()}
         if challenge:
             told["X-Vaultbrix-Challenge"] = refusal.challenge
-        return 403, {**told, **retry}, b""
+        return 503 if refusal == refusals.unavailable() else 403, {**told, **retry}, b""
     headers = {"Content-Type": "application/json; charset=utf-8", "Access-Control-Allow-Origin": "*"}
-    return refusal.status, {**headers, **challenge, **retry}, refusal.body
+    number = {"X-Request-Id": request_id} if request_id else {}
+    return refusal.status, {**headers, **number, **challenge, **retry}, refusal.body
 
 
 async def _answer(send: Send, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:

@@ -1,10 +1,6 @@
-"""``vaultbrix gateway`` beside a real API server: what it knows, how soon, and what it does when it knows nothing.
-
-A key that is good is told by the answer 403: the tenant's data API is not switched on.
-"""
+"""``vaultbrix gateway`` beside a real API server: what it knows, how soon, and what it does when it knows nothing."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.database import free_port
-from tests.harness.http_messages import request
-from tests.harness.processes import VAULTBRIX, Process
+from tests.harness.gateway_process import GOOD, NOT_READY, REFUSED, Gateway, running
 from tests.harness.shell import wait_for
 from tests.harness.world import World
 
@@ -23,65 +17,6 @@ from vaultbrix.gateway.last_use import write_last_use
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube, resource_type
 from vaultbrix.kube.informer import Informer
-
-DOMAIN = "api.example.com"
-GOOD, REFUSED, NOT_READY = 403, 401, 503
-
-
-class Gateway:
-    """One replica, asked as Traefik and Caddy ask."""
-
-    def __init__(self, folder: Path, kubeconfig: Path, secret: bytes = bytes(range(32))) -> None:
-        self.socket = folder / "gateway.socket"
-        self.probe_port = free_port()
-        (folder / "secret").write_bytes(secret)
-        self.process = Process(
-            [
-                *VAULTBRIX, "gateway", f"--domain={DOMAIN}", f"--secret-file={folder / 'secret'}",
-                f"--socket={self.socket}", f"--probe-port={self.probe_port}",
-            ],
-            folder / "gateway.log",
-            env={"KUBECONFIG": str(kubeconfig)},
-        )  # fmt: skip
-
-    def start(self, *, ready: bool = True) -> None:
-        """Start it, and wait until it answers, and knows everything unless told otherwise."""
-        self.socket.unlink(missing_ok=True)
-        self.process.start()
-        wait_for(
-            "the gateway answers", lambda: self._probe() in ({200} if ready else {200, 503}), tell=self.process.text
-        )
-        wait_for("the gateway serves", self.socket.exists, tell=self.process.text)
-
-    def ask(self, key: str) -> int:
-        """The answer to a request with that key."""
-        headers = {
-            "Host": "gateway",
-            "X-Forwarded-Method": "GET",
-            "X-Forwarded-Uri": "/rest/v1/notes",
-            "X-Forwarded-Host": DOMAIN,
-            "X-Forwarded-For": "203.0.113.7",
-            "apikey": key,
-        }
-        return request(self.socket, "GET", "/forward", headers).status
-
-    def metrics(self) -> str:
-        return request(self.probe_port, "GET", "/metrics", {}).body.decode()
-
-    def _probe(self) -> int:
-        try:
-            return request(self.probe_port, "GET", "/readyz", {}).status
-        except OSError:
-            return 0
-
-
-@contextlib.contextmanager
-def running(gateway: Gateway, *, ready: bool = True) -> Iterator[Gateway]:
-    gateway.start(ready=ready)
-    try:
-        yield gateway
-    finally:
-        gateway.process.kill()
 
 
 def test_it_lets_nobody_in_without_an_api_server_and_ends_when_asked(tmp_path: Path) -> None:
