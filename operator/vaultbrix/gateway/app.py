@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -41,6 +42,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 ENVOY = "/envoy"
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_TOKENS = 4096
+# The same clients come again and again.
+_address = lru_cache(maxsize=4096)(parse_address)
 _LOGGED_PER_SECOND = 20
 
 
@@ -97,6 +100,7 @@ class Authorizer:
         self._outcomes = Counter(
             "vaultbrix_gateway_requests", "Requests decided on, by outcome.", ["outcome"], registry=metrics
         )
+        self._allowed = self._outcomes.labels("Allowed")
         self.used: dict[ObjectKey, datetime] = {}
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -111,7 +115,7 @@ class Authorizer:
             log.exception("unexpected error")
             request, decision = None, refusals.unavailable()
         if isinstance(decision, Allowed):
-            self._outcomes.labels("Allowed").inc()
+            self._allowed.inc()
             self.used[decision.key.name] = self._clock()
             await _answer(send, 200, decision.headers)
             return
@@ -146,12 +150,13 @@ class Authorizer:
 
     def _read(self, scope: Scope) -> Request | Refusal:
         """The client's request as the proxy tells of it."""
-        headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+        headers: list[tuple[str, str]] = []
         told: dict[str, list[str]] = {}
-        for name, value in headers:
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers.append((name, value))
             told.setdefault(name, []).append(value)
         path: str = scope["path"]
-        request_id = uuid4().hex
         if path.startswith(ENVOY + "/"):
             query = scope["query_string"].decode("latin-1")
             target = scope["raw_path"].decode("latin-1").removeprefix(ENVOY) + (f"?{query}" if query else "")
@@ -159,18 +164,17 @@ class Authorizer:
         elif path in ("/nginx", "/forward"):
             method, target = _one(told, "x-forwarded-method"), _one(told, "x-forwarded-uri")
             host = _one(told, "x-forwarded-host")
-            if path == "/nginx":
-                request_id = _one(told, "x-request-id")
         else:
             return refusals.not_found()
         addresses = [part.strip() for value in told.get("x-forwarded-for", ()) for part in value.split(",")]
         try:
-            client = parse_address(addresses[-self._hops])
+            client = _address(addresses[-self._hops])
         except (ValueError, IndexError):
             return refusals.malformed("The proxy does not say where the request comes from")
+        request_id = _one(told, "x-request-id") if path == "/nginx" else uuid4().hex
         if not _REQUEST_ID.fullmatch(request_id):
             return refusals.malformed("The proxy has not numbered the request")
-        return Request(method, target, host, headers, client, request_id)
+        return Request(method, target, host, tuple(headers), client, request_id)
 
 
 class _Record:

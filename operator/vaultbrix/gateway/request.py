@@ -17,6 +17,7 @@ LONGEST_KEY = 128
 
 # Bytes over 0x7f are let through, as curl sends them when nobody encodes; they go on encoded.
 _TARGET = re.compile(r"/[!-\[\]-~\x80-\xff]*")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 
@@ -65,7 +66,7 @@ def read_target(request: Request) -> Target | Refusal:
     if len(keys) > 1:
         return malformed("The query has apikey more than once")
     upstream = "/" + "/".join(quote(name, safe="") for name in names)
-    encoded = quote(rest, safe="".join(map(chr, range(0x21, 0x7F))), encoding="latin-1")
+    encoded = rest if rest.isascii() else quote(rest, safe=_PRINTABLE, encoding="latin-1")
     return Target(f"{upstream}?{encoded}" if encoded else upstream, keys[0] if keys else None)
 
 
