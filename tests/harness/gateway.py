@@ -93,6 +93,11 @@ class Nginx:
         """End it."""
         self._process.stop()
 
+    @property
+    def pid(self) -> int:
+        """Process id of the master; it must have been started."""
+        return self._process.pid
+
     def send(self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, host: str = DOMAIN) -> Answer:
         """One request as a client sends it."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
