@@ -18,6 +18,8 @@ LONGEST_KEY = 128
 # Bytes over 0x7f are let through, as curl sends them when nobody encodes; they go on encoded.
 _TARGET = re.compile(r"/[!-\[\]-~\x80-\xff]*")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_BAD_IN_NAME = re.compile(r"[/\\%\x00-\x1f\x7f-\x9f]")
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 
@@ -65,7 +67,7 @@ def read_target(request: Request) -> Target | Refusal:
     rest, keys = _without_keys(query)
     if len(keys) > 1:
         return malformed("The query has apikey more than once")
-    upstream = "/" + "/".join(quote(name, safe="") for name in names)
+    upstream = "/" + "/".join(name if _PLAIN.fullmatch(name) else quote(name, safe="") for name in names)
     encoded = rest if rest.isascii() else quote(rest, safe=_PRINTABLE, encoding="latin-1")
     return Target(f"{upstream}?{encoded}" if encoded else upstream, keys[0] if keys else None)
 
@@ -125,7 +127,7 @@ def _names(path: str) -> list[str] | Refusal:
         except UnicodeDecodeError:
             return malformed("The request's path is not UTF-8")
         # What is encoded twice, or decodes to a separator, would mean something else to whoever decodes once more.
-        if name in (".", "..") or re.search(r"[/\\%\x00-\x1f\x7f-\x9f]", name):
+        if name in (".", "..") or _BAD_IN_NAME.search(name):
             return malformed("The request's path holds characters that it must not")
         names.append(name)
     if "" in names or len(names) > 2 or (len(names) == 2 and names[0] != "rpc"):
@@ -135,8 +137,11 @@ def _names(path: str) -> list[str] | Refusal:
 
 def _without_keys(query: str) -> tuple[str, list[str]]:
     """The query without each ``apikey``, and their values."""
+    # Another spelling of the name has an escape in it.
+    if "%" not in query and "apikey" not in query:
+        return query, []
     kept, keys = [], []
-    for part in query.split("&") if query else []:
+    for part in query.split("&"):
         name, _, value = part.partition("=")
         if unquote_plus(name) == "apikey":
             keys.append(unquote_plus(value))
