@@ -17,7 +17,8 @@ PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-1
 	libc6-dev make
 
 .PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-api test-tools \
-	test-e2e lint generate bench bench-access bench-ddl bench-audit bench-tenants soak-audit soak cluster-up cluster-down
+	test-e2e lint generate bench bench-access bench-ddl bench-api bench-audit bench-tenants \
+	soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -104,6 +105,12 @@ bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and quest
 bench-tenants: setup ## many Tenants at once against the same SQL by psql: about half an hour
 	hack/cluster/build.sh
 	$(RUN)/pytest -s -q tests/bench/test_tenants.py
+
+bench-api: setup ## the data API by the gateway against PostgREST alone, ended keys, changed schemas: about ten minutes
+	hack/cluster/install-prerequisites $(NODE_PACKAGES)
+	hack/cluster/build.sh
+	tests/api/prepare postgrest nginx wrk >/dev/null
+	$(RUN)/pytest -s -q tests/bench/test_api.py
 
 soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table
 	$(RUN)/pytest -s -q tests/integration/audit/test_campaign.py -m soak

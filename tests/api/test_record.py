@@ -4,26 +4,27 @@ import json
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import pytest
-from tests.harness.data_api_sessions import about, serve_data_api
-from tests.harness.postgrest import LOGIN, PostgREST
+from tests.harness.data_api_sessions import about
+from tests.harness.postgrest import PostgREST
 from tests.harness.shell import wait_for
 from tests.harness.shipping import shipping
 
+from vaultbrix.dataapi.serving import schema
 from vaultbrix.gateway.jwt import mint
 
 SECRET = bytes(range(32))
 ROLE = "tenant_app"
 
 
-def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGRST_DB_PRE_REQUEST", "vaultbrix.pre_request")
+def test_each_statement_of_postgrests_is_of_its_request() -> None:
     with shipping() as parts:
         parts.database.tenant("app")
-        serve_data_api(parts.database, ROLE)
+        parts.database.admin(schema.install)
         with parts.database.login(ROLE) as connection:
             connection.execute("CREATE TABLE notes (id int PRIMARY KEY, text text)")
-        server = PostgREST(parts.path / "shard", parts.database, SECRET)
+        server = PostgREST(parts.path, parts.database, "app", SECRET)
+        with parts.database.login(ROLE) as connection:
+            connection.execute(f"GRANT USAGE ON SCHEMA {ROLE} TO {ROLE}_anon")
 
         def send(method: str, target: str, body: bytes = b"", **said: str) -> tuple[int, str]:
             request = uuid4().hex
@@ -37,7 +38,7 @@ def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.Monk
             return server.send(method, target, headers, body).status, request
 
         try:
-            server.serve([ROLE])
+            server.serve()
             made, insert = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), key="team/app")
             twice, conflict = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), subject="jane")
             read, select = send("GET", "/notes?id=eq.1", client="2001:db8::7", subject="joe")
@@ -62,7 +63,7 @@ def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.Monk
                     "SELECT count(DISTINCT session_id) FILTER (WHERE kind = 'request') > 0 AND count(*) FILTER"
                     " (WHERE kind = 'disconnection') = count(DISTINCT session_id)"
                     "  FROM audit.record WHERE session_id IN (SELECT session_id FROM audit.record WHERE role = %s)",
-                    [LOGIN],
+                    ["vaultbrix_rest_app"],
                 )
                 == [(True,)]
             ),

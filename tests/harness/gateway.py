@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from tests.harness.database import free_port
@@ -26,9 +27,10 @@ from vaultbrix.runtime.templates import render
 class AuthorizerThread:
     """The authorizer in a thread of the test, which decides from what the test has made known."""
 
-    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes = SECRET) -> None:
+    def __init__(self, directory: Path, known: KnownInMemory, secret: bytes = SECRET, **options: Any) -> None:
+        """``options`` are as for Authorizer."""
         self.socket = directory / "gateway.socket"
-        self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC))
+        self.application = Authorizer(known, Settings(DOMAIN, secret), lambda: datetime.now(UTC), **options)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -54,25 +56,27 @@ class AuthorizerThread:
 class Nginx:
     """nginx on a port of 127.0.0.1, without TLS."""
 
-    def __init__(self, directory: Path, gateway: Path, sockets: Path) -> None:
+    def __init__(
+        self, directory: Path, gateway: Path, sockets: Path, *, other_gateways: Sequence[Path] = (), **changes: Any
+    ) -> None:
+        """``sockets`` is where those of PostgREST are; ``changes`` are values of its template."""
         self.folder = directory / "nginx"
         self.folder.mkdir()
         # Its workers are another user's.
         self.folder.chmod(0o777)
         self.port = free_port()
         self._configuration = self.folder / "nginx.conf"
-        self._configuration.write_text(
-            render(
-                "gateway/nginx.conf.j2",
-                folder=self.folder,
-                listen=f"127.0.0.1:{self.port}",
-                tls=None,
-                gateway=f"unix:{gateway}",
-                sockets=sockets,
-                trusted_proxies=[],
-                max_body="1m",
-            )
-        )
+        values = {
+            "folder": self.folder,
+            "listen": f"127.0.0.1:{self.port}",
+            "tls": None,
+            "gateways": [f"unix:{each}" for each in (gateway, *other_gateways)],
+            "sockets": sockets,
+            "trusted_proxies": [],
+            "max_body": "1m",
+            **changes,
+        }
+        self._configuration.write_text(render("gateway/nginx.conf.j2", **values))
         self._process = Process(
             [str(programs("nginx")["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
         )
@@ -86,6 +90,11 @@ class Nginx:
         """End it."""
         self._process.stop()
 
+    @property
+    def pid(self) -> int:
+        """Process id of the master; it must have been started."""
+        return self._process.pid
+
     def send(self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, host: str = DOMAIN) -> Answer:
         """One request as a client sends it."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
@@ -97,7 +106,7 @@ class Nginx:
 
     def access_log(self) -> str:
         """What it has logged of requests."""
-        return (self.folder / "access.log").read_text()
+        return (self.folder / "access.log").read_text(errors="replace")
 
     def error_log(self) -> str:
         """What it has said beside that."""

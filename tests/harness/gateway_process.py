@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tests.harness.database import free_port
 from tests.harness.http_messages import Answer, request
+from tests.harness.known_keys import DOMAIN
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.world import SYSTEM
 
-DOMAIN = "api.example.com"
+GOOD, REFUSED, NOT_READY = 403, 401, 503
 
 
 class GatewayProcess:
@@ -69,6 +70,7 @@ class GatewayProcess:
         return request(socket, method, told["x-vaultbrix-path"], headers, body)
 
     def metrics(self) -> str:
+        """All of its metrics."""
         return request(self.probe_port, "GET", "/metrics", {}).body.decode()
 
     def _probe(self) -> int:
@@ -80,6 +82,7 @@ class GatewayProcess:
 
 @contextlib.contextmanager
 def running(gateway: GatewayProcess, *, ready: bool = True) -> Iterator[GatewayProcess]:
+    """Start a replica, and kill it at the end."""
     gateway.start(ready=ready)
     try:
         yield gateway

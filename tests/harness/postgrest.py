@@ -95,6 +95,10 @@ class PostgREST:
         self._process.stop()
         self.socket.unlink(missing_ok=True)
         self._process.start()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until it has read the schema and answers."""
         wait_for("PostgREST has read the schema", self._answers, tell=self._process.text)
 
     def read_again(self) -> None:
@@ -106,6 +110,10 @@ class PostgREST:
     def stop(self) -> None:
         """End it."""
         self._process.stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._process.kill()
 
     def send(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Answer:
         """One request straight to it, past any gateway."""

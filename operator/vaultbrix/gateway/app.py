@@ -4,7 +4,7 @@ How a proxy asks is told by the path that it calls, which its own configuration 
 
 ``/nginx``     for ``auth_request``. The request is in X-Forwarded-Method, -Uri, -Host and -For and in X-Request-Id, all
                written by nginx. nginx takes 200, 401 and 403 alone and no body, so a refusal is 403 with its true
-               status, body and challenge in headers.
+               status, body and challenge in headers. 503 says that this replica cannot decide: nginx asks another.
 ``/forward``   for Traefik's ForwardAuth and Caddy's forward_auth. The same headers; a refusal is the client's answer.
 ``/envoy/...`` for Envoy's ext_authz over HTTP with that prefix: method and target are the request's own.
 
@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -41,6 +42,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 ENVOY = "/envoy"
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_TOKENS = 4096
+# The same clients come again and again.
+_address = lru_cache(maxsize=4096)(parse_address)
 
 
 class SeenTokens:
@@ -100,6 +103,7 @@ class Authorizer:
         self._outcomes = Counter(
             "vaultbrix_gateway_requests", "Requests decided on, by outcome.", ["outcome"], registry=metrics
         )
+        self._allowed = self._outcomes.labels("Allowed")
         self.used: dict[ObjectKey, datetime] = {}
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -114,13 +118,14 @@ class Authorizer:
             log.exception("unexpected error")
             request, decision = None, refusals.unavailable()
         if isinstance(decision, Allowed):
-            self._outcomes.labels("Allowed").inc()
+            self._allowed.inc()
             self.used[decision.key.name] = self._clock()
             await _answer(send, 200, decision.headers)
             return
         self._outcomes.labels(str(decision.why)).inc()
         self._refused(decision, request if isinstance(request, Request) else None)
-        status, headers, body = _refused(decision, nginx=nginx)
+        number = request.request_id if isinstance(request, Request) else ""
+        status, headers, body = _refused(decision, number, nginx=nginx)
         await _answer(send, status, headers, body)
 
     async def _decide(self, request: Request) -> Allowed | Refusal:
@@ -150,12 +155,13 @@ class Authorizer:
 
     def _read(self, scope: Scope) -> Request | Refusal:
         """The client's request as the proxy tells of it."""
-        headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+        headers: list[tuple[str, str]] = []
         told: dict[str, list[str]] = {}
-        for name, value in headers:
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers.append((name, value))
             told.setdefault(name, []).append(value)
         path: str = scope["path"]
-        request_id = uuid4().hex
         if path.startswith(ENVOY + "/"):
             query = scope["query_string"].decode("latin-1")
             target = scope["raw_path"].decode("latin-1").removeprefix(ENVOY) + (f"?{query}" if query else "")
@@ -163,18 +169,17 @@ class Authorizer:
         elif path in ("/nginx", "/forward"):
             method, target = _one(told, "x-forwarded-method"), _one(told, "x-forwarded-uri")
             host = _one(told, "x-forwarded-host")
-            if path == "/nginx":
-                request_id = _one(told, "x-request-id")
         else:
             return refusals.not_found()
         addresses = [part.strip() for value in told.get("x-forwarded-for", ()) for part in value.split(",")]
         try:
-            client = parse_address(addresses[-self._hops])
+            client = _address(addresses[-self._hops])
         except (ValueError, IndexError):
             return refusals.malformed("The proxy does not say where the request comes from")
+        request_id = _one(told, "x-request-id") if path == "/nginx" else uuid4().hex
         if not _REQUEST_ID.fullmatch(request_id):
             return refusals.malformed("The proxy has not numbered the request")
-        return Request(method, target, host, headers, client, request_id)
+        return Request(method, target, host, tuple(headers), client, request_id)
 
 
 def _one(told: Mapping[str, list[str]], name: str) -> str:
@@ -183,16 +188,17 @@ def _one(told: Mapping[str, list[str]], name: str) -> str:
     return values[0] if len(values) == 1 else ""
 
 
-def _refused(refusal: Refusal, *, nginx: bool) -> tuple[int, dict[str, str], bytes]:
+def _refused(refusal: Refusal, request_id: str, *, nginx: bool) -> tuple[int, dict[str, str], bytes]:
     challenge = {"WWW-Authenticate": refusal.challenge} if refusal.challenge else {}
     retry = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
     if nginx:
         told = {"X-Vaultbrix-Status": str(refusal.status), "X-Vaultbrix-Body": refusal.body.decode()}
         if challenge:
             told["X-Vaultbrix-Challenge"] = refusal.challenge
-        return 403, {**told, **retry}, b""
+        return 503 if refusal == refusals.unavailable() else 403, {**told, **retry}, b""
     headers = {"Content-Type": "application/json; charset=utf-8", "Access-Control-Allow-Origin": "*"}
-    return refusal.status, {**headers, **challenge, **retry}, refusal.body
+    number = {"X-Request-Id": request_id} if request_id else {}
+    return refusal.status, {**headers, **number, **challenge, **retry}, refusal.body
 
 
 async def _answer(send: Send, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:

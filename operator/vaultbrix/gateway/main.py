@@ -109,7 +109,7 @@ async def main(options: Options) -> None:
             group.create_task(write_last_use(kube, watched.cache.api_keys, authorizer.used))
             group.create_task(runner.run())
             group.create_task(refused.run())
-            group.create_task(_serve(authorizer, options))
+            group.create_task(serve(authorizer, socket=options.socket, host=options.host, port=options.port))
     finally:
         await listeners.close()
         await pool.close()
@@ -117,14 +117,17 @@ async def main(options: Options) -> None:
         await kube.close()
 
 
-async def _serve(authorizer: Authorizer, options: Options) -> None:
-    """Answer the proxy until cancelled; requests that are being decided on then are answered first."""
+async def serve(authorizer: Authorizer, *, socket: Path | None, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Answer the proxy until cancelled; requests that are being decided on then are answered first.
+
+    At ``socket``, or else at ``host`` and ``port``.
+    """
     server = _Server(
         uvicorn.Config(
             authorizer,
-            uds=str(options.socket) if options.socket is not None else None,
-            host=options.host,
-            port=options.port,
+            uds=str(socket) if socket is not None else None,
+            host=host,
+            port=port,
             http="httptools",
             lifespan="off",
             ws="none",

@@ -21,6 +21,9 @@ _TARGET = re.compile(r"/[!-~\x80-\xff]*")
 _CAST_TO_NAMES = re.compile(
     r"::\s*(aclitem|reg(class|collation|config|dictionary|namespace|oper|operator|proc|procedure|role|type))\b", re.I
 )
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_BAD_IN_NAME = re.compile(r"[/\\%\x00-\x1f\x7f-\x9f]")
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 
@@ -70,8 +73,8 @@ def read_target(request: Request) -> Target | Refusal:
         return malformed("The query has apikey more than once")
     if _shows_names(rest):
         return malformed("A column cannot be cast to a type that stands for names in the database")
-    upstream = "/" + "/".join(quote(name, safe="") for name in names)
-    encoded = quote(rest, safe="".join(map(chr, range(0x21, 0x7F))), encoding="latin-1")
+    upstream = "/" + "/".join(name if _PLAIN.fullmatch(name) else quote(name, safe="") for name in names)
+    encoded = rest if rest.isascii() else quote(rest, safe=_PRINTABLE, encoding="latin-1")
     return Target(f"{upstream}?{encoded}" if encoded else upstream, keys[0] if keys else None)
 
 
@@ -130,7 +133,7 @@ def _names(path: str) -> list[str] | Refusal:
         except UnicodeDecodeError:
             return malformed("The request's path is not UTF-8")
         # What is encoded twice, or decodes to a separator, would mean something else to whoever decodes once more.
-        if name in (".", "..") or re.search(r"[/\\%\x00-\x1f\x7f-\x9f]", name):
+        if name in (".", "..") or _BAD_IN_NAME.search(name):
             return malformed("The request's path holds characters that it must not")
         names.append(name)
     if "" in names or len(names) > 2 or (len(names) == 2 and names[0] != "rpc"):
@@ -149,8 +152,11 @@ def _shows_names(query: str) -> bool:
 
 def _without_keys(query: str) -> tuple[str, list[str]]:
     """The query without each ``apikey``, and their values."""
+    # Another spelling of the name has an escape in it.
+    if "%" not in query and "apikey" not in query:
+        return query, []
     kept, keys = [], []
-    for part in query.split("&") if query else []:
+    for part in query.split("&"):
         name, _, value = part.partition("=")
         if unquote_plus(name) == "apikey":
             keys.append(unquote_plus(value))

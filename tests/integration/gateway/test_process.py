@@ -1,7 +1,4 @@
-"""``vaultbrix gateway`` beside a real API server: what it knows, how soon, and what it does when it knows nothing.
-
-A key that is good is told by the answer 403: the tenant's data API is not switched on.
-"""
+"""``vaultbrix gateway`` beside a real API server: what it knows, how soon, and what it does when it knows nothing."""
 
 import asyncio
 import time
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.gateway_process import GatewayProcess, running
+from tests.harness.gateway_process import GOOD, NOT_READY, REFUSED, GatewayProcess, running
 from tests.harness.shell import wait_for
 from tests.harness.world import World
 
@@ -20,8 +17,6 @@ from vaultbrix.gateway.last_use import write_last_use
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube, resource_type
 from vaultbrix.kube.informer import Informer
-
-GOOD, REFUSED, NOT_READY = 403, 401, 503
 
 
 def test_it_lets_nobody_in_without_an_api_server_and_ends_when_asked(tmp_path: Path) -> None:

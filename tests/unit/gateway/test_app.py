@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -92,6 +93,7 @@ def test_other_proxies_are_given_the_clients_answer() -> None:
     assert (refused.status, json.loads(refused.body)["message"]) == (401, "Invalid API key")
     assert refused.headers["content-type"] == "application/json; charset=utf-8"
     assert refused.headers["www-authenticate"].startswith("Bearer ")
+    assert re.fullmatch("[0-9a-f]{32}", refused.headers["x-request-id"])
 
 
 def test_a_request_is_numbered_here_unless_nginx_does() -> None:
@@ -139,14 +141,20 @@ def test_the_client_is_where_the_trusted_proxies_were_called_from() -> None:
 def test_an_error_of_ours_lets_nobody_in() -> None:
     world = World()
     world.known.key = None  # type: ignore[assignment,method-assign]  # whatever may be wrong
-    answer = world.ask()
-    assert (answer.status, answer.headers["x-vaultbrix-status"]) == (403, "503")
-    assert world.ask("/forward").status == 503
+    # With 503 itself, upon which nginx asks another replica.
+    assert (world.ask().status, world.ask("/forward").status) == (503, 503)
 
 
 def test_nobody_is_let_in_before_everything_is_known() -> None:
     world = World(ready=lambda: False)
-    assert world.ask("/forward").status == 503
+    assert (world.ask().status, world.ask("/forward").status) == (503, 503)
+
+
+def test_no_other_replica_is_asked_about_what_was_decided() -> None:
+    world = World()
+    world.known.add_tenant("acme", shard="")
+    answer = world.ask()
+    assert (answer.status, answer.headers["x-vaultbrix-status"]) == (403, "503")
 
 
 def test_a_key_has_its_limit() -> None:
