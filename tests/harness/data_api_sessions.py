@@ -6,33 +6,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from tests.harness.database import Database
+from tests.harness.postgrest import PASSWORD, served_roles
 
 from vaultbrix.dataapi.serving import schema
-
-LOGIN = "vaultbrix_rest_tests"
-PASSWORD = "postgrest-of-the-tests"
+from vaultbrix.dataapi.serving.decisions import rest_login
 
 
 def serve_data_api(database: Database, *roles: str) -> None:
-    """Let one login of PostgREST's take all these tenants' roles; all that it does is logged.
-
-    The operator makes a login for each tenant: whose a line is must not depend on that.
-    """
+    """Make what PostgREST needs of the database to serve these tenants, as the operator does."""
     database.admin(schema.install)
-    login = sql.Identifier(LOGIN)
-    with database.postgres.connect() as admin:
-        admin.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT PASSWORD {}").format(login, sql.Literal(PASSWORD)))
-        admin.execute(sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(login))
-        for role in roles:
-            tenant = sql.Identifier(role)
-            admin.execute(sql.SQL("GRANT {} TO {}").format(tenant, login))
-            for suffix in ("_anon", "_authenticated"):
-                name = sql.Identifier(role + suffix)
-                admin.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
-                admin.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(tenant, name))
-                admin.execute(sql.SQL("GRANT {} TO {}").format(name, login))
+    for role in roles:
+        served_roles(database, role.removeprefix("tenant_"))
 
 
 def about(role: str, request: str, **more: str) -> dict[str, str]:
@@ -42,10 +27,11 @@ def about(role: str, request: str, **more: str) -> dict[str, str]:
 
 
 class DataApiSession:
-    """One connection of PostgREST's pool."""
+    """One connection in the pool of a tenant's PostgREST."""
 
-    def __init__(self, database: Database) -> None:
-        self.connection: psycopg.Connection[Any] = database.login(LOGIN, PASSWORD, application_name="PostgREST")
+    def __init__(self, database: Database, role: str) -> None:
+        self.login = rest_login(role)
+        self.connection: psycopg.Connection[Any] = database.login(self.login, PASSWORD, application_name="PostgREST")
         self.pid = self.connection.info.backend_pid
 
     @contextmanager

@@ -146,6 +146,9 @@ def _request(entry: dict[str, Any]) -> dict[str, Any]:
         said = json.loads(entry["message"].removeprefix("REQUEST: "))
         ip_address(said["client"])
         whole = all(isinstance(said[name], str) for name in ("role", "tenant", "key", "request", "claims"))
+        whole &= said["tenant"].split("/")[0] == said["key"].split("/")[0]
+        slug = entry["user"].removeprefix("vaultbrix_rest_")
+        whole &= re.fullmatch(f"tenant_{slug}(_anon|_authenticated)?", said["role"]) is not None
     except (ValueError, KeyError, TypeError):
         whole = False
     return {"kind": "request", "object_name": said["request"]} if whole else {"kind": "forged"}

@@ -54,6 +54,6 @@ FRAME = "PL/pgSQL function vaultbrix.pre_request() line 7 at RAISE"
 
 def request(text: str | None = None, **fields: Any) -> bytes:
     """The line of vaultbrix.pre_request(), with what it says; ``text``: what follows its mark, if not CLAIMS."""
-    values = {"user": "vaultbrix_rest", "context": FRAME, "application_name": "PostgREST", "vxid": "3/1", **fields}
+    values = {"user": "vaultbrix_rest_acme", "context": FRAME, "application_name": "PostgREST", "vxid": "3/1", **fields}
     said = json.dumps(CLAIMS) if text is None else text
     return line(f"REQUEST: {said}", values.pop("func_name", "exec_stmt_raise"), **values)

@@ -28,6 +28,7 @@ _REFUSAL_MARK = "REFUSED: "
 _REFUSAL_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.note_refusals\(jsonb\) line [0-9]+ at RAISE").fullmatch
 _GATEWAY = "vaultbrix_listener"
 _MARKS = (_AUDIT_MARK, _REQUEST_MARK, _REFUSAL_MARK)
+_DATA_API = "vaultbrix_rest_"
 is_data_api = re.compile(r"vaultbrix_rest(_[a-z0-9_]+)?").fullmatch
 # What stands before the name of an APIKey in the column of rules.
 KEY = "key:"
@@ -203,7 +204,9 @@ def request_of(message: str) -> Request | None:
         request = _decode_request(message.removeprefix(_REQUEST_MARK))
     except (msgspec.DecodeError, RecursionError):
         return None
-    return request if address_of(request.client)[0] else None
+    # A key and its Tenant are of one namespace.
+    same_namespace = request.key.partition("/")[0] == request.tenant.partition("/")[0]
+    return request if same_namespace and address_of(request.client)[0] else None
 
 
 def numbered(line: bytes) -> tuple[str, int] | None:
@@ -284,7 +287,14 @@ def _request(entry: LogLine) -> Request | None:
         and is_data_api(entry.user or "")
         and _REQUEST_FRAME(entry.context or "")
     )
-    return request_of(entry.message) if genuine else None
+    request = request_of(entry.message) if genuine else None
+    return request if request and _may_take(entry.user or "", request.role) else None
+
+
+def _may_take(login: str, role: str) -> bool:
+    """Whether a role is one of the tenant's whose PostgREST has this login. The login is all that no tenant can set."""
+    tenant = "tenant_" + login.removeprefix(_DATA_API)
+    return role in (tenant, f"{tenant}_anon", f"{tenant}_authenticated")
 
 
 def _refusal(entry: LogLine) -> RefusedRequest | None:

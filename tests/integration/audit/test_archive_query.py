@@ -59,17 +59,18 @@ def both() -> Iterator[Both]:
         with parts.database.login("tenant_other", application_name="x") as connection:
             send(connection, "SELECT 'other''s'")
         serve_data_api(parts.database, role, "tenant_other")
-        session = DataApiSession(parts.database)
-        for said in (
-            about(role, "1" * 32),
-            about("tenant_other", "2" * 32, tenant="team/other", key="team/app", subject="jo"),
-            about(role, "3" * 32),
+        for each, said in (
+            (role, about(role, "1" * 32)),
+            (role, about(f"{role}_anon", "3" * 32, key="team/app", subject="jo")),
+            ("tenant_other", about("tenant_other", "2" * 32, tenant="team/other", key="team/app", subject="jo")),
         ):
-            with session.request(said) as api:
-                api.execute("SELECT * FROM generate_series(1, 3)")
-                api.execute("SELECT nothing")
-        session.close()
-        parts.statements(session.pid)
+            session = DataApiSession(parts.database, each)
+            for request in (said["request"], "f" * 32):
+                with session.request({**said, "request": request}) as api:
+                    api.execute("SELECT * FROM generate_series(1, 3)")
+                    api.execute("SELECT nothing")
+            session.close()
+            parts.statements(session.pid)
         parts.settle()
         key, public = seal.new_key()
         place = Place(str(parts.path / "archive"))
@@ -110,6 +111,7 @@ def test_each_filter_finds_the_same(both: Both) -> None:
         {"request": "2" * 32, "everybody": False},
         {"request": "3" * 32, "outcome": "error"},
         {"request": "4" * 32},
+        {"request": "f" * 32},
         {"address": "127.0.0.0/8"},
         {"address": "10.0.0.0/8"},
         {"role": "tenant_other"},

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from tests.harness import audit_oracle
 from tests.harness.audit_oracle import Version, judge
-from tests.harness.data_api_sessions import LOGIN, DataApiSession, about, serve_data_api
+from tests.harness.data_api_sessions import DataApiSession, about, serve_data_api
 from tests.harness.processes import VAULTBRIX
 from tests.harness.sealed_store import check
 from tests.harness.shell import run, wait_for
@@ -43,7 +43,7 @@ def parts() -> Iterator[Shipping]:
 
 @pytest.fixture
 def session(parts: Shipping) -> Iterator[DataApiSession]:
-    session = DataApiSession(parts.database)
+    session = DataApiSession(parts.database, ROLE)
     yield session
     session.close()
 
@@ -78,20 +78,18 @@ def test_statements_of_a_session_are_of_the_request_that_it_serves(parts: Shippi
     with session.request(about(ROLE, first)) as connection:
         connection.execute(f"SELECT '{mark}' AS one")
         connection.execute(f"SELECT '{mark}' AS two")
-    jane = about(
-        f"{OTHER}_authenticated", second, tenant="team/other", key="team/app", subject="jane", client="2001:db8::7"
-    )
+    jane = about(f"{ROLE}_authenticated", second, key="team/app", subject="jane", client="2001:db8::7")
     with session.request(jane) as connection:
         connection.execute(f"SELECT '{mark}' AS three")
         connection.execute(f"SELECT '{mark}' FROM nothing")
     session.connection.execute(f"SELECT '{mark}' AS of_nobody")
     end(parts, session)
     assert requests(parts, session.pid) == [
-        ("request", first, "team/app", "key:team/web"), ("request", second, "team/other", "key:team/app"),
+        ("request", first, "team/app", "key:team/web"), ("request", second, "team/app", "key:team/app"),
     ]  # fmt: skip
     mine = ("statement", ROLE, "team/app", "", "key:team/web", "198.51.100.7")
-    theirs = ("statement", f"{OTHER}_authenticated", "team/other", "user:jane", "key:team/app", "2001:db8::7")
-    nobody = ("statement", LOGIN, "", "", "", "127.0.0.1")
+    theirs = ("statement", f"{ROLE}_authenticated", "team/app", "user:jane", "key:team/app", "2001:db8::7")
+    nobody = ("statement", session.login, "", "", "", "127.0.0.1")
     assert parts.store.query(ROWS, [mark]) == [mine, mine, theirs, nobody]
 
     assert [row["statement"] for row in asked(parts, f"--request={first}", "--text", mark)] == [
@@ -147,6 +145,29 @@ def test_no_tenant_can_say_that_its_statements_are_anothers(parts: Shipping, ses
     assert genuine == ("request", request, "team/app", "key:team/web")
     assert others and set(others) == {("forged", None, "team/app", "key:team/web")}
     assert parts.store.query(ROWS, [mark]) == [("statement", ROLE, "team/app", "", "key:team/web", "198.51.100.7")]
+
+
+def test_what_a_tenant_leaves_behind_in_a_session_does_not_speak_for_another(
+    parts: Shipping, session: DataApiSession
+) -> None:
+    """The next request calls the tenant's own set_config() before there is any line of the request."""
+    mark = new_id()
+    victim = {"vaultbrix": about(OTHER, new_id(), tenant="team/other", key="team/app")}
+    with parts.database.login(ROLE) as connection:
+        connection.execute(f"GRANT USAGE ON SCHEMA {ROLE} TO PUBLIC")
+        connection.execute(
+            sql.SQL(
+                "CREATE FUNCTION {}.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$"
+                " SELECT pg_catalog.set_config($1, CASE $1 WHEN 'request.jwt.claims' THEN {} ELSE $2 END, $3) $$"
+            ).format(sql.Identifier(ROLE), sql.Literal(json.dumps(victim)))
+        )
+    with session.request(about(ROLE, new_id())) as connection:
+        connection.execute(f"SELECT pg_catalog.set_config('search_path', '{ROLE}, pg_catalog', false)")
+    with session.request(about(ROLE, new_id())) as connection:
+        connection.execute(f"SELECT '{mark}'")
+    end(parts, session)
+    assert [kind for kind, *_ in requests(parts, session.pid)] == ["request", "forged"]
+    assert parts.store.query(ROWS, [mark]) == [("statement", session.login, "", "", "", "127.0.0.1")]
 
 
 @pytest.mark.parametrize("died", ["shipper", "store"])

@@ -18,7 +18,7 @@ from vaultbrix.grants.state import AgentState
 STATE = AgentState("main")
 GENUINE = json.dumps(CLAIMS)
 OF_REQUEST = ("tenant_acme_authenticated", "team/acme", "user:jane", "key:team/web", "198.51.100.7")
-OF_NOBODY = ("vaultbrix_rest", "", "", "", "203.0.113.7")
+OF_NOBODY = ("vaultbrix_rest_acme", "", "", "", "203.0.113.7")
 
 
 def read(raw: bytes) -> Record:
@@ -33,14 +33,23 @@ def changed(**fields: Any) -> str:
     return json.dumps({name: value for name, value in {**CLAIMS, **fields}.items() if value is not None})
 
 
-@pytest.mark.parametrize("login", ["vaultbrix_rest", "vaultbrix_rest_1", "vaultbrix_rest_eu_west"])
+@pytest.mark.parametrize("role", ["tenant_acme", "tenant_acme_anon", "tenant_acme_authenticated"])
 @pytest.mark.parametrize(
     "said",
     [GENUINE, changed(subject=""), changed(subject=None), changed(client="2001:db8::7"), changed(more={"a": [1]})],
 )
-def test_what_postgrest_has_written_at_its_beginning_is_a_request(login: str, said: str) -> None:
-    found = read(request(said, user=login))
+def test_what_postgrest_has_written_at_its_beginning_is_a_request(role: str, said: str) -> None:
+    said = json.dumps({**json.loads(said), "role": role})
+    found = read(request(said))
     assert (found.kind, found.object_name, found.message) == ("request", CLAIMS["request"], f"REQUEST: {said}")
+
+
+@pytest.mark.parametrize(
+    "login", ["vaultbrix_rest", "vaultbrix_rest_globex", "vaultbrix_rest_acme_2", "vaultbrix_rest_tenant_acme"]
+)
+@pytest.mark.parametrize("role", ["tenant_acme", "tenant_acme_anon", "tenant_acme_authenticated"])
+def test_no_login_speaks_for_another_tenants_roles(login: str, role: str) -> None:
+    assert read(request(changed(role=role), user=login)).kind == "forged"
 
 
 @pytest.mark.parametrize(
@@ -81,13 +90,13 @@ def test_the_same_text_of_somebody_else_is_forged(fields: dict[str, str | None])
         changed(claims=None), changed(subject=7), changed(subject=["jane"]),
         changed(role="postgres"), changed(role="tenant_acme\n"), changed(role="tenant_" + "a" * 57),
         changed(tenant="acme"), changed(tenant="team/acme, team/globex"), changed(tenant="team/acme\n"),
-        changed(key="key:team/web"), changed(key="team/"), changed(key="Team/web"),
+        changed(key="other/web"), changed(key="key:team/web"), changed(key="team/"), changed(key="Team/web"),
         changed(client="example.com"), changed(client=""), changed(client="198.51.100.0/24"),
         changed(request=""), changed(request="a b"), changed(request="a\n"), changed(request="x" * 201),
         changed(claims="AB" * 32), changed(claims="ab" * 31), changed(claims="ab" * 32 + "\n"),
         GENUINE.replace("jane", "\\ud800"),
     ],
-    ids=range(37),
+    ids=range(38),
 )  # fmt: skip
 def test_what_is_not_of_the_known_shape_is_forged_and_stops_nothing(said: str) -> None:
     assert read(request(said)).kind == "forged"
@@ -122,7 +131,7 @@ def test_a_users_name_is_one_name_whatever_it_holds(subject: str, person: str) -
 
 def session_line(number: int, what: str, *, session: str = "a.1", vxid: str = "3/1", **fields: Any) -> bytes:
     """A line of a session of PostgREST's: kind and, for a statement, its text."""
-    common = {"user": "vaultbrix_rest", "session_id": session, "line_num": number, "ps": "SELECT", **fields}
+    common = {"user": "vaultbrix_rest_acme", "session_id": session, "line_num": number, "ps": "SELECT", **fields}
     match what:
         case "connection":
             return line("connection authorized: user=x", "PerformAuthentication", **common, vxid="3/0")

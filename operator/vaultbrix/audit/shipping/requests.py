@@ -5,7 +5,9 @@ Such a session serves one request after another, each in a transaction of its ow
 is what follows without any transaction, such as the duration of its end.
 
 A tenant can have ``vaultbrix.pre_request()`` called within the transaction, by a view or a constraint, so that the line
-looks the same. Therefore the first such line of a transaction counts, and only where no line before it is missing.
+looks the same. Therefore the first such line of a transaction counts, and only where no line before it is missing. What
+a tenant leaves behind in a session, such as a prepared statement, works before that line in the next request of its own
+PostgREST: so the line counts only for roles of the tenant whose login the session has (vaultbrix.audit.records).
 """
 
 from collections import OrderedDict
