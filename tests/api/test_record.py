@@ -4,26 +4,25 @@ import json
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import pytest
-from tests.harness.data_api_sessions import about, serve_data_api
-from tests.harness.postgrest import LOGIN, PostgREST
+from tests.harness.data_api_sessions import about
+from tests.harness.postgrest import SECRET, PostgREST
 from tests.harness.shell import wait_for
 from tests.harness.shipping import shipping
 
+from vaultbrix.dataapi.serving import schema
+from vaultbrix.dataapi.serving.decisions import rest_login
 from vaultbrix.gateway.jwt import mint
 
-SECRET = bytes(range(32))
 ROLE = "tenant_app"
 
 
-def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGRST_DB_PRE_REQUEST", "vaultbrix.pre_request")
+def test_each_statement_of_postgrests_is_of_its_request() -> None:
     with shipping() as parts:
         parts.database.tenant("app")
-        serve_data_api(parts.database, ROLE)
+        parts.database.admin(schema.install)
         with parts.database.login(ROLE) as connection:
             connection.execute("CREATE TABLE notes (id int PRIMARY KEY, text text)")
-        server = PostgREST(parts.path / "shard", parts.database, SECRET)
+        server = PostgREST(parts.path, parts.database, "app")
 
         def send(method: str, target: str, body: bytes = b"", **said: str) -> tuple[int, str]:
             request = uuid4().hex
@@ -37,7 +36,7 @@ def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.Monk
             return server.send(method, target, headers, body).status, request
 
         try:
-            server.serve([ROLE])
+            server.serve()
             made, insert = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), key="team/app")
             twice, conflict = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), subject="jane")
             read, select = send("GET", "/notes?id=eq.1", client="2001:db8::7", subject="joe")
@@ -62,17 +61,16 @@ def test_each_statement_of_postgrests_is_of_its_request(monkeypatch: pytest.Monk
                     "SELECT count(DISTINCT session_id) FILTER (WHERE kind = 'request') > 0 AND count(*) FILTER"
                     " (WHERE kind = 'disconnection') = count(DISTINCT session_id)"
                     "  FROM audit.record WHERE session_id IN (SELECT session_id FROM audit.record WHERE role = %s)",
-                    [LOGIN],
+                    [rest_login(ROLE)],
                 )
                 == [(True,)]
             ),
             tell=parts.shipper.text,
         )
-        # To PostgreSQL, what PostgREST sends is a SELECT, whatever is in its WITH.
         mine = (ROLE, "", "key:team/app", "198.51.100.7")
-        assert statements(insert) == [(*mine, "SELECT", "ok"), (*mine, "COMMIT", "ok")]
+        assert statements(insert) == [(*mine, "INSERT", "ok"), (*mine, "COMMIT", "ok")]
         mine = (ROLE, "user:jane", "key:team/web", "198.51.100.7")
-        assert statements(conflict) == [(*mine, "SELECT", "error"), (*mine, "ROLLBACK", "ok")]
+        assert statements(conflict) == [(*mine, "INSERT", "error"), (*mine, "ROLLBACK", "ok")]
         mine = (ROLE, "user:joe", "key:team/web", "2001:db8::7")
         assert statements(select) == [(*mine, "SELECT", "ok"), (*mine, "COMMIT", "ok")]
         mine = (f"{ROLE}_anon", "", "key:team/web", "198.51.100.7")
