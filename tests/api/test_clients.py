@@ -1,5 +1,6 @@
 """supabase-js and postgrest-py work unchanged: another address and another key are all that an application needs."""
 
+import re
 from typing import Any
 
 import pytest
@@ -109,3 +110,48 @@ def test_what_is_wrong_is_told_as_an_error_of_the_client(client: str, api: Api, 
     api.known.change_key(acme, closed=True)
     assert errors(call(client, api, acme, names)) == bad_key
     assert database.postgres.query("SELECT FROM tenant_acme.pairs WHERE a = 7") == []
+
+
+POWER_BI = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": "Microsoft.Data.Mashup (https://go.microsoft.com/fwlink/?LinkID=304225)",
+}
+INFINITY = {"Accept": "application/json;q=0.9,text/plain", "User-Agent": "Grafana/12.0", "Accept-Encoding": "gzip"}
+
+
+@pytest.mark.parametrize("tool", [POWER_BI, INFINITY], ids=["Power BI", "Grafana Infinity"])
+@pytest.mark.parametrize("in_query", [False, True], ids=["key in a header", "key in the query"])
+def test_a_tool_for_reports_reads_page_by_page(api: Api, tool: dict[str, str], in_query: bool) -> None:
+    key = api.secret["acme"]
+    headers = tool if in_query else {**tool, "apikey": key}
+    more = f"&apikey={key}" if in_query else ""
+    read: list[int] = []
+    while True:
+        page = f"/rest/v1/numbers?select=n&order=n&limit=500&offset={len(read)}{more}"
+        rows = [row["n"] for row in api.nginx.send("GET", page, headers).json]
+        read += rows
+        if len(rows) < 500:
+            break
+    assert read == list(range(1, 1201))
+
+
+def test_a_tool_may_page_by_range_and_know_how_much_there_is(api: Api) -> None:
+    headers = {**INFINITY, "apikey": api.secret["acme"], "Prefer": "count=exact"}
+    read, total = 0, 1
+    while read < total:
+        span = {"Range-Unit": "items", "Range": f"{read}-{read + 499}"}
+        answer = api.nginx.send("GET", "/rest/v1/numbers?select=n&order=n", {**headers, **span})
+        first, last, total = map(int, re.findall(r"\d+", answer.headers["content-range"]))
+        assert (answer.status, first, [row["n"] for row in answer.json]) == (
+            206,
+            read,
+            list(range(first + 1, last + 2)),
+        )
+        read = last + 1
+    assert total == 1200
+
+
+def test_an_answer_has_no_more_rows_than_the_tenant_says(api: Api) -> None:
+    answer = api.nginx.send("GET", "/rest/v1/numbers", {"apikey": api.secret["acme"]})
+    assert len(answer.json) == 1000

@@ -72,6 +72,26 @@ def test_roles_are_those_of_key_and_user(api: Api, database: Database, shard: Po
             session.execute("REVOKE SELECT ON notes FROM tenant_acme_authenticated")
 
 
+def test_policies_know_who_asks(api: Api, database: Database, shard: PostgREST) -> None:
+    with database.login("tenant_acme") as session:
+        session.execute(
+            "CREATE OR REPLACE FUNCTION who() RETURNS json LANGUAGE sql STABLE AS $$ SELECT json_build_object("
+            "'uid', auth.uid(), 'email', auth.jwt() ->> 'email', 'role', auth.role(), 'as', current_user) $$"
+        )
+    shard.read_again()
+    publishable, secret = key(api.publishable["acme"]), key(api.secret["acme"])
+    uid, email = "11111111-1111-4111-8111-111111111111", "jane@example.com"
+    jane = user_header("acme", sub=uid, email=email, vaultbrix_role="service_role")
+    for headers, expected in (
+        ([publishable], (None, None, "anon", "tenant_acme_anon")),
+        ([publishable, jane], (uid, email, "authenticated", "tenant_acme_authenticated")),
+        ([secret, jane], (uid, email, "authenticated", "tenant_acme_authenticated")),
+        ([secret], (None, None, "service_role", "tenant_acme")),
+    ):
+        answer = api.nginx.send("GET", "/rest/v1/rpc/who", headers)
+        assert tuple(answer.json[name] for name in ("uid", "email", "role", "as")) == expected
+
+
 def test_the_openapi_root_is_the_tenants_own(api: Api) -> None:
     root = api.nginx.send("GET", "/rest/v1/", [key(api.secret["acme"])])
     assert (root.status, "/notes" in root.json["paths"]) == (200, True)

@@ -10,6 +10,7 @@ from tests.harness.gateway import Api, in_front_of
 from tests.harness.http_messages import Answer
 from tests.harness.known_keys import user_header
 from tests.harness.postgrest import PostgREST, served_roles, token
+from tests.harness.shell import TOP
 
 from vaultbrix.dataapi.serving import schema
 
@@ -114,6 +115,11 @@ def test_a_request_gets_what_postgrest_answers(sent: ApiRequest, answers: Mappin
     assert (through.status, through.body) == (straight.status, straight.body)
     assert compared(through.headers) == expected(straight.headers)
     assert straight.status == sent.status, straight
+
+
+def test_the_page_names_each_difference() -> None:
+    differences = (TOP / "docs/api.md").read_text().split("## What differs")[1].split("\n## ")[0].lower()
+    assert [name for name in DIFFERENCES if f"`{name}`" not in differences] == []
 
 
 def test_there_are_many_different_requests() -> None:

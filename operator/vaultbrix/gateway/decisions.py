@@ -21,6 +21,8 @@ from vaultbrix.runtime.addresses import within
 
 # What clients of Supabase name the schema when nobody tells them one.
 DEFAULT_PROFILE = "public"
+# The claim that auth.role() gives: PostgREST writes PostgreSQL's role over the claim "role".
+POLICY_ROLE = "vaultbrix_role"
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Verify = Callable[[str, Users, datetime], Claims]
@@ -180,9 +182,9 @@ def _allowed(
         "client": str(request.client),
         "request": request.request_id,
     }
-    own = ("exp", "iat", "nbf", "role", "vaultbrix")
+    own = ("exp", "iat", "nbf", "role", "vaultbrix", POLICY_ROLE)
     claims = {name: value for name, value in caller.claims.items() if name not in own}
-    token = mint(settings.secret, {**claims, "role": caller.policy_role, "vaultbrix": about}, now)
+    token = mint(settings.secret, {**claims, POLICY_ROLE: caller.policy_role, "vaultbrix": about}, now)
     headers = {
         "Authorization": f"Bearer {token}",
         "Accept-Profile": tenant.role,

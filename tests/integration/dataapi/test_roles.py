@@ -219,6 +219,7 @@ def test_policies_know_the_caller_as_the_gateway_verified_it(database: Database,
             (f'{{"sub": "{uid}", "role": "authenticated", "vaultbrix": {{"key": "a/b"}}}}', (uid, "authenticated")),
             ('{"sub": "auth0|7", "role": "authenticated"}', (None, "authenticated")),
             ('{"role": "anon"}', (None, "anon")),
+            ('{"role": "tenant_acme_anon", "vaultbrix_role": "anon", "vaultbrix": {}}', (None, "anon")),
         ):
             session.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
             row = session.execute(ask).fetchall()[0]

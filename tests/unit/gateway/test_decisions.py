@@ -78,7 +78,7 @@ def test_key_and_user_choose_the_role(key: str, headers: list[Any], role: str, p
     decision = allowed(key, *headers)
     claims = minted(decision)
     assert decision.role == claims["vaultbrix"]["role"] == role
-    assert claims["role"] == policy_role
+    assert claims["vaultbrix_role"] == policy_role
 
 
 @pytest.mark.parametrize("key", [PUBLISHABLE, SECRET])
@@ -107,7 +107,7 @@ def test_what_goes_on_is_written_here() -> None:
     assert minted(decision) == {
         "sub": "u1",
         "email": "a@b.c",
-        "role": "authenticated",
+        "vaultbrix_role": "authenticated",
         "iat": int(NOW.timestamp()),
         "exp": int(NOW.timestamp()) + 120,
         "vaultbrix": {
@@ -122,9 +122,16 @@ def test_what_goes_on_is_written_here() -> None:
 
 
 def test_a_users_claims_never_overwrite_what_is_written_here() -> None:
-    token = user_token(vaultbrix={"role": "tenant_globex", "key": "x"}, role="authenticated", exp=4_102_444_800, nbf=1)
+    token = user_token(
+        vaultbrix={"role": "tenant_globex", "key": "x"},
+        vaultbrix_role="service_role",
+        role="authenticated",
+        exp=4_102_444_800,
+        nbf=1,
+    )
     claims = minted(allowed(SECRET, bearer(token)))
     assert claims["vaultbrix"]["role"] == "tenant_acme_authenticated"
+    assert claims["vaultbrix_role"] == "authenticated"
     assert claims["exp"] == int(NOW.timestamp()) + 120
     assert "nbf" not in claims
 
@@ -136,7 +143,7 @@ def test_the_role_claim_is_the_tenants() -> None:
     for claims, role in (({"role": "admin"}, "authenticated"), ({"group": "anon"}, "anon")):
         decision = decide(asked(key, bearer(user_token(**claims))), known, NOW, SETTINGS)
         assert isinstance(decision, Allowed)
-        assert (decision.role, minted(decision)["role"]) == (f"tenant_acme_{role}", role)
+        assert (decision.role, minted(decision)["vaultbrix_role"]) == (f"tenant_acme_{role}", role)
     assert isinstance(decide(asked(key, bearer(user_token(group="admin"))), known, NOW, SETTINGS), Refusal)
 
 

@@ -79,10 +79,16 @@ END $$;
 
 -- Tenants' policies depend on these, so they outlast the rest, and belong to the admin.
 CREATE SCHEMA IF NOT EXISTS auth;
--- What the gateway has verified of the caller; empty outside of the data API.
+-- What the gateway has verified of the caller; empty outside of the data API. PostgREST writes the role that it takes over
+-- the claim role, so the gateway's own word for it is in another one.
 CREATE OR REPLACE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
-  SELECT coalesce(nullif(pg_catalog.current_setting('request.jwt.claims', true), ''), '{}')::pg_catalog.jsonb
-         OPERATOR(pg_catalog.-) 'vaultbrix'::text
+  SELECT CASE WHEN claims OPERATOR(pg_catalog.?) 'vaultbrix_role'::text
+              THEN (claims OPERATOR(pg_catalog.-) '{vaultbrix,vaultbrix_role}'::text[])
+                   OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
+                     'role', claims OPERATOR(pg_catalog.->) 'vaultbrix_role'::text)
+              ELSE claims OPERATOR(pg_catalog.-) 'vaultbrix'::text END
+    FROM (SELECT coalesce(nullif(pg_catalog.current_setting('request.jwt.claims', true), ''), '{}')::pg_catalog.jsonb
+         ) said(claims)
 $$;
 -- anon, authenticated, or service_role for a Secret key.
 CREATE OR REPLACE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
