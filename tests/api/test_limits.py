@@ -107,12 +107,12 @@ def test_clients_that_read_slowly_hold_no_connection_to_the_database(
     api: Api, database: Database, shard: PostgREST
 ) -> None:
     with database.login("tenant_acme") as session:
-        session.execute("CREATE TABLE IF NOT EXISTS large (text text)")
+        session.execute("CREATE TABLE IF NOT EXISTS long_texts (text text)")
         # Of what does not compress, and more than the buffers of a connection hold.
-        session.execute("INSERT INTO large SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300000) n")
+        session.execute("INSERT INTO long_texts SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300000) n")
     shard.read_again()
     get = (f"Host: {DOMAIN}", f"apikey: {api.secret['acme']}", "", "")
-    readers = [begun(api, "GET /rest/v1/large HTTP/1.1", *get) for _ in range(10)]
+    readers = [begun(api, "GET /rest/v1/long_texts HTTP/1.1", *get) for _ in range(10)]
     try:
         for reader in readers:
             assert reader.recv(15) == b"HTTP/1.1 200 OK"
@@ -124,4 +124,4 @@ def test_clients_that_read_slowly_hold_no_connection_to_the_database(
         for reader in readers:
             reader.close()
         with database.login("tenant_acme") as session:
-            session.execute("DELETE FROM large")
+            session.execute("DELETE FROM long_texts")

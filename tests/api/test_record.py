@@ -37,7 +37,7 @@ def test_each_statement_of_postgrests_is_of_its_request() -> None:
 
         try:
             server.serve()
-            made, insert = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), key="team/app")
+            made, insert = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), key="apps/app")
             twice, conflict = send("POST", "/notes", json.dumps({"id": 1, "text": "x"}).encode(), subject="jane")
             read, select = send("GET", "/notes?id=eq.1", client="2001:db8::7", subject="joe")
             denied, refused = send("GET", "/notes", role=f"{ROLE}_anon")
@@ -67,13 +67,13 @@ def test_each_statement_of_postgrests_is_of_its_request() -> None:
             ),
             tell=parts.shipper.text,
         )
-        mine = (ROLE, "", "key:team/app", "198.51.100.7")
+        mine = (ROLE, "", "key:apps/app", "198.51.100.7")
         assert statements(insert) == [(*mine, "INSERT", "ok"), (*mine, "COMMIT", "ok")]
-        mine = (ROLE, "user:jane", "key:team/web", "198.51.100.7")
+        mine = (ROLE, "user:jane", "key:apps/web", "198.51.100.7")
         assert statements(conflict) == [(*mine, "INSERT", "error"), (*mine, "ROLLBACK", "ok")]
-        mine = (ROLE, "user:joe", "key:team/web", "2001:db8::7")
+        mine = (ROLE, "user:joe", "key:apps/web", "2001:db8::7")
         assert statements(select) == [(*mine, "SELECT", "ok"), (*mine, "COMMIT", "ok")]
-        mine = (f"{ROLE}_anon", "", "key:team/web", "198.51.100.7")
+        mine = (f"{ROLE}_anon", "", "key:apps/web", "198.51.100.7")
         assert [row[:4] for row in statements(refused)] == [mine] * 2
         kinds = parts.store.query("SELECT kind, count(*) FROM audit.record WHERE message LIKE 'REQUEST: %%' GROUP BY 1")
         assert kinds == [("request", 4)]

@@ -14,22 +14,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg import sql
-from tests.harness import builders, postgrest
+from tests.harness import builders
 from tests.harness.apiserver import ApiServer
-from tests.harness.bench.authorizer import SECRET, SLUG, known
+from tests.harness.bench.authorizer import SLUG, known
 from tests.harness.bench.usage import cpu_seconds, family, resident_mib
 from tests.harness.bench.wrk import Asked, Load, shown, wrk
 from tests.harness.database import Database, free_port, running
 from tests.harness.gateway import Nginx
-from tests.harness.gateway_process import DOMAIN, GOOD, REFUSED, Gateway
+from tests.harness.gateway_process import DOMAIN, GatewayProcess
 from tests.harness.http_messages import request
-from tests.harness.postgrest import PostgREST
+from tests.harness.postgrest import PostgREST, served_roles, token
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, wait_for
 from tests.harness.slot import folder
@@ -38,16 +37,15 @@ from tests.harness.team import Team
 from vaultbrix.api.apikey import APIKey, KeyKind
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.dataapi.key import key_text, sha256_of, shown_prefix
-from vaultbrix.gateway.jwt import mint
+from vaultbrix.dataapi.serving import schema
 
 PARTS = os.environ.get("VAULTBRIX_BENCH_API", "throughput,rotation,visibility").split(",")
 ROUNDS = 3
 SECONDS = 4.0
 CONNECTIONS = (16, 128)
-# Connections of PostgREST to PostgreSQL.
-POOL = 10
 KEYS = 60
-SHARD_SIZES = (10, 100, 300)
+GOOD, REFUSED = 403, 401
+SIZES = (10, 100, 300)
 TABLES_OF_A_TENANT = 5
 CHANGES = 5
 RESULTS = TOP / "tests/bench/results/api.json"
@@ -84,24 +82,29 @@ class Door:
     def __init__(self, directory: Path, database: Database) -> None:
         self.directory, self.database = directory, database
         self.socket = directory / "gateway.socket"
-        self.shard = PostgREST(directory / "shard", database, SECRET, port=free_port(), settings={"db-pool": POOL})
+        self.sockets = directory / "sockets"
+        self.sockets.mkdir()
+        self.port = free_port()
+        self.database.admin(schema.install)
+        self.database.tenant(SLUG)
+        # One behind nginx and one past it, alike but for where they listen: wrk asks no Unix socket.
+        self.shard = PostgREST(self.sockets, database, SLUG)
+        self.shard_alone = PostgREST(self.sockets, database, SLUG, port=self.port)
         self.authorizer = Process(
             [sys.executable, "-m", "tests.harness.bench.authorizer", str(self.socket)],
             directory / "authorizer.log",
             env={"PYTHONPATH": f"{TOP / 'operator'}:{TOP}"},
         )
-        self.nginx = Nginx(directory, self.socket, {"one": self.shard.address})
+        self.nginx = Nginx(directory, self.socket, self.sockets)
         self.key = known()[1]
 
     def start(self) -> None:
-        postgrest.make_login(self.database)
-        self.database.tenant(SLUG)
-        postgrest.admit(self.database, ROLE)
         with self.database.login(ROLE) as session:
             session.execute("CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
             session.execute("INSERT INTO notes (text) SELECT 'note ' || n FROM generate_series(1, 1000) n")
         self.database.postgres.query("ANALYZE")
-        self.shard.serve([ROLE])
+        self.shard.serve()
+        self.shard_alone.serve()
         self.authorizer.start()
         wait_for("the authorizer serves", self.socket.exists, tell=self.authorizer.text)
         self.nginx.start()
@@ -110,6 +113,7 @@ class Door:
         self.nginx.stop()
         self.authorizer.stop()
         self.shard.stop()
+        self.shard_alone.stop()
 
     def alone(self) -> dict[str, str]:
         """The headers with which the gateway would let a request on: the same token, minted a moment ago."""
@@ -126,8 +130,7 @@ class Door:
         more = {"Content-Type": "application/json", "Prefer": "return=minimal"} if body else {}
         headers = {"apikey": self.key, "Host": DOMAIN} if gateway else self.alone()
         asked = Asked(method, ("/rest/v1" if gateway else "") + target, {**headers, **more}, body)
-        port = self.nginx.port if gateway else self.shard.address
-        assert isinstance(port, int)
+        port = self.nginx.port if gateway else self.port
         done = wrk(self.directory, port, asked, connections=connections, seconds=seconds)
         assert done.failed == 0, f"{done.failed} requests of {shown(asked, connections, seconds)} failed"
         return done
@@ -188,10 +191,10 @@ def compared(door: Door, what: tuple[str, str, str, str], connections: int) -> F
 
 def audited_rates(door: Door) -> dict[str, int]:
     """Requests per second by the gateway while pgaudit writes down each statement."""
-    setting = sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(sql.Identifier(postgrest.LOGIN))
+    setting = sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(sql.Identifier(f"vaultbrix_rest_{SLUG}"))
     with door.database.postgres.connect() as connection:
         connection.execute(setting)
-    door.shard.serve([ROLE])
+    door.shard.serve()
     rates = {}
     for what in (READ, WRITE):
         runs = [door.load(what, CONNECTIONS[0], gateway=True, seconds=SECONDS).rate for _ in range(ROUNDS)]
@@ -209,7 +212,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 class Replica:
     """One gateway that is asked for one key all the time, and when it first refused it."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: GatewayProcess) -> None:
         self.gateway = gateway
 
     def watch(self, text: str) -> threading.Thread:
@@ -236,7 +239,7 @@ def rotation() -> Figures:
             team.put(builders.tenant("acme"))
             for name in ("one", "two"):
                 (directory / name).mkdir()
-                replicas.append(Replica(Gateway(directory / name, api.kubeconfig)))
+                replicas.append(Replica(GatewayProcess(directory / name, api.kubeconfig)))
                 replicas[-1].gateway.start()
             numbers = itertools.count(1)
             revoked = [ended(team, replicas, next(numbers), revoke) for _ in range(KEYS)]
@@ -288,28 +291,23 @@ def rotate(team: Team, api_key: APIKey, number: int) -> None:
 
 
 def visibility() -> Figures:
-    """From the notification that something changed until PostgREST serves it, by the number of tenants of a shard."""
+    """How soon PostgREST serves a tenant that is new and a schema that changed, by the number of tenants beside it."""
     rows = []
     with own_folder() as directory, running() as database:
-        postgrest.make_login(database)
-        shard = PostgREST(
-            directory / "shard", database, SECRET, port=free_port(), settings={"db-pool": POOL, "db-config": True}
-        )
+        database.admin(schema.install)
         slugs: list[str] = []
-        try:
-            for size in SHARD_SIZES:
-                while len(slugs) < size:
-                    slugs.append(make_tenant(database, len(slugs)))
-                rows.append(visible(database, shard, slugs))
-        finally:
-            shard.stop()
+        for size in SIZES:
+            while len(slugs) < size:
+                slugs.append(make_tenant(database, len(slugs)))
+            rows.append(visible(database, directory, slugs))
     return {"tables_of_a_tenant": TABLES_OF_A_TENANT, "changes": CHANGES, "rows": rows}
 
 
 def make_tenant(database: Database, number: int) -> str:
-    """A tenant with a few tables, whose roles PostgREST may take; returns its role."""
-    role = database.tenant(f"t{number}")
-    postgrest.admit(database, role)
+    """A tenant with a few tables and a function; returns its slug."""
+    slug = f"t{number}"
+    role = database.tenant(slug)
+    served_roles(database, slug)
     with database.login(role) as session:
         for table in range(TABLES_OF_A_TENANT):
             session.execute(
@@ -317,69 +315,55 @@ def make_tenant(database: Database, number: int) -> str:
                     sql.Identifier(f"table{table}")
                 )
             )
-    make_function(database, role, "there")
-    return role
+    make_function(database, slug, "there")
+    return slug
 
 
-def make_function(database: Database, role: str, name: str) -> None:
+def make_function(database: Database, slug: str, name: str) -> None:
     """Have a tenant make a function: unlike a table, PostgREST serves none that it has not read of."""
-    with database.login(role) as session:
+    with database.login(f"tenant_{slug}") as session:
         statement = sql.SQL("CREATE FUNCTION {} () RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'")
         session.execute(statement.format(sql.Identifier(name)))
 
 
-def visible(database: Database, shard: PostgREST, roles: list[str]) -> Figures:
-    """With these tenants: some more, one after the other, and some functions more."""
-    # A catalogue that was never analysed is read very slowly.
+def visible(database: Database, directory: Path, slugs: list[str]) -> Figures:
+    """With these tenants: some more, one after the other, and a function more of each."""
     database.postgres.query("ANALYZE")
-    name_schemas(database, roles)
-    begun = time.perf_counter()
-    shard.serve(roles)
-    started = time.perf_counter() - begun
-    tenants, functions = [], []
-    for change in range(CHANGES):
-        roles.append(make_tenant(database, len(roles)))
-        begun = time.perf_counter()
-        name_schemas(database, roles)
-        database.postgres.query("NOTIFY pgrst, 'reload config'")
-        database.postgres.query("NOTIFY pgrst, 'reload schema'")
-        await_function(shard, roles[-1], "there")
-        tenants.append(time.perf_counter() - begun)
-        name = f"new_{len(roles)}_{change}"
-        make_function(database, roles[0], name)
-        begun = time.perf_counter()
-        database.postgres.query("NOTIFY pgrst, 'reload schema'")
-        await_function(shard, roles[0], name)
-        functions.append(time.perf_counter() - begun)
+    tenants, functions, resident = [], [], 0.0
+    size = len(slugs)
+    for _ in range(CHANGES):
+        slugs.append(make_tenant(database, len(slugs)))
+        shard = PostgREST(directory, database, slugs[-1])
+        try:
+            begun = time.perf_counter()
+            shard.serve()
+            await_function(shard, slugs[-1], "there")
+            tenants.append(time.perf_counter() - begun)
+            make_function(database, slugs[-1], "later")
+            begun = time.perf_counter()
+            shard.read_again()
+            await_function(shard, slugs[-1], "later")
+            functions.append(time.perf_counter() - begun)
+            resident = max(resident, resident_mib([shard.pid]))
+        finally:
+            shard.stop()
     row = {
-        "tenants": len(roles) - CHANGES,
-        "start_s": round(started, 2),
+        "tenants": size,
         "new_tenant_visible_s": round(statistics.median(tenants), 3),
         "new_tenant_visible_most_s": round(max(tenants), 3),
         "schema_change_visible_s": round(statistics.median(functions), 3),
         "schema_change_visible_most_s": round(max(functions), 3),
-        "postgrest_rss_mib": round(resident_mib([shard.pid]), 1),
+        "postgrest_rss_mib": round(resident, 1),
     }
     print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return row
 
 
-def name_schemas(database: Database, roles: list[str]) -> None:
-    """Have PostgREST's own login say which schemas there are, as its in-database configuration does."""
-    with database.postgres.connect() as connection:
-        connection.execute(
-            sql.SQL("ALTER ROLE {} SET pgrst.db_schemas = {}").format(
-                sql.Identifier(postgrest.LOGIN), sql.Literal(",".join(roles))
-            )
-        )
-
-
-def await_function(shard: PostgREST, role: str, name: str) -> None:
+def await_function(shard: PostgREST, slug: str, name: str) -> None:
     """Ask until a tenant's function is served."""
-    token = mint(SECRET, {"vaultbrix": {"role": role}}, datetime.now(UTC))
-    headers = {"Authorization": f"Bearer {token}", "Accept-Profile": role}
+    headers = {"Authorization": f"Bearer {token(vaultbrix={'role': f'tenant_{slug}'})}"}
     wait_for(
-        f"{role}.{name} is served",
+        f"{name} of {slug} is served",
         lambda: shard.send("GET", f"/rpc/{name}", headers).status == 200,
         patience=100,
         pause=0.01,

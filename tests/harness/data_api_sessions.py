@@ -22,7 +22,8 @@ def serve_data_api(database: Database, *roles: str) -> None:
 
 def about(role: str, request: str, **more: str) -> dict[str, str]:
     """What the authorizer says of a request as one of a tenant's roles."""
-    values = {"tenant": "team/app", "key": "team/web", "subject": "", "client": "198.51.100.7"}
+    slug = role.removeprefix("tenant_").removesuffix("_anon").removesuffix("_authenticated")
+    values = {"tenant": f"apps/{slug}", "key": "apps/web", "subject": "", "client": "198.51.100.7"}
     return {**values, "role": role, "request": request, **more}
 
 

@@ -51,6 +51,8 @@ def configuration(served: Served, *, socket: str, secret: bytes, admin_port: int
         "db-pool": POOL,
         "db-pool-max-idletime": POOL_IDLE_SECONDS,
         "db-pre-request": "vaultbrix.pre_request",
+        # A tenant could put another statement in the place of one that PostgREST has prepared in the session.
+        "db-prepared-statements": False,
         "db-schemas": served.schema,
         "db-uri": served.conninfo,
         "jwt-role-claim-key": ".vaultbrix.role",

@@ -7,6 +7,7 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 from tests.harness.known_keys import DOMAIN, KnownInMemory
+from tests.harness.postgrest import SECRET
 
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.app import Authorizer
@@ -14,7 +15,6 @@ from vaultbrix.gateway.decisions import Settings
 from vaultbrix.gateway.main import serve
 from vaultbrix.runtime.process import run
 
-SECRET = bytes(range(32))
 SLUG = "acme"
 KEYS = 1000
 

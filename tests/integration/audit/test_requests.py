@@ -78,17 +78,17 @@ def test_statements_of_a_session_are_of_the_request_that_it_serves(parts: Shippi
     with session.request(about(ROLE, first)) as connection:
         connection.execute(f"SELECT '{mark}' AS one")
         connection.execute(f"SELECT '{mark}' AS two")
-    jane = about(f"{ROLE}_authenticated", second, key="team/app", subject="jane", client="2001:db8::7")
+    jane = about(f"{ROLE}_authenticated", second, key="apps/app", subject="jane", client="2001:db8::7")
     with session.request(jane) as connection:
         connection.execute(f"SELECT '{mark}' AS three")
         connection.execute(f"SELECT '{mark}' FROM nothing")
     session.connection.execute(f"SELECT '{mark}' AS of_nobody")
     end(parts, session)
     assert requests(parts, session.pid) == [
-        ("request", first, "team/app", "key:team/web"), ("request", second, "team/app", "key:team/app"),
+        ("request", first, "apps/app", "key:apps/web"), ("request", second, "apps/app", "key:apps/app"),
     ]  # fmt: skip
-    mine = ("statement", ROLE, "team/app", "", "key:team/web", "198.51.100.7")
-    theirs = ("statement", f"{ROLE}_authenticated", "team/app", "user:jane", "key:team/app", "2001:db8::7")
+    mine = ("statement", ROLE, "apps/app", "", "key:apps/web", "198.51.100.7")
+    theirs = ("statement", f"{ROLE}_authenticated", "apps/app", "user:jane", "key:apps/app", "2001:db8::7")
     nobody = ("statement", session.login, "", "", "", "127.0.0.1")
     assert parts.store.query(ROWS, [mark]) == [mine, mine, theirs, nobody]
 
@@ -100,9 +100,9 @@ def test_statements_of_a_session_are_of_the_request_that_it_serves(parts: Shippi
         (f"SELECT '{mark}' AS three", "ok"), (f"SELECT '{mark}' FROM nothing", "error"), ("ROLLBACK", "ok"),
     ]  # fmt: skip
     assert {(row["ground"], row["person"], row["address"]) for row in found} == {
-        ("key:team/app", "user:jane", "2001:db8::7")
+        ("key:apps/app", "user:jane", "2001:db8::7")
     }
-    for option in ("--key=web", "--key=team/web"):
+    for option in ("--key=web", "--key=apps/web"):
         assert len(asked(parts, option, f"--text={mark}")) == 2
     for option in ("--key=eb", "--key=other/web", "--key=%", f"--request={new_id()}"):
         assert asked(parts, option, f"--text={mark}") == []
@@ -127,7 +127,7 @@ CHEATS = {
 @pytest.mark.parametrize("how", CHEATS)
 def test_no_tenant_can_say_that_its_statements_are_anothers(parts: Shipping, session: DataApiSession, how: str) -> None:
     mark, request = new_id(), new_id()
-    victim = about(OTHER, new_id(), tenant="team/other", key="team/app")
+    victim = about(OTHER, new_id(), tenant="apps/other", key="apps/app")
     cheat = sql.Identifier(ROLE, f"cheat_{request}")
     text = sql.SQL(CHEATS[how]).format(
         cheat=cheat,
@@ -142,9 +142,9 @@ def test_no_tenant_can_say_that_its_statements_are_anothers(parts: Shipping, ses
         connection.execute(f"SELECT '{mark}'")
     end(parts, session)
     genuine, *others = requests(parts, session.pid)
-    assert genuine == ("request", request, "team/app", "key:team/web")
-    assert others and set(others) == {("forged", None, "team/app", "key:team/web")}
-    assert parts.store.query(ROWS, [mark]) == [("statement", ROLE, "team/app", "", "key:team/web", "198.51.100.7")]
+    assert genuine == ("request", request, "apps/app", "key:apps/web")
+    assert others and set(others) == {("forged", None, "apps/app", "key:apps/web")}
+    assert parts.store.query(ROWS, [mark]) == [("statement", ROLE, "apps/app", "", "key:apps/web", "198.51.100.7")]
 
 
 def test_what_a_tenant_leaves_behind_in_a_session_does_not_speak_for_another(
@@ -152,7 +152,7 @@ def test_what_a_tenant_leaves_behind_in_a_session_does_not_speak_for_another(
 ) -> None:
     """The next request calls the tenant's own set_config() before there is any line of the request."""
     mark = new_id()
-    victim = {"vaultbrix": about(OTHER, new_id(), tenant="team/other", key="team/app")}
+    victim = {"vaultbrix": about(OTHER, new_id(), tenant="apps/other", key="apps/app")}
     with parts.database.login(ROLE) as connection:
         connection.execute(f"GRANT USAGE ON SCHEMA {ROLE} TO PUBLIC")
         connection.execute(
@@ -188,7 +188,7 @@ def test_what_dies_between_a_request_and_its_statement_loses_nothing(
         parts.store.postgres.start()
     end(parts, session)
     assert parts.store.query(ROWS, [mark]) == [
-        ("statement", ROLE, "team/app", "user:jane", "key:team/web", "198.51.100.7")
+        ("statement", ROLE, "apps/app", "user:jane", "key:apps/web", "198.51.100.7")
     ]
 
 
@@ -257,8 +257,8 @@ def test_a_person_that_is_erased_takes_nobody_along_who_used_the_same_session(
             connection.execute(f"SELECT '{mark}'")
     end(parts, session)
     parts.store.query("SELECT audit.redact_person('user:erased', 'on request', true)")
-    assert [row[3:5] for row in parts.store.query(ROWS, [mark])] == [("", "key:team/web")]
+    assert [row[3:5] for row in parts.store.query(ROWS, [mark])] == [("", "key:apps/web")]
     said = parts.store.query(
         "SELECT message FROM audit.record WHERE pid = %s AND kind = 'request' ORDER BY line_num", [session.pid]
     )
-    assert said[0] == ("",) and "team/web" in said[1][0]
+    assert said[0] == ("",) and "apps/web" in said[1][0]

@@ -16,6 +16,7 @@ from vaultbrix.gateway import jwt
 from vaultbrix.gateway.app import Authorizer, SeenTokens
 from vaultbrix.gateway.decisions import Settings
 from vaultbrix.gateway.jwt import TokenExpired, TokenRefused, Users, keys_of_jwks, secret_key
+from vaultbrix.gateway.known import ObjectKey
 from vaultbrix.gateway.limits import Limits
 
 SETTINGS = Settings(DOMAIN, bytes(range(32)))
@@ -151,9 +152,10 @@ def test_nobody_is_let_in_before_everything_is_known() -> None:
 
 
 def test_no_other_replica_is_asked_about_what_was_decided() -> None:
-    world = World()
-    world.known.add_tenant("acme", shard="")
-    answer = world.ask()
+    async def nothing_runs(_: ObjectKey) -> bool:
+        return False
+
+    answer = World(serve=nothing_runs).ask()
     assert (answer.status, answer.headers["x-vaultbrix-status"]) == (403, "503")
 
 

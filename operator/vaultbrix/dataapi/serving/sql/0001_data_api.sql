@@ -13,14 +13,21 @@ CREATE TABLE vaultbrix.api_role(
   claimed_at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE INDEX ON vaultbrix.api_role(namespace, name);
 
+-- The Tenant whose PostgREST has logged in: the login is all that no tenant can set.
+CREATE FUNCTION vaultbrix.api_tenant() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
+  SELECT namespace || '/' || name FROM vaultbrix.api_role WHERE role_name = session_user
+$$;
+GRANT EXECUTE ON FUNCTION vaultbrix.api_tenant() TO PUBLIC;
+
 -- PostgREST calls it first in each request's transaction. Its line stands in the log before the request's statements,
 -- in the same virtual transaction, and is known as genuine by its context: this function's frame and no other.
 CREATE FUNCTION vaultbrix.pre_request() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE claims text := coalesce(nullif(current_setting('request.jwt.claims', true), ''), '{}');
 BEGIN
-  RAISE LOG 'REQUEST: %', (claims::jsonb -> 'vaultbrix')
-                          || jsonb_build_object('claims', encode(sha256(convert_to(claims, 'UTF8')), 'hex'));
+  RAISE LOG 'REQUEST: %', (claims::jsonb -> 'vaultbrix') || jsonb_build_object(
+    'tenant', vaultbrix.api_tenant(), 'claims', encode(sha256(convert_to(claims, 'UTF8')), 'hex'));
 END $$;
 GRANT EXECUTE ON FUNCTION vaultbrix.pre_request() TO PUBLIC;
 

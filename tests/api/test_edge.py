@@ -1,0 +1,84 @@
+"""nginx at the edge: TLS of today alone, and the client's address from proxies that are trusted, and no other."""
+
+import contextlib
+import http.client
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.harness.gateway import AuthorizerThread, Nginx
+from tests.harness.known_keys import DOMAIN, KnownInMemory
+
+from vaultbrix.api.apikey import KeyKind
+from vaultbrix.install import certificates
+
+pytestmark = pytest.mark.usefixtures("shards")
+
+NOTES = "/rest/v1/notes?select=text&limit=1"
+
+
+@contextlib.contextmanager
+def edge(folder: Path, sockets: Path, **changes: Any) -> Iterator[tuple[Nginx, KnownInMemory]]:
+    """nginx with other values, and an authorizer of its own."""
+    folder.mkdir()
+    known = KnownInMemory()
+    known.add_tenant("acme")
+    authorizer = AuthorizerThread(folder, known)
+    nginx = Nginx(folder, authorizer.socket, sockets, **changes)
+    try:
+        authorizer.start()
+        nginx.start()
+        yield nginx, known
+    finally:
+        nginx.stop()
+        authorizer.stop()
+
+
+def test_clients_come_by_tls_with_http_2(directory: Path, sockets: Path) -> None:
+    issued = certificates.authority("tests", datetime.now(UTC))
+    made = certificates.server(issued, ["localhost"], datetime.now(UTC))
+    certificate, key = directory / "edge.crt", directory / "edge.key"
+    certificate.write_text(made.certificate)
+    key.write_text(made.key)
+    tls = {"certificate": certificate, "key": key}
+    with edge(directory / "tls", sockets, tls=tls) as (nginx, known):
+        context = ssl.create_default_context(cadata=issued.certificate)
+        connection = http.client.HTTPSConnection("localhost", nginx.port, context=context, timeout=30)
+        connection.request("GET", NOTES, headers={"Host": DOMAIN, "apikey": known.add_key("acme", KeyKind.SECRET)})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"""[{"text":"acme's own"}]""")
+        assert connection.sock.version() == "TLSv1.3"
+        connection.close()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        connection = http.client.HTTPSConnection("localhost", nginx.port, context=context, timeout=30)
+        connection.connect()
+        assert connection.sock.selected_alpn_protocol() == "h2"
+        connection.close()
+        # Nothing is answered without TLS.
+        plain = nginx.send("GET", NOTES, [("apikey", known.add_key("acme", KeyKind.SECRET))])
+        assert plain.status == 400
+        assert b"own" not in plain.body
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "status"),
+    [
+        ([], "203.0.113.9", 401),
+        (["127.0.0.1/32"], "203.0.113.9", 200),
+        # What a client says itself stands before what the trusted proxies add.
+        (["127.0.0.1/32"], "203.0.113.9, 192.0.2.1", 401),
+        (["127.0.0.1/32", "192.0.2.0/24"], "203.0.113.9, 192.0.2.1", 200),
+        (["127.0.0.1/32"], "", 401),
+    ],
+)
+def test_the_clients_address_is_what_a_trusted_proxy_says(
+    directory: Path, sockets: Path, trusted: list[str], forwarded: str, status: int
+) -> None:
+    folder = directory / f"trusted-{len(trusted)}-{len(forwarded)}"
+    with edge(folder, sockets, trusted_proxies=trusted) as (nginx, known):
+        key = known.add_key("acme", KeyKind.SECRET, allowed_cidrs=("203.0.113.0/24",))
+        headers = [("apikey", key), *([("X-Forwarded-For", forwarded)] if forwarded else [])]
+        assert nginx.send("GET", NOTES, headers).status == status
