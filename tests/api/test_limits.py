@@ -9,25 +9,25 @@ import pytest
 from tests.harness.database import Database
 from tests.harness.gateway import Api, AuthorizerThread, Nginx
 from tests.harness.known_keys import DOMAIN, KnownInMemory
-from tests.harness.postgrest import PostgREST
 
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.limits import Limits
 
-SECRET = bytes(range(32))
+pytestmark = pytest.mark.usefixtures("shards")
+
 # As the template has it.
 CONNECTIONS_OF_AN_ADDRESS = 200
 SECONDS_WITHOUT_A_BYTE = 10
 
 
 @pytest.fixture
-def limited(directory: Path, sockets: Path, shard: PostgREST) -> Iterator[tuple[Nginx, KnownInMemory]]:
+def limited(directory: Path, sockets: Path) -> Iterator[tuple[Nginx, KnownInMemory]]:
     """nginx and an authorizer that lets ten requests of a key through at once, and then next to none."""
     folder = directory / "limited"
     folder.mkdir()
     known = KnownInMemory()
     known.add_tenant("acme")
-    authorizer = AuthorizerThread(folder, known, SECRET, limits=Limits(rate=0.01, burst=10))
+    authorizer = AuthorizerThread(folder, known, limits=Limits(rate=0.01, burst=10))
     nginx = Nginx(folder, authorizer.socket, sockets)
     try:
         authorizer.start()
@@ -103,16 +103,13 @@ def test_an_address_has_so_many_requests_at_once(api: Api) -> None:
             connection.close()
 
 
-def test_clients_that_read_slowly_hold_no_connection_to_the_database(
-    api: Api, database: Database, shard: PostgREST
-) -> None:
+def test_clients_that_read_slowly_hold_no_connection_to_the_database(api: Api, database: Database) -> None:
     with database.login("tenant_acme") as session:
-        session.execute("CREATE TABLE IF NOT EXISTS long_texts (text text)")
+        session.execute("CREATE TABLE read_slowly (text text)")
         # Of what does not compress, and more than the buffers of a connection hold.
-        session.execute("INSERT INTO long_texts SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300000) n")
-    shard.read_again()
+        session.execute("INSERT INTO read_slowly SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300000) n")
     get = (f"Host: {DOMAIN}", f"apikey: {api.secret['acme']}", "", "")
-    readers = [begun(api, "GET /rest/v1/long_texts HTTP/1.1", *get) for _ in range(10)]
+    readers = [begun(api, "GET /rest/v1/read_slowly HTTP/1.1", *get) for _ in range(10)]
     try:
         for reader in readers:
             assert reader.recv(15) == b"HTTP/1.1 200 OK"
@@ -124,4 +121,4 @@ def test_clients_that_read_slowly_hold_no_connection_to_the_database(
         for reader in readers:
             reader.close()
         with database.login("tenant_acme") as session:
-            session.execute("DELETE FROM long_texts")
+            session.execute("DELETE FROM read_slowly")

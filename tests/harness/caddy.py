@@ -14,7 +14,7 @@ CADDYFILE = TOP / "docs/examples/Caddyfile"
 
 
 class Caddy:
-    """Caddy on a port of 127.0.0.1, without TLS; ``sockets`` is where those of PostgREST are."""
+    """Caddy on a port of 127.0.0.1, without TLS; ``sockets`` is the folder of PostgREST's."""
 
     def __init__(self, directory: Path, gateway: Path, sockets: Path) -> None:
         self.folder = directory / "caddy"
@@ -30,7 +30,7 @@ class Caddy:
                 "VAULTBRIX_LISTEN": "127.0.0.1",
                 "VAULTBRIX_SITE": f"http://:{self.port}",
                 "VAULTBRIX_GATEWAY": f"unix/{gateway}",
-                "VAULTBRIX_SOCKETS": str(sockets),
+                "VAULTBRIX_FOLDER": str(sockets),
             },
         )
 

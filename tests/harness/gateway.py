@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,12 +54,10 @@ class AuthorizerThread:
 
 
 class Nginx:
-    """nginx on a port of 127.0.0.1, without TLS."""
+    """nginx on a port of 127.0.0.1, without TLS unless ``changes`` has certificate and key."""
 
-    def __init__(
-        self, directory: Path, gateway: Path, sockets: Path, *, other_gateways: Sequence[Path] = (), **changes: Any
-    ) -> None:
-        """``sockets`` is where those of PostgREST are; ``changes`` are values of its template."""
+    def __init__(self, directory: Path, gateway: Path, sockets: Path, **changes: Any) -> None:
+        """``sockets`` is the folder of PostgREST's; ``changes`` are values of the template."""
         self.folder = directory / "nginx"
         self.folder.mkdir()
         # Its workers are another user's.
@@ -70,7 +68,7 @@ class Nginx:
             "folder": self.folder,
             "listen": f"127.0.0.1:{self.port}",
             "tls": None,
-            "gateways": [f"unix:{each}" for each in (gateway, *other_gateways)],
+            "gateway": f"unix:{gateway}",
             "sockets": sockets,
             "trusted_proxies": [],
             "max_body": "1m",
@@ -115,7 +113,8 @@ class Nginx:
     def _answers(self) -> bool:
         assert self._process.running, self._process.text()
         try:
-            return self.send("GET", "/").status == 404
+            # 400 is for who speaks no TLS where that is wanted.
+            return self.send("GET", "/").status in {400, 404}
         except OSError:
             return False
 

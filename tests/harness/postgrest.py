@@ -67,9 +67,13 @@ class PostgREST:
         *,
         max_rows: int = 1000,
         name: str = "postgres",
+        port: int | None = None,
     ) -> None:
-        """``secret`` signs the tokens that it accepts, with HS256; ``name`` is the database's."""
-        file = socket_name(("apps", slug))
+        """``secret`` signs the tokens that it accepts, with HS256; ``name`` is the database's.
+
+        With a ``port`` of 127.0.0.1 it answers there, and at no socket.
+        """
+        file = socket_name(("apps", slug)) + ("" if port is None else f"-{port}")
         self.socket = folder / f"{file}.socket"
         self._ready_port = free_port()
         login = served_roles(database, slug).rest
@@ -81,8 +85,11 @@ class PostgREST:
             max_rows=max_rows,
             url="https://api.example.com",
         )
+        text = configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port)
+        if port is not None:
+            text = text.replace("server-unix-socket =", f'server-host = "127.0.0.1"\nserver-port = {port}\n#')
         written = folder / f"{file}.conf"
-        written.write_text(configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port))
+        written.write_text(text)
         self._process = Process([str(programs("postgrest")["postgrest"]), str(written)], folder / f"{file}.log")
 
     @property

@@ -4,7 +4,7 @@ How a proxy asks is told by the path that it calls, which its own configuration 
 
 ``/nginx``     for ``auth_request``. The request is in X-Forwarded-Method, -Uri, -Host and -For and in X-Request-Id, all
                written by nginx. nginx takes 200, 401 and 403 alone and no body, so a refusal is 403 with its true
-               status, body and challenge in headers. 503 says that this replica cannot decide: nginx asks another.
+               status, body and challenge in headers.
 ``/forward``   for Traefik's ForwardAuth and Caddy's forward_auth. The same headers; a refusal is the client's answer.
 ``/envoy/...`` for Envoy's ext_authz over HTTP with that prefix: method and target are the request's own.
 
@@ -195,7 +195,7 @@ def _refused(refusal: Refusal, request_id: str, *, nginx: bool) -> tuple[int, di
         told = {"X-Vaultbrix-Status": str(refusal.status), "X-Vaultbrix-Body": refusal.body.decode()}
         if challenge:
             told["X-Vaultbrix-Challenge"] = refusal.challenge
-        return 503 if refusal == refusals.unavailable() else 403, {**told, **retry}, b""
+        return 403, {**told, **retry}, b""
     headers = {"Content-Type": "application/json; charset=utf-8", "Access-Control-Allow-Origin": "*"}
     number = {"X-Request-Id": request_id} if request_id else {}
     return refusal.status, {**headers, **number, **challenge, **retry}, refusal.body

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -24,6 +25,9 @@ MOST = 300
 # What changes one after the other is read once.
 DEBOUNCE_SECONDS = 0.2
 _LONGEST_LOGGED = 500
+_PR_SET_PDEATHSIG = 1
+# Loaded here, since little may be done between fork and exec.
+_LIBC = ctypes.CDLL(None)
 _STOP_SECONDS = 5.0
 _PROBE_SECONDS = 0.02
 
@@ -158,7 +162,7 @@ class Runner:
             content.write(configuration(served, socket=str(path), secret=self._secret, admin_port=port))
         process = await asyncio.create_subprocess_exec(
             self._program, file, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, env={}, start_new_session=True,
+            stderr=asyncio.subprocess.PIPE, env={}, start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
         self._running[tenant] = _Running(served, process, (path, file))
         self._spawn(_log_errors(tenant, process))
@@ -191,6 +195,11 @@ class Runner:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _end_with_parent() -> None:
+    # Whose tokens it accepts is gone with the gateway (prctl(2), PR_SET_PDEATHSIG).
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def _ready(port: int, process: asyncio.subprocess.Process) -> bool:

@@ -147,11 +147,19 @@ def test_no_login_of_postgrest_becomes_another_tenant(world: World, gateway: Gat
 
 def test_postgrest_that_dies_is_started_again(gateway: GatewayProcess, shop: Shop) -> None:
     served(gateway, shop)
-    (process,) = [
-        int(entry.name) for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _command(entry).endswith(f"{_socket(gateway, shop)}.conf")
-    ]  # fmt: skip
+    (process,) = _processes(f"{_socket(gateway, shop)}.conf")
     os.kill(process, signal.SIGKILL)
+    served(gateway, shop)
+
+
+def test_a_gateway_that_is_killed_leaves_no_postgrest_and_goes_on_when_started(
+    gateway: GatewayProcess, shop: Shop
+) -> None:
+    served(gateway, shop)
+    name = f"{_socket(gateway, shop)}.conf"
+    gateway.process.kill()
+    wait_for("no PostgREST is left", lambda: not _processes(name))
+    gateway.start()
     served(gateway, shop)
 
 
@@ -223,6 +231,12 @@ def test_its_password_opens_nothing_from_elsewhere(world: World, gateway: Gatewa
 
 def _socket(gateway: GatewayProcess, shop: Shop) -> str:
     return str(gateway.authorize(shop.secret).headers["x-vaultbrix-shard"])
+
+
+def _processes(ending: str) -> list[int]:
+    """Processes whose command line ends so."""
+    numbers = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [int(entry.name) for entry in numbers if _command(entry).endswith(ending)]
 
 
 def _command(process: Path) -> str:

@@ -143,15 +143,15 @@ def test_an_error_of_ours_lets_nobody_in() -> None:
     world = World()
     world.known.key = None  # type: ignore[assignment,method-assign]  # whatever may be wrong
     # With 503 itself, upon which nginx asks another replica.
-    assert (world.ask().status, world.ask("/forward").status) == (503, 503)
+    assert (world.ask().status, world.ask("/forward").status) == (403, 503)
 
 
 def test_nobody_is_let_in_before_everything_is_known() -> None:
     world = World(ready=lambda: False)
-    assert (world.ask().status, world.ask("/forward").status) == (503, 503)
+    assert (world.ask().status, world.ask("/forward").status) == (403, 503)
 
 
-def test_no_other_replica_is_asked_about_what_was_decided() -> None:
+def test_a_tenant_whose_postgrest_does_not_run_is_told_to_wait() -> None:
     async def nothing_runs(_: ObjectKey) -> bool:
         return False
 
