@@ -22,8 +22,10 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 5.0
 IDLE_SECONDS = 600.0
 MOST = 300
-# What changes one after the other is read once.
+# What changes one after the other is read once; and whoever sends notices without end, which any tenant can, has a
+# schema read no more often than this.
 DEBOUNCE_SECONDS = 0.2
+READ_AGAIN_SECONDS = 1.0
 _LONGEST_LOGGED = 500
 _PR_SET_PDEATHSIG = 1
 # Loaded here, since little may be done between fork and exec.
@@ -41,6 +43,7 @@ class _Running:
         self.served = served
         self.process = process
         self.used_at = time.monotonic()
+        self.read_at = time.monotonic()
         self.reload: asyncio.TimerHandle | None = None
         self._files = files
 
@@ -130,10 +133,12 @@ class Runner:
 
     def schema_changed(self, server: str, schema: str | None) -> None:
         """Have a schema of a server read again, or all of them."""
+        now = time.monotonic()
         for running in self._running.values():
             served = running.served
             if served.server == server and schema in (None, served.schema) and running.reload is None:
-                running.reload = asyncio.get_running_loop().call_later(DEBOUNCE_SECONDS, self._read_again, running)
+                wait = max(DEBOUNCE_SECONDS, running.read_at + READ_AGAIN_SECONDS - now)
+                running.reload = asyncio.get_running_loop().call_later(wait, self._read_again, running)
 
     async def run(self) -> None:
         """End what nobody uses, until cancelled; then end all."""
@@ -188,7 +193,7 @@ class Runner:
             await running.stop()
 
     def _read_again(self, running: _Running) -> None:
-        running.reload = None
+        running.reload, running.read_at = None, time.monotonic()
         running.signal(signal.SIGUSR1)
 
     def _spawn(self, work: Awaitable[None]) -> None:
