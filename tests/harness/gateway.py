@@ -72,6 +72,7 @@ class Nginx:
             "sockets": sockets,
             "trusted_proxies": [],
             "max_body": "1m",
+            "access_log": self.folder / "access.log",
             **changes,
         }
         self._configuration.write_text(render("gateway/nginx.conf.j2", **values))

@@ -126,6 +126,36 @@ def gateway(
 
 
 @app.command()
+def proxy(
+    folder: Annotated[Path, typer.Option(help="Where nginx has its configuration and temporary files.")],
+    sockets: Annotated[Path, typer.Option(help="The gateway's --folder.")],
+    gateway_socket: Annotated[Path, typer.Option("--gateway", help="The gateway's --socket.")],
+    listen: Annotated[str, typer.Option(help="Address and port, or a port of all addresses.")] = "8443",
+    certificate: Annotated[Path | None, typer.Option(help="PEM file; read again when it changes.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    trusted_proxy: Annotated[list[str], typer.Option(help="CIDR of what may write X-Forwarded-For; repeat it.")] = [],  # noqa: B006
+    max_body: Annotated[str, typer.Option(help="Longest body of a request, such as 1m.")] = "1m",
+    nginx: Annotated[Path, typer.Option(help="The program nginx.")] = Path("/usr/sbin/nginx"),
+) -> None:
+    """Run nginx in front of the gateway of the data API beside it."""
+    from vaultbrix.gateway.proxy import Options, main  # noqa: PLC0415
+    from vaultbrix.runtime.process import run  # noqa: PLC0415
+
+    options = Options(
+        nginx=nginx,
+        folder=folder,
+        listen=listen,
+        gateway=gateway_socket,
+        sockets=sockets,
+        certificate=certificate,
+        key=key,
+        trusted_proxies=trusted_proxy,
+        max_body=max_body,
+    )
+    run(main(options))
+
+
+@app.command()
 def bootstrap(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE")],
     name: Annotated[str, typer.Option(help="Prefix of the Secrets' names.")],
