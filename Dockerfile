@@ -1,7 +1,12 @@
-# Two images of one product. Build with:
+# Three images of one product. Build with:
 #   docker build --target vaultbrix  -t vaultbrix .
 #   docker build --target postgresql -t vaultbrix-postgresql .
+#   docker build --target data-api   -t vaultbrix-data-api --build-arg POSTGREST=postgrest/postgrest@sha256:... .
 ARG BASE=debian:bookworm-slim
+# The version that the tests run; for production name a maintained one by its digest.
+ARG POSTGREST=docker.io/postgrest/postgrest:v12.0.2
+
+FROM ${POSTGREST} AS postgrest
 
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-dev python3-pip gcc libc6-dev \
@@ -29,6 +34,12 @@ COPY --from=build /opt/vaultbrix /opt/vaultbrix
 ENV PATH=/opt/vaultbrix/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT ["/opt/vaultbrix/bin/vaultbrix"]
+
+FROM vaultbrix AS data-api
+USER root
+RUN apt-get update && apt-get install -y --no-install-recommends nginx-light && rm -rf /var/lib/apt/lists/*
+COPY --from=postgrest /bin/postgrest /usr/local/bin/postgrest
+USER 65532:65532
 
 FROM ${BASE} AS postgresql
 RUN mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf \

@@ -23,6 +23,10 @@ app.kubernetes.io/component: {{ .component }}
 {{ .Values.postgresqlImage.repository }}:{{ .Values.postgresqlImage.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{- define "vaultbrix.dataAPIImage" -}}
+{{ .Values.dataAPI.image.repository }}:{{ .Values.dataAPI.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
 {{/* Non-root, nothing added, nothing writable: all containers but the agent. */}}
 {{- define "vaultbrix.restricted" -}}
 allowPrivilegeEscalation: false

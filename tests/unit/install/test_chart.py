@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from tests.harness.shell import TOP, binaries
 
 from vaultbrix.audit.shipping.metrics import ShipperMetrics
 from vaultbrix.audit.shipping.monitor import Monitor
+from vaultbrix.cli.main import app
 
 pytestmark = pytest.mark.skipif(
     not (binaries() / "helm").exists() and shutil.which("helm") is None, reason="needs helm; run: make setup"
@@ -123,3 +125,53 @@ def test_the_operator_reads_keys_and_writes_their_status_and_an_agent_knows_of_n
         "operator apikeys/status": {"patch"},
         "secrets apikeys/finalizers": {"update"},
     }
+
+
+DATA_API = ("dataAPI.enabled=true", "dataAPI.url=https://api.example.com:8443", "dataAPI.tls.secretName=api-tls")
+
+
+def test_the_data_api_is_there_when_it_is_asked_for_and_its_server_says_where() -> None:
+    assert not any("data-api" in document["metadata"]["name"] for document in rendered())
+    found = rendered(*DATA_API, "dataAPI.trustedProxies={10.0.0.0/8}")
+    (server,) = of(found, "PostgresServer")
+    assert server["spec"]["dataAPI"] == {"url": "https://api.example.com:8443"}
+    (pod,) = [
+        d["spec"]["template"]["spec"] for d in of(found, "Deployment") if d["metadata"]["name"].endswith("data-api")
+    ]
+    gateway, proxy = pod["containers"]
+    assert "--domain=api.example.com" in gateway["args"]
+    assert "--trusted-proxy=10.0.0.0/8" in proxy["args"]
+    # What one writes, the other only reads, and none of it is on a disk.
+    mounts = [{m["name"]: m.get("readOnly", False) for m in c["volumeMounts"]} for c in (gateway, proxy)]
+    assert [(m["postgrest"], m["gateway"]) for m in mounts] == [(False, False), (True, True)]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["postgrest"]["emptyDir"] == volumes["gateway"]["emptyDir"] == {"medium": "Memory"}
+
+
+def test_options_of_the_data_api_are_those_that_the_commands_have() -> None:
+    (pod,) = [
+        d["spec"]["template"]["spec"]
+        for d in of(rendered(*DATA_API), "Deployment")
+        if d["metadata"]["name"].endswith("data-api")
+    ]
+    program: Any = typer.main.get_command(app)
+    for container in pod["containers"]:
+        command, *options = container["args"]
+        known = {name for p in program.commands[command].params for name in p.opts}
+        assert {option.partition("=")[0] for option in options} <= known
+
+
+def test_the_data_api_reads_no_secret_but_those_that_are_named() -> None:
+    found = rendered(*DATA_API, "dataAPI.userSecretNames={users}", "rbac.tenantNamespaces={team-a}")
+    roles = [d for kind in ("Role", "ClusterRole") for d in of(found, kind) if "data-api" in d["metadata"]["name"]]
+    names = [rule["resourceNames"] for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert sorted(names) == [["main-data-api"], ["users"]]
+    verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch", "patch"}
+
+
+@pytest.mark.parametrize("missing", ["dataAPI.url", "dataAPI.tls.secretName"])
+def test_a_data_api_without_address_or_certificate_is_refused(missing: str) -> None:
+    done = helm(*(value for value in DATA_API if not value.startswith(missing)))
+    assert done.returncode != 0
+    assert f"{missing} is needed" in done.stderr
