@@ -1,6 +1,7 @@
 """A tenant's roles for the data API: made once, mended when they drift, and a login that can become nobody else."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -225,3 +226,17 @@ def test_policies_know_the_caller_as_the_gateway_verified_it(database: Database,
             row = session.execute(ask).fetchall()[0]
             assert row[:2] == expected
             assert "vaultbrix" not in row[2]
+
+
+def test_a_request_that_is_repeated_without_end_comes_to_one(database: Database, served: ApiRoles) -> None:
+    with database.login(served.rest, PASSWORD, autocommit=False) as session:
+        for ended, seconds in ((False, 60), (False, -5), (True, -15)):
+            claims = f'{{"exp": {int(time.time()) + seconds}, "vaultbrix": {{}}}}'
+            session.execute("SELECT set_config('request.jwt.claims', %s, true)", [claims])
+            if ended:
+                with pytest.raises(psycopg.DatabaseError, match="has taken too long") as refused:
+                    session.execute("SELECT vaultbrix.pre_request()")
+                assert refused.value.sqlstate == "PT503"
+            else:
+                session.execute("SELECT vaultbrix.pre_request()")
+            session.rollback()

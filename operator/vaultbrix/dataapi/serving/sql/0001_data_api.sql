@@ -26,6 +26,10 @@ CREATE FUNCTION vaultbrix.pre_request() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE claims text := coalesce(nullif(current_setting('request.jwt.claims', true), ''), '{}');
 BEGIN
+  -- PostgREST looks at the token's end once, and repeats for ever what fails with a serialization error.
+  IF (claims::jsonb ->> 'exp')::numeric + 10 < extract(epoch FROM clock_timestamp()) THEN
+    RAISE EXCEPTION 'the request has taken too long' USING ERRCODE = 'PT503';
+  END IF;
   RAISE LOG 'REQUEST: %', (claims::jsonb -> 'vaultbrix') || jsonb_build_object(
     'tenant', vaultbrix.api_tenant(), 'claims', encode(sha256(convert_to(claims, 'UTF8')), 'hex'));
 END $$;
