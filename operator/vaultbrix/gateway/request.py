@@ -24,6 +24,7 @@ _CAST_TO_NAMES = re.compile(
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _BAD_IN_NAME = re.compile(r"[/\\%\x00-\x1f\x7f-\x9f]")
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
+_PARTS = re.compile(r"(^|[&;])([^&;]*)")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 
@@ -155,11 +156,12 @@ def _without_keys(query: str) -> tuple[str, list[str]]:
     # Another spelling of the name has an escape in it.
     if "%" not in query and "apikey" not in query:
         return query, []
-    kept, keys = [], []
-    for part in query.split("&"):
+    kept, keys = "", []
+    # PostgREST takes ; for & as well.
+    for separator, part in _PARTS.findall(query):
         name, _, value = part.partition("=")
         if unquote_plus(name) == "apikey":
             keys.append(unquote_plus(value))
         else:
-            kept.append(part)
-    return "&".join(kept), keys
+            kept += (separator if kept else "") + part
+    return kept, keys

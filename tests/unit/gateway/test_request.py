@@ -55,6 +55,8 @@ def test_path_and_query_go_on_in_one_form(target: str, expected: str) -> None:
         ("a=eq.1&apikey=k&b=eq.2", "?a=eq.1&b=eq.2", "k"),
         ("a=eq.1&%61pikey=%6B", "?a=eq.1", "k"),
         ("apikey", "", ""),
+        ("a=eq.1;apikey=k;b=eq.2&c=eq.3", "?a=eq.1;b=eq.2&c=eq.3", "k"),
+        ("a=eq.%31;%61pikey=k", "?a=eq.%31", "k"),
         ("apikeys=k&APIKEY=k&a=apikey=k", "?apikeys=k&APIKEY=k&a=apikey=k", None),
         ("&&a=eq.1&", "?&&a=eq.1&", None),
     ],
