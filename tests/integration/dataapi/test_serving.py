@@ -115,6 +115,9 @@ def test_without_a_data_api_of_the_server_the_tenant_waits_for_it(world: World) 
     try:
         world.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": None}})
         comes_to(world, team, name, "False", "NoDataAPI")
+        login = f"vaultbrix_rest_{name.replace('-', '_')}"
+        locked = "SELECT NOT rolcanlogin FROM pg_roles WHERE rolname = %s"
+        wait_for("its login is locked", lambda: world.postgres.query(locked, [login]) == [(True,)])
     finally:
         world.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": {"url": URL}}})
     comes_to(world, team, name, "True", "Served")

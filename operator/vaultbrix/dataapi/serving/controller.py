@@ -82,7 +82,10 @@ class ServingController:
             return
         failure: Expected | None = None
         try:
-            await self._prepare(server)
+            if server.spec.data_api is not None:
+                await self._prepare(server)
+            elif _serves(server):
+                await self._lock(server)
         except Expected as error:
             failure = error
         await write_part(self._kube, server, server_part(server, failure, datetime.now(UTC)))
@@ -110,8 +113,6 @@ class ServingController:
             raise failure
 
     async def _prepare(self, server: PostgresServer) -> None:
-        if server.spec.data_api is None:
-            return
         if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
             raise Blocked(Reason.SERVER_NOT_READY, "the gate is not installed yet; see GateInstalled")
         authority = await self._admin.certificate_authority(server)
@@ -123,6 +124,12 @@ class ServingController:
                 tenant = self._cache.tenants.get(*owner)
                 if tenant is None or tenant.deleting or not _asks(tenant):
                     await roles.withdraw(connection, owner)
+
+    async def _lock(self, server: PostgresServer) -> None:
+        """Let no PostgREST in any more; what tenants have granted stays for the day the data API is back."""
+        async with self._admin.connection(server) as connection:
+            for owner in await roles.owners(connection):
+                await roles.lock(connection, owner)
 
     async def _provision(self, tenant: Tenant, server: PostgresServer) -> None:
         desired = api_roles(tenant)

@@ -126,10 +126,11 @@ def tenant_part(tenant: Tenant, url: str, failure: Expected | None, now: datetim
 
 def server_part(server: PostgresServer, failure: Expected | None, now: datetime) -> StatusPart:
     """What the server says of its data API; nothing where it has none."""
-    if server.spec.data_api is None:
-        return _part(server, None, {}, now)
     if failure is not None:
-        state = State(False, failure.reason, failure.message)
+        # As it was: whoever is to be locked out is so only once that was done.
+        state = State(server.spec.data_api is None, failure.reason, failure.message)
+    elif server.spec.data_api is None:
+        return _part(server, None, {}, now)
     else:
         state = State(True, Reason.INSTALLED, f"Tenants with spec.dataAPI are served at {server.spec.data_api.url}")
     return _part(server, state, {}, now)
