@@ -31,6 +31,8 @@ _PAUSE_SECONDS = 0.2
 class Refused:
     """Refusals on their way to the servers. ``servers`` names those that have a data API; ``note`` writes to one.
 
+    ``clock``: seconds, never set back.
+
     A refusal goes to the server of the tenant whose key was used, as ``server_of`` tells it; where no key is known, to
     all: each is the record of its own tenants, and whoever looks for a stolen key looks there.
     """
@@ -40,10 +42,12 @@ class Refused:
         servers: Callable[[], Iterable[str]],
         server_of: Callable[[Refusal], str | None],
         note: Callable[[str, str], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = servers
         self._server_of = server_of
         self._note = note
+        self._clock = clock
         self._second = 0
         self._told = 0
         self._left_out = 0
@@ -52,7 +56,7 @@ class Refused:
 
     def __call__(self, refusal: Refusal, request: Request | None) -> None:
         """Take a refusal; nothing of the key's text or the query is in what is told of it."""
-        second = int(time.monotonic())
+        second = int(self._clock())
         if second != self._second:
             if self._left_out:
                 self._tell({"why": "LeftOut", "count": self._left_out}, None)
@@ -68,14 +72,18 @@ class Refused:
         failures = 0
         while True:
             await asyncio.sleep(_PAUSE_SECONDS if not failures else pause_after(failures, 0.0))
+            failures = 0 if await self.write() else failures + 1
+
+    async def write(self) -> bool:
+        """Write what waits, to each server that can be reached; whether that was all."""
+        written = True
+        for server in list(self._waiting):
             try:
-                for server in list(self._waiting):
-                    await self._write(server)
+                await self._write(server)
             except Expected as error:
-                failures += 1
-                log.warning("refusals are not on record yet", message=error.message)
-            else:
-                failures = 0
+                written = False
+                log.warning("refusals are not on record yet", server=server, message=error.message)
+        return written
 
     def _tell(self, entry: Entry, server: str | None) -> None:
         log.info("refused", **entry)
