@@ -15,6 +15,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.dataapi.serving.secret import server_of_secret
 from vaultbrix.gateway.app import Authorizer
 from vaultbrix.gateway.backends import Backends, Listeners
 from vaultbrix.gateway.decisions import Settings
@@ -26,7 +27,7 @@ from vaultbrix.gateway.refused import Refused
 from vaultbrix.gateway.runner import Runner
 from vaultbrix.gateway.watched import Watched
 from vaultbrix.kube.client import Kube
-from vaultbrix.kube.secrets import Secrets
+from vaultbrix.kube.secrets import SecretKey, Secrets
 from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.clock import never_behind
 from vaultbrix.runtime.errors import Blocked
@@ -83,7 +84,12 @@ async def main(options: Options) -> None:
         else:
             runner.server_changed(resource.metadata.name)
 
+    def secret_changed(secret: SecretKey) -> None:
+        if (server := server_of_secret(options.namespace, secret)) is not None:
+            runner.server_changed(server)
+
     watched.changed = changed
+    secrets.on_change(secret_changed)
 
     def clock() -> datetime:
         return never_behind(datetime.now(UTC), kube.clock_skew)

@@ -51,7 +51,7 @@ class Watched:
         self._users_of: dict[SecretKey, set[ObjectKey]] = {}
         self._tenants: dict[ObjectKey, tuple[Tenant, KnownTenant]] = {}
         self._to_read: WorkQueue[ObjectKey] = WorkQueue(self._read_secret, workers=_READ_AT_ONCE, name="users")
-        secrets.changed = self._secret_changed
+        secrets.on_change(self._secret_changed)
 
     @property
     def synced(self) -> bool:

@@ -21,7 +21,7 @@ class Secrets:
     """Keeps a Secret in memory only while it is watched, so that it is never older than the watch is slow.
 
     A Secret that may not be watched, or that comes when ``MOST_WATCHED`` are, is read from the API server each time.
-    ``changed`` is called with the key of a kept Secret that was changed or deleted.
+    Listeners are called with the key of a kept Secret that was changed or deleted.
     """
 
     def __init__(self, kube: Kube) -> None:
@@ -29,7 +29,11 @@ class Secrets:
         self._kept: dict[SecretKey, Object] = {}
         self._watches: dict[SecretKey, asyncio.Task[None]] = {}
         self._unwatchable: set[SecretKey] = set()
-        self.changed: Callable[[SecretKey], None] = lambda _: None
+        self._listeners: list[Callable[[SecretKey], None]] = []
+
+    def on_change(self, listener: Callable[[SecretKey], None]) -> None:
+        """Have a listener called with each change."""
+        self._listeners.append(listener)
 
     async def get(self, namespace: str, name: str) -> Object:
         """Return the Secret as it is now. Raises NotFound, and Expected when it cannot be read."""
@@ -64,7 +68,8 @@ class Secrets:
                         del self._kept[key]
                     else:
                         self._kept[key] = event["object"]
-                    self.changed(key)
+                    for listener in self._listeners:
+                        listener(key)
         except Gone:
             return
         except Expected as error:

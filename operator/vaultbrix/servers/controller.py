@@ -56,7 +56,7 @@ def register(
 
     registry.on_change(PostgresServer, server_changed)
     registry.on_resync(resync)
-    admin.secrets.changed = secret_changed
+    admin.secrets.on_change(secret_changed)
     flows.changed = retention.changed = queue.add
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jwt
 import psycopg
@@ -19,7 +20,7 @@ from tests.harness.network import SERVER
 from tests.harness.postgrest import programs
 from tests.harness.shell import run, wait_for
 from tests.harness.slot import folder
-from tests.harness.world import SERVER_NAME, World, secret
+from tests.harness.world import SERVER_NAME, SYSTEM, World, secret
 
 USERS = "the secret that the issuer of these users signs with"
 JSON = {"content-type": "application/json"}
@@ -175,6 +176,20 @@ def test_sessions_that_postgresql_ends_are_replaced(world: World, gateway: Gatew
     assert served(gateway, shop, "/rest/v1/afterwards").json == []
 
 
+def test_a_servers_key_is_replaced_by_deleting_its_secret(world: World, gateway: GatewayProcess, shop: Shop) -> None:
+    served(gateway, shop)
+    name = f"{SERVER_NAME}-data-api"
+    before, password = world.secret(SYSTEM, name)["key"], _conninfo(gateway, shop)["password"]
+    world.api.delete("secret", name, SYSTEM)
+    wait_for("there is another key", lambda: world.secret(SYSTEM, name).get("key", before) != before)
+    wait_for(
+        "PostgREST logs in with another password",
+        lambda: served(gateway, shop) and _conninfo(gateway, shop)["password"] != password,
+    )
+    world.postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename ^@ 'vaultbrix_rest_'")
+    served(gateway, shop)
+
+
 def test_what_is_switched_off_is_refused_and_its_sessions_end(world: World, gateway: GatewayProcess) -> None:
     shop = Shop(world)
     shop.run("CREATE TABLE notes (text text)")
@@ -218,15 +233,20 @@ def test_what_a_request_did_and_what_was_refused_is_on_record(
 
 def test_its_password_opens_nothing_from_elsewhere(world: World, gateway: GatewayProcess, shop: Shop) -> None:
     served(gateway, shop)
-    conf = next(file.read_text() for file in gateway.folder.glob("*.conf") if _socket(gateway, shop) in file.name)
-    line = next(line for line in conf.splitlines() if line.startswith("db-uri"))
-    conninfo = psycopg.conninfo.conninfo_to_dict(line.partition("= ")[2].strip('"'))
+    conninfo = _conninfo(gateway, shop)
     world.network.client("198.51.100.77")
     environment = {"PGPASSWORD": str(conninfo["password"]), "PGCONNECT_TIMEOUT": "3", "PGSSLMODE": "require"}
     url = f"host={SERVER} port=5433 dbname=postgres user={conninfo['user']}"
     tried = run(*world.network.inside("198.51.100.77", ["psql", "-XAt", url, "-c", "SELECT 1"]), check=False,
                 env=environment)  # fmt: skip
     assert tried.returncode != 0
+
+
+def _conninfo(gateway: GatewayProcess, shop: Shop) -> dict[str, Any]:
+    """What the tenant's PostgREST logs in with."""
+    text = (gateway.folder / f"{_socket(gateway, shop)}.conf").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("db-uri"))
+    return psycopg.conninfo.conninfo_to_dict(line.partition("= ")[2].strip('"'))
 
 
 def _socket(gateway: GatewayProcess, shop: Shop) -> str:

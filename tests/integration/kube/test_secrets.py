@@ -23,7 +23,7 @@ def with_secrets(
         kube = await Kube.connect("test")
         secrets = Secrets(kube)
         changed: list[SecretKey] = []
-        secrets.changed = changed.append
+        secrets.on_change(changed.append)
         try:
             await work(secrets, changed)
         finally:

@@ -26,6 +26,9 @@ class FakeSecrets:
         self.data: dict[SecretKey, dict[str, str]] = {}
         self.changed: Any = None
 
+    def on_change(self, listener: Any) -> None:
+        self.changed = listener
+
     def put(self, name: str, value: bytes) -> None:
         self.data[(TEAM, name)] = {"jwt": base64.b64encode(value).decode()}
 

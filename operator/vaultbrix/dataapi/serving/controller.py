@@ -20,10 +20,11 @@ from vaultbrix.dataapi.serving.decisions import (
     tenant_part,
     url_of,
 )
-from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret
+from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret, server_of_secret
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.secrets import SecretKey
 from vaultbrix.kube.status import write_part
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres import scram
@@ -39,6 +40,7 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, name
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
+    admin.secrets.on_change(controller.secret_changed)
 
 
 class ServingController:
@@ -49,6 +51,7 @@ class ServingController:
         self._cache = cache
         self._admin = admin
         self._namespace = namespace
+        self._keys: dict[str, bytes] = {}
         self._servers = registry.queue("DataAPIServer", self.reconcile_server, workers=WORKERS)
         self._tenants = registry.queue("DataAPITenant", self.reconcile_tenant, workers=WORKERS)
 
@@ -58,14 +61,18 @@ class ServingController:
         if change.decisive:
             self._servers.add(name)
         if _serves(change.before) != _serves(change.after):
-            for tenant in self._cache.tenants_of(name):
-                if _asks(tenant):
-                    self._tenants.add(tenant.key)
+            self._look_at_tenants(name)
 
     def tenant_changed(self, change: Change[Tenant]) -> None:
         """Look at a Tenant that asks to be served, or did so."""
         if change.decisive and (_asks(change.before) or _asks(change.after)):
             self._tenants.add(change.resource.key)
+
+    def secret_changed(self, secret: SecretKey) -> None:
+        """Look at the server whose key was changed or deleted."""
+        name = server_of_secret(self._namespace, secret)
+        if name is not None and self._cache.servers.get("", name) is not None:
+            self._servers.add(name)
 
     def resync(self) -> None:
         """Look at everything."""
@@ -75,10 +82,16 @@ class ServingController:
             if _asks(tenant):
                 self._tenants.add(tenant.key)
 
+    def _look_at_tenants(self, server: str) -> None:
+        for tenant in self._cache.tenants_of(server):
+            if _asks(tenant):
+                self._tenants.add(tenant.key)
+
     async def reconcile_server(self, name: str) -> None:
         """Have schema, logins and Secret of the server's data API. Raises Expected after the status says so."""
         server = self._cache.servers.get("", name)
         if server is None:
+            self._keys.pop(name, None)
             return
         failure: Expected | None = None
         try:
@@ -124,6 +137,10 @@ class ServingController:
                 tenant = self._cache.tenants.get(*owner)
                 if tenant is None or tenant.deleting or not _asks(tenant):
                     await roles.withdraw(connection, owner)
+        if self._keys.get(server.metadata.name, key) != key:
+            # Their logins' passwords are made from it.
+            self._look_at_tenants(server.metadata.name)
+        self._keys[server.metadata.name] = key
 
     async def _lock(self, server: PostgresServer) -> None:
         """Let no PostgREST in any more; what tenants have granted stays for the day the data API is back."""

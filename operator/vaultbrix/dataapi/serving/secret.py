@@ -10,8 +10,10 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.dataapi.serving.decisions import KEY_BYTES
 from vaultbrix.kube.client import Kube, NotFound
 from vaultbrix.kube.owned_secret import OwnedSecret, Values, decoded, ensure_secret
-from vaultbrix.kube.secrets import Secrets
+from vaultbrix.kube.secrets import SecretKey, Secrets
 from vaultbrix.runtime.errors import Blocked
+
+_SUFFIX = "-data-api"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,13 @@ class ServerAccess:
 
 def secret_name(server: str) -> str:
     """Name of a server's Secret, in the operator's namespace."""
-    return f"{server}-data-api"
+    return server + _SUFFIX
+
+
+def server_of_secret(namespace: str, secret: SecretKey) -> str | None:
+    """The server whose Secret that is, if it is one; ``namespace`` is the operator's."""
+    name = secret[1].removesuffix(_SUFFIX)
+    return name if secret == (namespace, name + _SUFFIX) else None
 
 
 def _key(values: Values) -> bytes | None:
