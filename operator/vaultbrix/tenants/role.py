@@ -18,7 +18,7 @@ async def provision(connection: psycopg.AsyncConnection, desired: TenantRole, pa
     Raises Blocked(SlugTaken), changing nothing, when the role or schema belongs to somebody else.
     """
     async with connection.transaction():
-        claim = await _read_claim(connection, desired.role)
+        claim = await _read_claim(connection, desired)
         role = await roles.read(connection, desired.role)
         statements = [
             *_claim_statements(desired, claim, role_exists=role is not None),
@@ -84,12 +84,12 @@ class _SlugClaim:
     """Who has the slug. ``owner`` is (namespace, name) of a Tenant, None while none has it.
 
     ``schema_owner`` is the role that owns the schema, None where there is no schema. ``additive`` says whether its
-    ALTERs that only add pass without an approval.
+    ALTERs that only add pass without an approval, None where that was not asked.
     """
 
     owner: tuple[str, str] | None
     schema_owner: str | None
-    additive: bool
+    additive: bool | None
 
 
 _READ_CLAIM = sql.SQL(
@@ -97,11 +97,14 @@ _READ_CLAIM = sql.SQL(
     "  SELECT namespace, name FROM vaultbrix.tenant WHERE role_name = %(role)s FOR UPDATE)"
     " SELECT claim.namespace, claim.name, pg_get_userbyid(s.nspowner)::text, {is_additive}"
     " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s"
-).format(is_additive=IS_ADDITIVE)
+)
+_READ_WITH_POLICY = _READ_CLAIM.format(is_additive=IS_ADDITIVE)
+_READ_WITHOUT_POLICY = _READ_CLAIM.format(is_additive=sql.SQL("NULL"))
 
 
-async def _read_claim(connection: psycopg.AsyncConnection, role: str) -> _SlugClaim:
-    cursor = await connection.execute(_READ_CLAIM, {"role": role})
+async def _read_claim(connection: psycopg.AsyncConnection, desired: TenantRole) -> _SlugClaim:
+    query = _READ_WITHOUT_POLICY if desired.additive is None else _READ_WITH_POLICY
+    cursor = await connection.execute(query, {"role": desired.role})
     row = await cursor.fetchone()
     assert row is not None
     namespace, name, schema_owner, additive = row
