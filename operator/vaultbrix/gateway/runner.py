@@ -43,6 +43,7 @@ class _Running:
         self.served = served
         self.process = process
         self.used_at = time.monotonic()
+        self.ready = False
         self.read_at = time.monotonic()
         self.reload: asyncio.TimerHandle | None = None
         self._files = files
@@ -50,6 +51,10 @@ class _Running:
     @property
     def alive(self) -> bool:
         return self.process.returncode is None
+
+    @property
+    def answers(self) -> bool:
+        return self.ready and self.alive
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -98,12 +103,12 @@ class Runner:
     async def ensure(self, tenant: ObjectKey) -> bool:
         """Have the tenant's PostgREST answer; False where it does not within START_SECONDS."""
         running = self._running.get(tenant)
-        if running is not None and running.alive:
+        if running is not None and running.answers:
             running.used_at = time.monotonic()
             return True
         async with self._locks.setdefault(tenant, asyncio.Lock()):
             running = self._running.get(tenant)
-            if running is not None and running.alive:
+            if running is not None and running.answers:
                 return True
             failures, not_before = self._failures.get(tenant, (0, 0.0))
             if time.monotonic() < not_before:
@@ -169,10 +174,11 @@ class Runner:
             self._program, file, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE, env={}, start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
-        self._running[tenant] = _Running(served, process, (path, file))
+        running = self._running[tenant] = _Running(served, process, (path, file))
         self._spawn(_log_errors(tenant, process))
         self.started(served.server)
         if await _ready(port, process):
+            running.ready = True
             return True
         await self._stop(tenant)
         return False

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.harness.postgrest import programs
 from tests.harness.shell import run, wait_for
 from tests.harness.slot import folder
 from tests.harness.world import SERVER_NAME, SYSTEM, World, secret
+
+from vaultbrix.gateway.postgrest import socket_name
 
 USERS = "the secret that the issuer of these users signs with"
 JSON = {"content-type": "application/json"}
@@ -146,6 +149,17 @@ def test_no_login_of_postgrest_becomes_another_tenant(world: World, gateway: Gat
     assert "theirs" not in answer.body.decode()
 
 
+def test_requests_that_come_while_postgrest_starts_wait_for_it(world: World, gateway: GatewayProcess) -> None:
+    shop = Shop(world)
+    shop.run("CREATE TABLE notes (text text)")
+    served(gateway, shop)
+    os.kill(_processes(f"{_socket(gateway, shop)}.conf")[0], signal.SIGTERM)
+    wait_for("it has ended", lambda: not _processes(f"{_socket_name(shop)}.conf"))
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: gateway.send(shop.secret, "/rest/v1/notes").status, range(8)))
+    assert answers == [200] * 8
+
+
 def test_postgrest_that_dies_is_started_again(gateway: GatewayProcess, shop: Shop) -> None:
     served(gateway, shop)
     (process,) = _processes(f"{_socket(gateway, shop)}.conf")
@@ -240,6 +254,10 @@ def test_its_password_opens_nothing_from_elsewhere(world: World, gateway: Gatewa
     tried = run(*world.network.inside("198.51.100.77", ["psql", "-XAt", url, "-c", "SELECT 1"]), check=False,
                 env=environment)  # fmt: skip
     assert tried.returncode != 0
+
+
+def _socket_name(shop: Shop) -> str:
+    return socket_name((shop.team, shop.name))
 
 
 def _conninfo(gateway: GatewayProcess, shop: Shop) -> dict[str, Any]:
