@@ -31,8 +31,8 @@ class KnownKey:
 class KnownTenant:
     """A Tenant whose data API may be asked for.
 
-    ``served`` says that its owner wants it and that its role may be used. ``shard`` names the PostgREST that has its
-    schema, and is empty while none has. ``users`` is None where the tenant has no users of its own.
+    ``served`` says that its owner wants it and that its role may be used. ``shard`` names the socket of its
+    PostgREST. ``users`` is None where the tenant has no users of its own.
     """
 
     name: ObjectKey

@@ -115,10 +115,15 @@ def entry_of(refusal: Refusal, request: Request | None) -> Entry:
         entry |= {
             "request": request.request_id,
             "client": str(request.client),
-            "host": request.host[:256],
-            "method": request.method[:16],
-            "path": request.target.partition("?")[0][:256],
+            "host": _shown(request.host, 256),
+            "method": _shown(request.method, 16),
+            "path": _shown(request.target.partition("?")[0], 256),
         }
     if refusal.key is not None and refusal.tenant is not None:
         entry |= {"key": "/".join(refusal.key), "tenant": "/".join(refusal.tenant)}
     return entry
+
+
+def _shown(text: str, most: int) -> str:
+    # PostgreSQL's jsonb takes no NUL: one such entry would hold up all that come after it.
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

@@ -86,3 +86,8 @@ def test_what_cannot_be_written_waits_in_order_and_is_counted_where_it_is_too_mu
     assert servers.written["one"][0] == {"why": "LeftOut", "count": 5}
     paths = [entry["path"] for entry in servers.written["one"][1:]]
     assert (len(paths), paths[0], paths[-1]) == (MOST_WAITING, "/rest/v1/t5", f"/rest/v1/t{MOST_WAITING + 4}")
+
+
+def test_what_no_database_takes_holds_up_nothing() -> None:
+    told = entry_of(UNKNOWN, request("/rest/v1/\x00\x1b[2J", method="G\x00T", host="a\x00b"))
+    assert (told["path"], told["method"], told["host"]) == ("/rest/v1/??[2J", "G?T", "a?b")

@@ -46,7 +46,7 @@ BEGIN
 END $$;
 
 -- Whoever runs a tenant's PostgREST listens, and has it read the schema again. A tenant can send such a notice itself;
--- it only costs the listener a look.
+-- whoever listens must bound what that costs.
 CREATE FUNCTION vaultbrix.notify_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
 DECLARE changed name;
