@@ -1,7 +1,5 @@
 """Connects the operator to a server and to its audit store, with the Secrets that the PostgresServer names."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,9 +8,11 @@ import psycopg
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer, SecretRef
 from vaultbrix.kube.client import NotFound
+from vaultbrix.kube.owned_secret import decoded
 from vaultbrix.kube.secrets import Secrets
 from vaultbrix.postgres.connect import Target
 from vaultbrix.postgres.pool import Pool
+from vaultbrix.postgres.server_secret import certificates_of, check_for_server, text_of
 from vaultbrix.runtime.errors import Blocked
 
 # A tenant that holds a lock must not hold a worker.
@@ -38,46 +38,52 @@ class Admin:
     async def audit_reader(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
         """A connection to the audit store as its reader. Raises as ``connection``, Blocked also where none is named."""
         reference, field = server.spec.audit_secret_ref, "spec.auditSecretRef"
-        async with self._pool.connection(await self._store(reference, field, _READER_TIMEOUTS)) as connection:
+        target = await self._store(server, reference, field, _READER_TIMEOUTS)
+        async with self._pool.connection(target) as connection:
             yield connection
 
     @asynccontextmanager
     async def audit_manager(self, server: PostgresServer) -> AsyncIterator[psycopg.AsyncConnection]:
         """A connection to the audit store as its manager, who applies retention. Raises as ``audit_reader``."""
         reference, field = server.spec.audit_manager_secret_ref, "spec.auditManagerSecretRef"
-        async with self._pool.connection(await self._store(reference, field, _MANAGER_TIMEOUTS)) as connection:
+        target = await self._store(server, reference, field, _MANAGER_TIMEOUTS)
+        async with self._pool.connection(target) as connection:
             yield connection
 
     async def target(self, server: PostgresServer) -> Target:
-        """Where the server is and who the admin is. Raises Blocked for a Secret that is missing or incomplete."""
+        """Where the server is and who the admin is.
+
+        Raises Blocked for a Secret that is missing or incomplete, or does not say that it is for this server.
+        """
         spec = server.spec
-        data = await self._read(spec.admin_secret_ref, "spec.adminSecretRef")
+        data = await self._read(server, spec.admin_secret_ref, "spec.adminSecretRef")
         return Target(
             host=spec.host,
             port=spec.port,
             database=spec.database,
-            user=_value(data, "username", spec.admin_secret_ref, "spec.adminSecretRef"),
-            password=_value(data, "password", spec.admin_secret_ref, "spec.adminSecretRef"),
+            user=text_of(data, "username", spec.admin_secret_ref, "spec.adminSecretRef"),
+            password=text_of(data, "password", spec.admin_secret_ref, "spec.adminSecretRef"),
             ssl_mode=spec.tls.mode,
             ca=await self.certificate_authority(server),
+            certificate=decoded(data).get("tls.crt", ""),
+            key=decoded(data).get("tls.key", ""),
             application="vaultbrix-operator",
             options=_ADMIN_TIMEOUTS,
         )
 
     async def certificate_authority(self, server: PostgresServer) -> str:
-        """PEM text of the CA, empty where none is named. Raises Blocked for a Secret that is missing or incomplete."""
-        reference = server.spec.tls.ca_secret_ref
+        """PEM text of the CA, empty where none is named. Raises Blocked as ``target``, and for what is no CA."""
+        reference, field = server.spec.tls.ca_secret_ref, "spec.tls.caSecretRef"
         if reference is None:
             return ""
-        data = await self._read(reference, "spec.tls.caSecretRef")
-        return _value(data, reference.key, reference, "spec.tls.caSecretRef")
+        return certificates_of(await self._read(server, reference, field), reference.key, reference, field)
 
-    async def _store(self, reference: SecretRef | None, field: str, options: str) -> Target:
+    async def _store(self, server: PostgresServer, reference: SecretRef | None, field: str, options: str) -> Target:
         if reference is None:
             raise Blocked(Reason.SECRET_NOT_FOUND, f"{field} is not set")
-        data = await self._read(reference, field)
+        data = await self._read(server, reference, field)
         host, port, database, user, password, authority = (
-            _value(data, key, reference, field) for key in ("host", "port", "dbname", "username", "password", "ca.crt")
+            text_of(data, key, reference, field) for key in ("host", "port", "dbname", "username", "password", "ca.crt")
         )
         if not port.isdecimal():
             raise Blocked(
@@ -95,7 +101,8 @@ class Admin:
             options=options,
         )
 
-    async def _read(self, reference: SecretRef, field: str) -> dict[str, str]:
+    async def _read(self, server: PostgresServer, reference: SecretRef, field: str) -> dict[str, str]:
+        """What a Secret that the server names holds, encoded. No Secret of a server is read in another way."""
         try:
             secret = await self.secrets.get(reference.namespace, reference.name)
         except NotFound:
@@ -103,17 +110,6 @@ class Admin:
                 Reason.SECRET_NOT_FOUND,
                 f"{field}: Secret {reference.namespace}/{reference.name} does not exist; create it",
             ) from None
+        check_for_server(secret, server.metadata.name, field)
         data: dict[str, str] = secret.get("data") or {}
         return data
-
-
-def _value(data: dict[str, str], key: str, reference: SecretRef, field: str) -> str:
-    try:
-        value = base64.b64decode(data.get(key, ""), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        value = ""
-    if not value:
-        raise Blocked(
-            Reason.SECRET_INVALID, f"{field}: Secret {reference.namespace}/{reference.name} has no text in key {key}"
-        )
-    return value

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,17 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Blocked, Transient
 
 CONNECT_TIMEOUT = 5
+SCRAM = "scram-sha-256"
+"""Value of libpq's ``require_auth``, and of PGREQUIREAUTH, which a libpq before 16 passes over."""
+
+# A peer that is gone without a word, as when its node or the network between is lost, is given up after some 25 s;
+# the kernel's own limits are hours. Not for a server that is there and slow: its kernel answers.
+NOTICES_LOST_PEER = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 # Where a tenant may create in a schema of the path, say in public, an operator or function of theirs whose arguments
 # fit better than those of PostgreSQL's own would run with the rights of whoever is connected.
 _PINNED = "-c search_path=pg_catalog,pg_temp"
@@ -26,6 +37,7 @@ _DENIED = (
     "no pg_hba.conf entry",
     "pg_hba.conf rejects",
     "certificate verify failed",
+    "authentication method requirement",
 )
 _DENIED_STATES = ("28000", "28P01")
 
@@ -34,8 +46,10 @@ _DENIED_STATES = ("28000", "28P01")
 class Target:
     """Where and as whom to connect. ``ca`` is the PEM text of the CA for verify-*; the password is never shown.
 
+    ``certificate`` and ``key`` are the client's own in PEM, empty where it has none.
+
     ``own_search_path``: names without a schema mean what the role's settings say, as the texts of tenants need it.
-    Nothing of ours may depend on it.
+    Nothing of ours may depend on it. ``any_libpq``: it is for a program whose libpq may be older than 16.
     """
 
     host: str
@@ -45,9 +59,12 @@ class Target:
     password: str = field(default="", repr=False)
     ssl_mode: str = "verify-full"
     ca: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
     application: str = "vaultbrix"
     options: str = ""
     own_search_path: bool = False
+    any_libpq: bool = False
 
 
 @functools.cache
@@ -59,9 +76,10 @@ def _private_directory() -> Path:
 
 
 @functools.cache
-def _ca_file(pem: str) -> str:
-    # libpq takes the CA as a file only.
-    path = _private_directory() / f"{hashlib.sha256(pem.encode()).hexdigest()}.crt"
+def _pem_file(pem: str) -> str:
+    # libpq takes these as files only, and a key only if nobody else can read it.
+    path = _private_directory() / f"{hashlib.sha256(pem.encode()).hexdigest()}.pem"
+    path.touch(mode=0o600)
     path.write_text(pem)
     return str(path)
 
@@ -90,9 +108,40 @@ def conninfo(target: Target) -> str:
         sslmode=target.ssl_mode,
         application_name=target.application,
         connect_timeout=CONNECT_TIMEOUT,
+        **NOTICES_LOST_PEER,
         **({"options": options} if options else {}),
         **({"password": target.password} if target.password else {}),
-        **({"sslrootcert": _ca_file(target.ca)} if target.ca else {}),
+        **_proof(target),
+        **({"sslrootcert": _pem_file(target.ca)} if target.ca else {}),
+        **(
+            {"sslcert": _pem_file(target.certificate), "sslkey": _pem_file(target.key)}
+            if target.certificate and target.key
+            else {}
+        ),
+    )
+
+
+def _proof(target: Target) -> dict[str, str]:
+    """Have the server prove that it knows the password's verifier, instead of asking for the password, or for nothing.
+
+    By libpq 16 and later it is asked for SCRAM; before that, for SCRAM bound to its certificate (PostgreSQL 34.1.2).
+    """
+    if not target.password:
+        return {}
+    return {"channel_binding": "require"} if target.any_libpq else {"require_auth": SCRAM}
+
+
+def of_person(environment: Mapping[str, str]) -> str:
+    """libpq's connection string where a person's environment tells the rest, as PGHOST and its kin do.
+
+    A password goes out over TLS alone, and never in clear or as MD5, unless the environment says otherwise.
+    """
+    if "PGSERVICE" in environment:
+        # A service says what it needs, and what is said here would go before it.
+        return ""
+    careful = {"PGSSLMODE": ("sslmode", "require"), "PGREQUIREAUTH": ("require_auth", "!password,!md5")}
+    return psycopg.conninfo.make_conninfo(
+        **{key: value for name, (key, value) in careful.items() if name not in environment}
     )
 
 

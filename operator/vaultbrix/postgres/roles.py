@@ -8,9 +8,7 @@ import psycopg
 from psycopg import sql
 
 from vaultbrix.postgres import scram
-
-# Every setting that a Tenant can have; one that its spec no longer names is reset.
-MANAGED_SETTINGS = frozenset({"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "work_mem"})
+from vaultbrix.postgres.fingerprints import FINGERPRINT
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ class Membership:
 class SeenRole:
     """A role as the catalogue has it. ``privileged`` says that it has an attribute that no login of ours has.
 
-    ``valid_until`` is in seconds since 1970, None for ever. ``keeps_truncate`` says that it may truncate tables that it
-    creates.
+    ``valid_until`` is in seconds since 1970, None for ever. ``databases_with_settings`` are those in which it has
+    settings of its own. ``keeps_truncate`` says that it may truncate tables that it creates, ``connects`` and
+    ``creates_schemas`` what it may do in this database.
     """
 
     login: bool
@@ -61,11 +60,39 @@ class SeenRole:
     verifier: str | None
     memberships: Sequence[Membership]
     settings: Mapping[str, str]
+    databases_with_settings: Sequence[str]
     keeps_truncate: bool
+    connects: bool
+    creates_schemas: bool
+    fingerprint: str
 
+
+@dataclass(frozen=True)
+class Change:
+    """A statement that makes a role as it should be, and what of the role it puts right, for a person.
+
+    ``what`` is empty for what is noted beside the role.
+    """
+
+    what: str
+    statement: sql.Composable
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done to a role: ``changed`` names what was not as it should be, nothing where the role is new.
+
+    ``fingerprint`` is that of the role as it should be; None where it was not looked at after a change.
+    """
+
+    fingerprint: str | None
+    changed: tuple[str, ...] = ()
+
+
+_READ_FINGERPRINT = sql.SQL("SELECT {} FROM pg_authid r WHERE r.rolname = %s").format(FINGERPRINT)
 
 # Before PostgreSQL 16 a membership had no options of its own; the columns are missing.
-_READ = (
+_READ = sql.SQL(
     "SELECT r.rolcanlogin, r.rolconnlimit, r.rolinherit,"
     " r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls,"
     " extract(epoch FROM nullif(r.rolvaliduntil, 'infinity')), r.rolpassword,"
@@ -73,11 +100,16 @@ _READ = (
     "   OR coalesce((to_jsonb(m)->>'inherit_option')::boolean, false), (to_jsonb(m)->>'set_option')::boolean)"
     "  FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),"
     " ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0),"
+    " ARRAY(SELECT d.datname::text FROM pg_database d"
+    "  JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = r.oid),"
     " NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a WHERE d.defaclrole = r.oid"
     "  AND d.defaclnamespace = 0 AND d.defaclobjtype = 'r' AND a.grantee = r.oid"
-    "  GROUP BY d.oid HAVING NOT bool_or(a.privilege_type = 'TRUNCATE'))"
-    " FROM pg_authid r WHERE r.rolname = %s"
-)
+    "  GROUP BY d.oid HAVING NOT bool_or(a.privilege_type = 'TRUNCATE')),"
+    " has_database_privilege(r.oid, current_database(), 'CONNECT'),"
+    " EXISTS (SELECT FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database()"
+    "  AND a.grantee = r.oid AND a.privilege_type = 'CREATE'),"
+    " {fingerprint} FROM pg_authid r WHERE r.rolname = %s"
+).format(fingerprint=FINGERPRINT)
 
 
 async def read(connection: psycopg.AsyncConnection, name: str) -> SeenRole | None:
@@ -85,7 +117,8 @@ async def read(connection: psycopg.AsyncConnection, name: str) -> SeenRole | Non
     row = await (await connection.execute(_READ, [name])).fetchone()
     if row is None:
         return None
-    login, limit, inherits, privileged, until, verifier, memberships, settings, keeps_truncate = row
+    login, limit, inherits, privileged, until, verifier, memberships, settings, databases, *rights, fingerprint = row
+    keeps_truncate, connects, creates_schemas = rights
     return SeenRole(
         login=login,
         connection_limit=limit,
@@ -95,34 +128,39 @@ async def read(connection: psycopg.AsyncConnection, name: str) -> SeenRole | Non
         verifier=verifier,
         memberships=[Membership(*each) for each in memberships],
         settings=dict(setting.split("=", 1) for setting in settings),
+        databases_with_settings=databases,
         keeps_truncate=keeps_truncate,
+        connects=connects,
+        creates_schemas=creates_schemas,
+        fingerprint=fingerprint,
     )
 
 
-def changes(desired: LoginRole, seen: SeenRole | None, server_version: int) -> list[sql.Composable]:
-    """The statements that make attributes, memberships and settings as desired; none for what is already."""
+def changes(desired: LoginRole, seen: SeenRole | None, server_version: int, database: str) -> list[Change]:
+    """What makes attributes, memberships, settings and rights as desired in a database; nothing for what is already."""
     return [
         *_attributes(desired, seen),
         *_memberships(desired, seen, server_version),
         *_settings(desired, seen),
         *_no_truncate(desired, seen),
+        *_rights(desired, seen, database),
     ]
 
 
 async def apply(
     connection: psycopg.AsyncConnection,
-    statements: Sequence[sql.Composable],
+    needed: Sequence[Change],
     role: str,
-    stored_verifier: str | None,
+    seen: SeenRole | None,
     password: str,
     salt: bytes,
-) -> None:
-    """Run the statements in one message, and set the role's verifier unless it is that of the password already.
+) -> Outcome:
+    """Make the changes in one message, and set the role's verifier unless it is that of the password already.
 
     Call within a transaction, as its last part: what follows is not logged by the server.
     """
-    sets_password = not scram.matches(password, stored_verifier)
-    first = [*statements, *(_quieting() if sets_password else ())]
+    sets_password = not scram.matches(password, seen.verifier if seen else None)
+    first = [*(change.statement for change in needed), *(_quieting() if sets_password else ())]
     if first:
         await connection.execute(sql.SQL("; ").join(first))
     if sets_password:
@@ -132,16 +170,24 @@ async def apply(
                 sql.Identifier(role), sql.Literal(scram.verifier(password, salt))
             )
         )
+    if seen is None:
+        # Nobody else could change it yet.
+        cursor = await connection.execute(_READ_FINGERPRINT, [role])
+        row = await cursor.fetchone()
+        assert row is not None
+        return Outcome(row[0])
+    changed = (*(change.what for change in needed if change.what), *(("password",) if sets_password else ()))
+    return Outcome(None if changed else seen.fingerprint, changed)
 
 
-async def ensure(connection: psycopg.AsyncConnection, desired: LoginRole, password: str, salt: bytes) -> None:
-    """Make a role's attributes, memberships, settings and verifier as desired.
+async def ensure(connection: psycopg.AsyncConnection, desired: LoginRole, password: str, salt: bytes) -> Outcome:
+    """Make a role's attributes, memberships, settings, rights and verifier as desired.
 
     Call within a transaction, as its last part: what follows is not logged by the server.
     """
     seen = await read(connection, desired.name)
-    statements = changes(desired, seen, connection.info.server_version)
-    await apply(connection, statements, desired.name, seen.verifier if seen else None, password, salt)
+    needed = changes(desired, seen, connection.info.server_version, connection.info.dbname)
+    return await apply(connection, needed, desired.name, seen, password, salt)
 
 
 async def lock(connection: psycopg.AsyncConnection, role: str) -> None:
@@ -202,31 +248,38 @@ _QUIET: Sequence[tuple[str, str]] = (
 )
 
 
-def _attributes(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+def _attributes(desired: LoginRole, seen: SeenRole | None) -> Iterator[Change]:
     name = sql.Identifier(desired.name)
     until = desired.valid_until.timestamp() if desired.valid_until else None
-    attributes = (desired.login, desired.connection_limit, False, False, until)
-    if seen is not None and attributes == (
-        seen.login,
-        seen.connection_limit,
-        seen.inherits,
-        seen.privileged,
-        seen.valid_until,
-    ):
+    differing = [
+        what
+        for what, differs in (
+            ("LOGIN", seen is None or seen.login != desired.login),
+            ("CONNECTION LIMIT", seen is None or seen.connection_limit != desired.connection_limit),
+            ("INHERIT", seen is None or seen.inherits),
+            ("an attribute such as SUPERUSER or CREATEROLE", seen is None or seen.privileged),
+            ("VALID UNTIL", seen is None or seen.valid_until != until),
+        )
+        if differs
+    ]
+    if not differing:
         return
-    yield sql.SQL(
-        "{} ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-        " CONNECTION LIMIT {} VALID UNTIL {}"
-    ).format(
-        sql.SQL("CREATE" if seen is None else "ALTER"),
-        name,
-        sql.SQL("LOGIN" if desired.login else "NOLOGIN"),
-        sql.Literal(desired.connection_limit),
-        sql.Literal(desired.valid_until.isoformat() if desired.valid_until else "infinity"),
+    yield Change(
+        ", ".join(differing),
+        sql.SQL(
+            "{} ROLE {} {} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+            " CONNECTION LIMIT {} VALID UNTIL {}"
+        ).format(
+            sql.SQL("CREATE" if seen is None else "ALTER"),
+            name,
+            sql.SQL("LOGIN" if desired.login else "NOLOGIN"),
+            sql.Literal(desired.connection_limit),
+            sql.Literal(desired.valid_until.isoformat() if desired.valid_until else "infinity"),
+        ),
     )
 
 
-def _memberships(desired: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[sql.Composable]:
+def _memberships(desired: LoginRole, seen: SeenRole | None, server_version: int) -> Iterator[Change]:
     groups = ({desired.mark: False} if desired.mark else {}) | dict.fromkeys(desired.acts_as, True)
     kept = set()
     for membership in seen.memberships if seen else ():
@@ -234,9 +287,12 @@ def _memberships(desired: LoginRole, seen: SeenRole | None, server_version: int)
         if group in groups and not membership.more and membership.may_become in (None, groups[group]):
             kept.add(group)
         else:
-            yield sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(desired.name))
+            yield Change(
+                f"membership in {group}",
+                sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(desired.name)),
+            )
     for group in sorted(groups.keys() - kept):
-        yield _join(desired.name, group, server_version, may_become=groups[group])
+        yield Change(f"membership in {group}", _join(desired.name, group, server_version, may_become=groups[group]))
 
 
 def _join(role: str, group: str, server_version: int, *, may_become: bool) -> sql.Composed:
@@ -252,22 +308,44 @@ async def join(connection: psycopg.AsyncConnection, role: str, group: str, *, ma
     await connection.execute(_join(role, group, connection.info.server_version, may_become=may_become))
 
 
-def _settings(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+def _settings(desired: LoginRole, seen: SeenRole | None) -> Iterator[Change]:
     # search_path is a list of identifiers, stored as PostgreSQL prints it; a role's name needs no quotes there.
     settings = {**desired.settings, "search_path": desired.search_path, **AUDITED}
     current = seen.settings if seen else {}
     name = sql.Identifier(desired.name)
     for key, value in sorted(settings.items()):
         if current.get(key) != value:
-            parameter = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
             shown = sql.Identifier(value) if key == "search_path" else sql.Literal(value)
-            yield sql.SQL("ALTER ROLE {} SET {} = {}").format(name, parameter, shown)
-    for key in sorted(MANAGED_SETTINGS & current.keys() - settings.keys()):
-        yield sql.SQL("ALTER ROLE {} RESET {}").format(name, sql.Identifier(key))
+            yield Change(f"setting {key}", sql.SQL("ALTER ROLE {} SET {} = {}").format(name, _parameter(key), shown))
+    for key in sorted(current.keys() - settings.keys()):
+        yield Change(f"setting {key}", sql.SQL("ALTER ROLE {} RESET {}").format(name, _parameter(key)))
+    for database in seen.databases_with_settings if seen else ():
+        yield Change(
+            f"settings in database {database}",
+            sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(name, sql.Identifier(database)),
+        )
 
 
-def _no_truncate(desired: LoginRole, seen: SeenRole | None) -> Iterator[sql.Composable]:
+def _parameter(name: str) -> sql.Composed:
+    return sql.SQL(".").join(map(sql.Identifier, name.split(".")))
+
+
+def _no_truncate(desired: LoginRole, seen: SeenRole | None) -> Iterator[Change]:
     # EXPLAIN ANALYZE CREATE TABLE AS fires no event trigger: without this, its table could be truncated unseen.
     if seen is None or seen.keeps_truncate:
         name = sql.Identifier(desired.name)
-        yield sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE TRUNCATE ON TABLES FROM {}").format(name, name)
+        yield Change(
+            "default privileges",
+            sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE TRUNCATE ON TABLES FROM {}").format(name, name),
+        )
+
+
+def _rights(desired: LoginRole, seen: SeenRole | None, database: str) -> Iterator[Change]:
+    if seen is None:
+        return
+    names = (sql.Identifier(database), sql.Identifier(desired.name))
+    if desired.login and not seen.connects:
+        yield Change(f"CONNECT on database {database}", sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
+    if seen.creates_schemas:
+        # Whoever creates schemas may name one as somebody's search_path does.
+        yield Change(f"CREATE on database {database}", sql.SQL("REVOKE CREATE ON DATABASE {} FROM {}").format(*names))

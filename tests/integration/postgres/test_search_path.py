@@ -122,7 +122,9 @@ def test_the_gate_is_installed_and_repaired_past_them(shadowed: Database) -> Non
     shadowed.set_gate(enabled=False)
     asyncio.run(on_our_connection(ours(shadowed), schema.install))
     assert called(shadowed) == []
-    assert shadowed.admin(drift.audit_gate) == []
+    (finding,) = shadowed.admin(drift.audit_gate)
+    assert finding.startswith("PUBLIC or a tenant may create ")
+    assert finding.endswith(": tenant_attacker on schema public")
 
 
 def test_the_command_line_asks_past_them(shadowed: Database) -> None:
@@ -133,7 +135,8 @@ def test_the_command_line_asks_past_them(shadowed: Database) -> None:
         "PGDATABASE": "postgres",
         "PGOPTIONS": "-c search_path=public,pg_catalog",
     }
-    run(*VAULTBRIX, "gate", "check", env={**os.environ, **environment})
+    check = run(*VAULTBRIX, "gate", "check", env={**os.environ, **environment}, check=False)
+    assert (check.returncode, check.stdout.splitlines()) == (1, shadowed.admin(drift.audit_gate))
     assert called(shadowed) == []
 
 
@@ -142,7 +145,7 @@ GATE_FUNCTIONS = {"et_drop", "et_end", "et_start", "guard_truncate"}
 # The planner puts their bodies into the query that calls them, which it does for none that has settings of its own.
 STORE_FUNCTIONS = {
     "bare_name", "belongs", "failure", "is_ours", "names", "own_line", "run_start", "started_within",
-    "statements_within", "without",
+    "statements_within", "without", "told", "refused_text",
 }  # fmt: skip
 UNPINNED = (
     "SELECT proname, prosecdef FROM pg_proc WHERE pronamespace = %s::regnamespace"
