@@ -1,6 +1,6 @@
-"""Keeps the objects of all our kinds as last seen, and how they refer to each other, for operator and agent."""
+"""Keeps objects as last seen, and how they refer to each other: our kinds, for operator and agent, and namespaces."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
@@ -8,6 +8,7 @@ from vaultbrix.api.apikey import APIKey
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.ddlapproval import FINAL_PHASES, DDLApproval
 from vaultbrix.api.meta import Resource
+from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.kube.store import Change, R, Store
@@ -26,8 +27,10 @@ class Cache:
         self.rules = Store(AccessRule, group=lambda rule: rule.tenant_key, basis=_basis_of_rule)
         self.approvals = Store(DDLApproval, group=lambda approval: approval.tenant_key, basis=_identity)
         self.api_keys = Store(APIKey, group=lambda api_key: api_key.tenant_key, basis=_basis_of_api_key)
+        self.namespaces = Store(Namespace, basis=_basis_of_namespace)
         self.stores: dict[type[Resource], Store[Any]] = {
-            store.model: store for store in (self.servers, self.tenants, self.rules, self.approvals, self.api_keys)
+            store.model: store
+            for store in (self.namespaces, self.servers, self.tenants, self.rules, self.approvals, self.api_keys)
         }
         self._open_approvals: dict[TenantKey, DDLApproval] = {}
         self._holders: dict[str, set[tuple[str, str]]] = {}
@@ -40,14 +43,14 @@ class Cache:
         """Forget an object."""
         self._changed(self.stores[model].remove(namespace, name))
 
-    def refresh(self, resource: R) -> None:
-        """Keep the API server's answer to a write of this process.
+    def refresh(self, resource: R, *, own: bool = True) -> None:
+        """Keep the API server's answer to a write of this process. ``own``: nothing has to be decided again for it.
 
         Does nothing if the object is gone meanwhile, or is another one of the same name.
         """
         cached = self.stores[type(resource)].get(*resource.key)
         if cached is not None and cached.metadata.uid == resource.metadata.uid:
-            self.put(resource, own=True)
+            self.put(resource, own=own)
 
     def server_of(self, tenant: Tenant | None) -> PostgresServer | None:
         """Return the tenant's server, or None while it does not exist."""
@@ -101,22 +104,36 @@ class Cache:
 
     def _index_hashes(self, change: Change[APIKey]) -> None:
         key = change.resource.key
-        for entry in change.before.status.keys if change.before is not None else ():
-            holders = self._holders.get(entry.sha256, set())
+        for sha256 in _hashes(change.before) if change.before is not None else ():
+            holders = self._holders.get(sha256, set())
             holders.discard(key)
             if not holders:
-                self._holders.pop(entry.sha256, None)
-        for entry in change.after.status.keys if change.after is not None else ():
-            self._holders.setdefault(entry.sha256, set()).add(key)
+                self._holders.pop(sha256, None)
+        for sha256 in _hashes(change.after) if change.after is not None else ():
+            self._holders.setdefault(sha256, set()).add(key)
+
+
+def _hashes(api_key: APIKey) -> Iterator[str]:
+    """Of its keys, and of the one that was replaced last, which is refused in its name."""
+    receipt = api_key.status.receipt
+    yield from (entry.sha256 for entry in api_key.status.keys)
+    if receipt is not None and receipt.sha256 is not None:
+        yield receipt.sha256
 
 
 def _identity(resource: Resource) -> tuple[Hashable, ...]:
     return (resource.metadata.uid, resource.metadata.generation, resource.deleting)
 
 
+def _basis_of_namespace(namespace: Namespace) -> Hashable:
+    """The part of a namespace that decisions on its Tenants rest on."""
+    return tuple(sorted(namespace.metadata.labels.items()))
+
+
 def _basis_of_server(server: PostgresServer) -> Hashable:
     """The part of a server that decisions on other objects rest on; what agents say of themselves is no such part."""
-    return (*_identity(server), is_true(server.status.conditions, ConditionType.GATE_INSTALLED))
+    installed = is_true(server.status.conditions, ConditionType.GATE_INSTALLED)
+    return (*_identity(server), installed, server.status.gate_version, server.client_ssl_mode)
 
 
 def _basis_of_tenant(tenant: Tenant) -> Hashable:
@@ -132,7 +149,7 @@ def _basis_of_rule(rule: AccessRule) -> Hashable:
 
 
 def _basis_of_api_key(api_key: APIKey) -> Hashable:
-    """What is decided on a key rests on all but its conditions, and when it was last used."""
+    """What is decided on a key rests on all but its conditions, when it was last used, and what a receipt counts."""
     status = api_key.status
-    made = (status.secret_name, status.rotate_token, tuple(status.keys))
+    made = (status.secret_name, status.rotate_token, tuple(_hashes(api_key)), tuple(status.keys))
     return (*_identity(api_key), status.phase, status.expires_at, status.closed_at, *made)

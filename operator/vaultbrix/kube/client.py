@@ -9,12 +9,11 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
@@ -22,52 +21,21 @@ import yaml
 from kubernetes.aio import client, config
 
 from vaultbrix.api.conditions import Reason
-from vaultbrix.api.kinds import KINDS
-from vaultbrix.api.meta import GROUP, VERSION, Resource
+from vaultbrix.kube.resources import SELF_SUBJECT_REVIEWS, ResourceType
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
 
 Object = dict[str, Any]
 
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15)
 PAGE = 500
+
+_JSON = "application/json"
+# Kubernetes API concepts, "Receiving resources as Tables" and after it: what a list of Secrets then does not hold.
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
+SHORTEST_WATCH_SECONDS = 1.0
 # The API server sends a bookmark about once a minute, so silence for longer is a connection that is dead.
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_read=75)
-
-
-@dataclass(frozen=True)
-class ResourceType:
-    """A resource of the API, with what is needed for the path of its objects."""
-
-    api_version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Return the path of an object, or of the collection if the name is empty."""
-        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        scope = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
-        tail = "".join(f"/{quote(part, safe='')}" for part in (name, subresource) if part)
-        return f"{root}{scope}/{self.plural}{tail}"
-
-
-SECRETS = ResourceType("v1", "secrets", "Secret")
-PODS = ResourceType("v1", "pods", "Pod")
-NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
-EVENTS = ResourceType("v1", "events", "Event")
-JOBS = ResourceType("batch/v1", "jobs", "Job")
-NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
-SELF_SUBJECT_REVIEWS = ResourceType("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
-OURS = {
-    model: ResourceType(f"{GROUP}/{VERSION}", model.crd.plural, model.crd.kind, model.crd.namespaced)  # type: ignore[attr-defined]
-    for model in KINDS
-}
-
-
-def resource_type(model: type[Resource]) -> ResourceType:
-    """Return the resource of one of our kinds."""
-    return OURS[model]
 
 
 class NotFound(Exception):
@@ -150,19 +118,20 @@ class Kube:
         """Read an object. Raises NotFound."""
         return await self._call("GET", kind.path(namespace, name))
 
-    async def list(self, kind: ResourceType, namespace: str = "", *, labels: str = "") -> Object:
-        """Read a collection as the API's List object."""
-        return await self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else {})
+    async def list(self, kind: ResourceType, namespace: str = "", *, labels: str = "", meta: bool = False) -> Object:
+        """Read a collection as the API's List object; with ``meta`` no more of each than its metadata."""
+        query = {"labelSelector": labels} if labels else {}
+        return await self._call("GET", kind.path(namespace), query, accept=_METADATA if meta else _JSON)
 
-    async def pages(self, kind: ResourceType) -> AsyncIterator[Object]:
-        """Read a whole collection as List objects of one version, none of which is large.
+    async def pages(self, kind: ResourceType, *, meta: bool = False) -> AsyncIterator[Object]:
+        """Read a whole collection as List objects of one version, none of which is large; ``meta`` as for ``list``.
 
         Kubernetes API concepts, "Retrieving large results sets in chunks".
         """
         query = {"limit": str(PAGE)}
         while True:
             try:
-                answer = await self._call("GET", kind.path(""), query)
+                answer = await self._call("GET", kind.path(""), query, accept=_METADATA if meta else _JSON)
             except Gone as error:
                 # Reading the pages took so long that the API server no longer has that version.
                 raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {error}") from None
@@ -217,14 +186,19 @@ class Kube:
                 raise
 
     async def watch(
-        self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = ""
+        self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = "", *, labels: str = ""
     ) -> AsyncIterator[Object]:
         """Yield events since a version, each {type, object}; of one object only if ``name`` is given.
 
-        Ends when the server closes the connection. Raises Gone when events since that version are no longer known.
+        With ``labels`` of those that have them: one that has them no longer is told as DELETED.
+
+        Ends when the server closes the connection, and not before a second has passed, so that one that closes every
+        watch is not asked again and again. Raises Gone when events since that version are no longer known.
         """
+        begun = time.monotonic()
         query = {
             **({"fieldSelector": f"metadata.name={name}"} if name else {}),
+            **({"labelSelector": labels} if labels else {}),
             "watch": "true",
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
@@ -238,9 +212,10 @@ class Kube:
                     raise Gone(event["object"].get("message", ""))
                 yield event
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            return
+            pass
         finally:
             response.close()
+        await asyncio.sleep(max(0.0, begun + SHORTEST_WATCH_SECONDS - time.monotonic()))
 
     async def _call(
         self,
@@ -249,9 +224,10 @@ class Kube:
         query: dict[str, str] | None = None,
         body: Object | None = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Object:
-        response = await self._send(method, path, query or {}, body, content_type, REQUEST_TIMEOUT)
+        response = await self._send(method, path, query or {}, body, content_type, REQUEST_TIMEOUT, accept)
         try:
             answer: Object = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -264,10 +240,11 @@ class Kube:
         path: str,
         query: dict[str, str],
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
         timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
+        accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         api = await self._api()
         sent = time.monotonic()

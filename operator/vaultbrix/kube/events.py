@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import structlog
 
 from vaultbrix.api.meta import Resource
-from vaultbrix.kube.client import EVENTS, Conflict, Kube, NotFound, Object, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
+from vaultbrix.kube.resources import EVENTS, resource_type
 from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,8 @@ import structlog
 from pydantic import ValidationError
 
 from vaultbrix.kube.cache import Cache
-from vaultbrix.kube.client import Gone, Kube, Object, resource_type
+from vaultbrix.kube.client import Gone, Kube, Object
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.store import R, Store
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from vaultbrix.kube.client import Conflict, Kube, NotFound, ResourceType
+from vaultbrix.kube.client import Conflict, Kube, NotFound
+from vaultbrix.kube.resources import ResourceType
 from vaultbrix.runtime.errors import Expected, LeaseLost
 
 log = structlog.get_logger(__name__)

@@ -3,11 +3,12 @@
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import Resource
-from vaultbrix.kube.client import SECRETS, Conflict, Kube, NotFound, Object, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
+from vaultbrix.kube.resources import SECRETS, resource_type
 from vaultbrix.runtime.errors import Blocked, Transient
 
 Values = Mapping[str, str]
@@ -18,13 +19,15 @@ Values = Mapping[str, str]
 class OwnedSecret:
     """Whose it is, and its name. ``remedy`` is what a person can do when the name is taken.
 
-    It is in the owner's namespace; ``cluster_namespace`` says where it is for an owner that is in none.
+    It is in the owner's namespace; ``cluster_namespace`` says where it is for an owner that is in none. It has
+    ``labels`` besides the one that says who manages it.
     """
 
     owner: Resource
     name: str
     remedy: str
     cluster_namespace: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -75,7 +78,7 @@ async def _ensure_secret(kube: Kube, secret: OwnedSecret, values_of: Callable[[V
             await kube.create(SECRETS, namespace, body)
         except Conflict as error:
             raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} appeared meanwhile") from error
-    elif {key: existing["data"].get(key) for key in body["data"]} != body["data"]:
+    elif _lacks(existing, body, secret.labels):
         body["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"]
         try:
             await kube.replace(SECRETS, namespace, secret.name, body)
@@ -90,6 +93,12 @@ async def _existing(kube: Kube, namespace: str, name: str) -> Object | None:
     except NotFound:
         return None
     return {**existing, "data": existing.get("data") or {}}
+
+
+def _lacks(existing: Object, body: Object, labels: Mapping[str, str]) -> bool:
+    """Whether the Secret lacks any of its content or labels; what somebody added beside them does not count."""
+    present = existing["metadata"].get("labels") or {}
+    return not (body["data"].items() <= existing["data"].items() and labels.items() <= present.items())
 
 
 def _is_of(existing: Object, owner: Resource) -> bool:
@@ -115,7 +124,7 @@ def _body(secret: OwnedSecret, values: Values) -> Object:
         "metadata": {
             "name": secret.name,
             "namespace": secret.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
+            "labels": {"app.kubernetes.io/managed-by": "vaultbrix", **secret.labels},
             "ownerReferences": [
                 {
                     "apiVersion": kind.api_version,

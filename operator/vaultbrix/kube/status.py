@@ -6,7 +6,8 @@ from typing import Any
 from vaultbrix.api.conditions import Reason, StatusPart
 from vaultbrix.api.meta import ApiModel, Resource
 from vaultbrix.kube.cache import Cache
-from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.store import R
 from vaultbrix.runtime.errors import Transient
 
@@ -50,10 +51,11 @@ async def write_status(kube: Kube, cache: Cache, resource: R, desired: ApiModel)
     return fresh
 
 
-async def write_part(kube: Kube, resource: Resource, part: StatusPart) -> None:
-    """Apply the part, if it differs from what the object has. The watch brings the result.
+async def write_part(kube: Kube, cache: Cache, resource: R, part: StatusPart) -> None:
+    """Apply the part, if it differs from what the object has. Raises Transient.
 
-    An object that is gone meanwhile, or another one of its name, is none to write to.
+    An object that is gone meanwhile, or another one of its name, is none to write to. The answer is kept as if the
+    watch had brought it: an attempt that follows at once must not take the status of before for that of now.
     """
     current: dict[str, Any] = resource.status.dump()  # type: ignore[attr-defined]  # every concrete kind has one
     conditions = [condition.dump() for condition in part.conditions]
@@ -64,7 +66,8 @@ async def write_part(kube: Kube, resource: Resource, part: StatusPart) -> None:
     status = {**fields, **({"conditions": conditions} if conditions else {})}
     body = {"metadata": {**_name_of(resource), "uid": resource.metadata.uid}, "status": status}
     with contextlib.suppress(NotFound, Conflict):
-        await kube.apply(resource_type(type(resource)), body, subresource="status", manager=part.manager)
+        answer = await kube.apply(resource_type(type(resource)), body, subresource="status", manager=part.manager)
+        cache.refresh(type(resource).parse(answer), own=False)
 
 
 def changed_by_us_alone(before: Resource, after: Resource, desired: ApiModel) -> bool:

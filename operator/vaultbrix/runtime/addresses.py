@@ -16,6 +16,12 @@ def within(address: Address, cidrs: Iterable[str]) -> bool:
     return any(address in network for network in map(_network, cidrs))
 
 
+def overlapping(cidr: str, networks: Iterable[str]) -> str | None:
+    """The first of the networks that shares an address with the CIDR; all are CIDRs in canonical form."""
+    network = _network(cidr)
+    return next((other for other in networks if network.overlaps(_network(other))), None)
+
+
 def parse_address(text: str) -> Address:
     """Parse an address as PostgreSQL prints it, maybe with mask or zone; an IPv4-mapped IPv6 address becomes IPv4.
 

@@ -30,6 +30,20 @@ def test_a_key_is_found_by_each_hash_that_its_status_has_and_by_none_that_it_had
     assert cache.api_key_by_sha256(B) is None
 
 
+def test_the_key_that_was_replaced_last_is_found_until_another_one_is() -> None:
+    changes: list[Change[APIKey]] = []
+    cache = Cache(changes.append)
+    ended = {"createdAt": rfc3339(NOW), "closedAt": rfc3339(NOW), "reason": "Rotated", "message": ""}
+    cache.put(version(1, A))
+    cache.put(version(2, B, receipt={"sha256": A, **ended}))
+    assert cache.api_key_by_sha256(A) is cache.api_keys.get("team", "shop")
+    cache.put(version(3, B, receipt={"sha256": A, "requests": 7, **ended}))
+    assert [change.decisive for change in changes] == [True, True, False]
+    cache.put(version(4, C, receipt={"sha256": B, **ended}))
+    assert cache.api_key_by_sha256(A) is None
+    assert cache.api_key_by_sha256(B) is not None
+
+
 def test_a_hash_that_two_objects_claim_is_nobodys_until_one_gives_it_up() -> None:
     cache = Cache()
     cache.put(version(1, A))

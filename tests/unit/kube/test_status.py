@@ -5,9 +5,10 @@ import pytest
 from tests.harness.builders import NOW, api_key, rule, true
 
 from vaultbrix.api.accessrule import AccessRuleStatus
+from vaultbrix.api.conditions import ConditionType, StatusPart
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
-from vaultbrix.kube.status import changed_by_us_alone, differs, write_status
+from vaultbrix.kube.status import changed_by_us_alone, differs, write_part, write_status
 
 AGENT = {"name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z"}
 
@@ -84,3 +85,29 @@ def test_what_agents_and_the_gateway_write_is_never_claimed_with_a_status(monkey
     (status,) = applied
     assert status["closedAt"] == "2026-12-01T12:00:00Z"
     assert "lastUsedAt" not in status
+
+
+def test_an_attempt_that_follows_at_once_sees_the_part_that_was_just_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+
+    async def apply(_: Kube, kind: object, body: dict[str, Any], *, subresource: str, manager: str) -> dict[str, Any]:
+        applied.append(body["status"]["conditions"][0]["status"])
+        version = str(len(applied) + 1)
+        return rule(metadata={"resourceVersion": version}, status=body["status"]).dump()
+
+    monkeypatch.setattr(Kube, "apply", apply)
+    cache = Cache()
+    cache.put(rule(metadata={"resourceVersion": "1"}, status={"conditions": true("DataAPIReady")}))
+
+    async def write(status: str) -> None:
+        (cached,) = cache.rules
+        (condition,) = rule(status={"conditions": [{**true("DataAPIReady")[0], "status": status}]}).status.conditions
+        part = StatusPart("tests", frozenset({ConditionType.DATA_API_READY}), [condition], {})
+        await write_part(Kube("tests"), cache, cached, part)
+
+    async def story() -> None:
+        for status in ("True", "False", "True", "True"):
+            await write(status)
+
+    asyncio.run(story())
+    assert applied == ["False", "True"]

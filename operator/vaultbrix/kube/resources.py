@@ -1,0 +1,44 @@
+"""The resources of the Kubernetes API that we use, and the paths of their objects."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from vaultbrix.api.kinds import KINDS
+from vaultbrix.api.meta import GROUP, VERSION, Resource
+from vaultbrix.api.namespace import Namespace
+
+
+@dataclass(frozen=True)
+class ResourceType:
+    """A resource of the API, with what is needed for the path of its objects."""
+
+    api_version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Return the path of an object, or of the collection if the name is empty."""
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        scope = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
+        tail = "".join(f"/{quote(part, safe='')}" for part in (name, subresource) if part)
+        return f"{root}{scope}/{self.plural}{tail}"
+
+
+SECRETS = ResourceType("v1", "secrets", "Secret")
+PODS = ResourceType("v1", "pods", "Pod")
+NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
+NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)
+EVENTS = ResourceType("v1", "events", "Event")
+JOBS = ResourceType("batch/v1", "jobs", "Job")
+NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+SELF_SUBJECT_REVIEWS = ResourceType("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
+OURS = {
+    model: ResourceType(f"{GROUP}/{VERSION}", model.crd.plural, model.crd.kind, model.crd.namespaced)  # type: ignore[attr-defined]
+    for model in KINDS
+}
+
+
+def resource_type(model: type[Resource]) -> ResourceType:
+    """Return the resource of one of our kinds, or of Namespace."""
+    return NAMESPACES if model is Namespace else OURS[model]
