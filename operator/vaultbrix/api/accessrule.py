@@ -103,6 +103,10 @@ class AgentReport(Part):
     sessions: bool = Field(default=True, description="No session is open that no open rule covers.")
     open_sessions: int = Field(default=0, ge=0, description="Sessions that are open under this rule.")
     terminated_sessions: int = Field(default=0, ge=0, description="Sessions that were ended with this rule.")
+    ended_by_watchdog: int = Field(
+        default=0, ge=0, description="Sessions under this rule that were ended for limits of the PostgresServer."
+    )
+    watchdog: str = Field(default="", max_length=256, description="What was measured of the latest of these.")
     at: Timestamp
     error: str = Field(default="", max_length=1024)
 
@@ -125,6 +129,9 @@ class Receipt(ApiModel):
     statements: int | None = Field(default=None, description="Statements on record. Absent: see message.")
     objects: list[Annotated[str, Field(max_length=255)]] = Field(
         default=[], max_length=64, description="Tables and other objects that the statements touched."
+    )
+    ended_by_watchdog: int = Field(
+        default=0, ge=0, description="Sessions that were ended for limits of the PostgresServer."
     )
     complete: bool = Field(description="Whether the audit store holds all that the rule's sessions did.")
     message: str = Field(default="", max_length=1024)

@@ -92,6 +92,35 @@ class KeyEntry(Part):
     )
 
 
+class KeyReceipt(ApiModel):
+    """What was used that has ended: all keys of the APIKey, or before its end the one that was replaced last.
+
+    The counts are of what the audit store holds. Of more than 20 refusals in a second only some are told one by one.
+    """
+
+    sha256: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the text of the key that was replaced. Absent: all keys of this APIKey are meant.",
+    )
+    prefix: str | None = Field(default=None, max_length=20, description="The first characters of the replaced key.")
+    created_at: Timestamp
+    closed_at: Timestamp
+    reason: str = Field(max_length=64, description="Revoked, Expired, DeadlinePassed or Rotated.")
+    requests: int | None = Field(default=None, ge=0, description="Requests that were let in. Absent: see message.")
+    refused: int | None = Field(default=None, ge=0, description="Requests that were refused after the end.")
+    first_used_at: Timestamp | None = Field(default=None, description="Absent: it was never used, or see message.")
+    last_used_at: Timestamp | None = None
+    last_address: str | None = Field(
+        default=None, max_length=45, description="Where the last request that was let in came from."
+    )
+    complete_until: Timestamp | None = Field(
+        default=None, description="Up to when the counts have all that was logged. Absent: see message."
+    )
+    message: str = Field(default="", max_length=1024)
+
+
 class APIKeyStatus(ApiModel):
     """What holds now. Written by the operator, ``lastUsedAt`` by the gateway."""
 
@@ -109,6 +138,10 @@ class APIKeyStatus(ApiModel):
     )
     last_used_at: Timestamp | None = Field(
         default=None, description="When a request was last let in with the key, to about a minute."
+    )
+    receipt: KeyReceipt | None = Field(
+        default=None,
+        description="What the keys were used for, once the APIKey has ended; before that, of the key replaced last.",
     )
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 

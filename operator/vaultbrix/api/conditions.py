@@ -21,8 +21,10 @@ class ConditionType(StrEnum):
     AGENT_CONNECTED = "AgentConnected"
     SOURCE_ADDRESS_PRESERVED = "SourceAddressPreserved"
     CLOCK_IN_SYNC = "ClockInSync"
+    ENDPOINT_CERTIFICATE = "EndpointCertificate"
     AUDIT_FLOWING = "AuditFlowing"
     AUDIT_RETENTION_APPLIED = "AuditRetentionApplied"
+    NO_ORPHANS = "NoOrphans"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
     DATA_API_READY = "DataAPIReady"
@@ -55,7 +57,13 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason's name
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason's name
     SECRET_TAKEN = "SecretTaken"  # noqa: S105 - a reason's name
+    SECRET_NOT_FOR_SERVER = "SecretNotForServer"  # noqa: S105 - a reason's name
     SLUG_TAKEN = "SlugTaken"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    TOO_MANY_TENANTS = "TooManyTenants"
+    DATA_RETAINED = "DataRetained"
+    DEPENDENTS_REMAIN = "DependentsRemain"
+    TENANTS_REMAIN = "TenantsRemain"
     FORBIDDEN = "Forbidden"
     # PostgreSQL
     AUTHENTICATION_FAILED = "AuthenticationFailed"
@@ -66,11 +74,18 @@ class Reason(StrEnum):
     INSTALLED = "Installed"
     INTACT = "Intact"
     RISKS_FOUND = "RisksFound"
+    NO_ORPHANS = "NoOrphans"
+    ORPHANS_FOUND = "OrphansFound"
     PROVISIONED = "Provisioned"
+    CERTIFICATE_VALID = "CertificateValid"
+    CERTIFICATE_UNTRUSTED = "CertificateUntrusted"
+    NAME_NOT_IN_CERTIFICATE = "NameNotInCertificate"
+    NO_CERTIFICATE_AUTHORITY = "NoCertificateAuthority"
     CREDENTIALS_WRITTEN = "CredentialsWritten"
     # AccessRule
     ACCEPTED = "Accepted"
     PREFIX_TOO_WIDE = "PrefixTooWide"
+    TRUSTED_SOURCE = "TrustedSource"
     TTL_TOO_LONG = "TTLTooLong"
     EXPIRED = "Expired"
     REVOKED = "Revoked"
@@ -117,6 +132,8 @@ class Reason(StrEnum):
     LOG_MISCONFIGURED = "LogMisconfigured"
     LOG_UNREADABLE = "LogUnreadable"
     LOG_DISK_FILLING = "LogDiskFilling"
+    LOG_DISK_FULL = "LogDiskFull"
+    SESSIONS_UNRECORDED = "SessionsUnrecorded"
     HELD_BY_QUERY = "HeldByQuery"
     NOT_ARCHIVED = "NotArchived"
     CLOCKS_DISAGREE = "ClocksDisagree"
@@ -207,6 +224,12 @@ def is_true(present: Iterable[Condition], type_: ConditionType) -> bool:
     """Whether the condition of that type is present and True."""
     present_condition = find_condition(present, type_)
     return present_condition is not None and present_condition.status == "True"
+
+
+def is_false(present: Iterable[Condition], type_: ConditionType) -> bool:
+    """Whether the condition of that type is present and False."""
+    present_condition = find_condition(present, type_)
+    return present_condition is not None and present_condition.status == "False"
 
 
 class StatusPart(NamedTuple):

@@ -59,13 +59,14 @@ class DDLApprovalSpec(ApiModel):
         "approval lasts.",
     )
     valid_for: Duration = Field(
-        default=timedelta(hours=1), description="How long the approval lasts, from the moment it is accepted."
+        default=timedelta(hours=1),
+        description="How long the approval lasts, from the moment it is accepted: at most 720h.",
     )
     lock_timeout: Duration = Field(
-        default=timedelta(seconds=5), description="lock_timeout of the session that runs the text."
+        default=timedelta(seconds=5), description="lock_timeout of the session that runs the text: at most 10m."
     )
     statement_timeout: Duration = Field(
-        default=timedelta(minutes=10), description="statement_timeout of the session that runs the text."
+        default=timedelta(minutes=10), description="statement_timeout of the session that runs the text: at most 24h."
     )
     decision: Decision | None = Field(
         default=None,
@@ -156,6 +157,9 @@ class Rehearsal(ApiModel):
     drops: list[ObjectName] = Field(
         default=[], max_length=512, description="All that would be dropped or emptied, what CASCADE takes along too."
     )
+    others: list[ObjectName] = Field(
+        default=[], max_length=64, description="Those of drops that belong to somebody else: CASCADE takes them along."
+    )
     locks: list[LockTaken] = Field(default=[], max_length=64)
     affected: list[Affected] = Field(default=[], max_length=64)
     effect_sha256: str = Field(default="", max_length=64, description="Hash of drops; a run that drops more fails.")
@@ -206,6 +210,9 @@ class DDLApprovalStatus(ApiModel):
 
 _IMMUTABLE = ("tenantRef", "sql", "reason", "requestedBy", "execution", "validFor", "lockTimeout", "statementTimeout")
 
+# A forgotten approval must end; who waits for a lock holds up all who come later; a run holds what it took.
+_LONGEST = {"validFor": "720h", "lockTimeout": "10m", "statementTimeout": "24h"}
+
 
 class DDLApproval(Resource):
     """A text of DDL that runs as the tenant, once, after an admin approved exactly it."""
@@ -230,9 +237,11 @@ class DDLApproval(Resource):
         spec_rules=(
             *((f"self.{field} == oldSelf.{field}", f"{field} is immutable") for field in _IMMUTABLE),
             ("!has(oldSelf.decision) || has(self.decision)", "decision is written once"),
-            ("duration(self.validFor) >= duration('1s')", "validFor must be at least 1s"),
-            ("duration(self.lockTimeout) >= duration('1s')", "lockTimeout must be at least 1s"),
-            ("duration(self.statementTimeout) >= duration('1s')", "statementTimeout must be at least 1s"),
+            *(
+                (f"duration(self.{field}) {operator} duration('{bound}')", f"{field} must be at {which} {bound}")
+                for field, longest in _LONGEST.items()
+                for operator, bound, which in ((">=", "1s", "least"), ("<=", longest, "most"))
+            ),
         ),
     )
 

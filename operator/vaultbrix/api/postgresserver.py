@@ -7,13 +7,26 @@ from pydantic import Field
 
 from vaultbrix.api.accessrule import Cidr
 from vaultbrix.api.audit_retention import ServerAuditRetention
-from vaultbrix.api.conditions import Condition
-from vaultbrix.api.crd import Column, CustomResource, list_map
+from vaultbrix.api.conditions import Condition, ConditionType, is_false
+from vaultbrix.api.crd import Column, CustomResource, cel, list_map
+from vaultbrix.api.labels import LabelValue
 from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource, Timestamp
+from vaultbrix.api.orphan import Orphan
+from vaultbrix.api.placement import Adoption, AllowedNamespaces
 
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
 Identifier = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+IPAddress = Annotated[
+    str,
+    Field(
+        max_length=39,
+        json_schema_extra=cel(("isIP(self) && ip.isCanonical(self)", "must be an IP address in canonical form")),
+    ),
+]
+SslMode = Literal["verify-full", "verify-ca", "require"]
+
+SIZE_PATTERN = r"^[1-9][0-9]{0,6}(Mi|Gi|Ti)$"
+_BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class SecretRef(ApiModel):
@@ -32,9 +45,10 @@ class SecretKeyRef(SecretRef):
 class Tls(ApiModel):
     """How the server's certificate is checked (libpq sslmode, PostgreSQL 34.19)."""
 
-    mode: Literal["verify-full", "verify-ca", "require"] = "verify-full"
+    mode: SslMode = "verify-full"
     ca_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="The CA that signed the server's certificate; required by verify-*."
+        default=None,
+        description="The CA that signed the server's certificate, in PEM and nothing beside it; required by verify-*.",
     )
 
 
@@ -48,8 +62,65 @@ class Endpoint(ApiModel):
     )
 
 
+def _bytes(size: str) -> int:
+    return int(size[:-2]) * _BYTES[size[-2:]]
+
+
+class SessionLimits(ApiModel):
+    """What a tenant's sessions may take of what all tenants share. An agent ends those that take more."""
+
+    max_locks: int = Field(
+        default=10_000,
+        ge=100,
+        le=10_000_000,
+        description="Locks that the sessions of one tenant may hold together; what holds most ends first. "
+        "Half of max_locks_per_transaction * max_connections at most, or others go short.",
+    )
+    max_temp_space: str = Field(
+        default="2Gi",
+        max_length=12,
+        description="Temporary files that the sessions of one tenant may have together, such as 512Mi or 2Gi.",
+        json_schema_extra=cel(
+            (f"self.matches('{SIZE_PATTERN}')", "must be a size of at least 1Mi in Mi, Gi or Ti, such as 512Mi or 2Gi")
+        ),
+    )
+    max_transaction_age: Duration = Field(
+        default=timedelta(hours=6),
+        description="How long a transaction may be open, at least 1m: it keeps VACUUM from what others delete. "
+        "Jobs of approvals may take longer.",
+    )
+
+    max_log_per_minute: str = Field(
+        default="4Gi",
+        max_length=12,
+        description="What the sessions of one tenant may write into PostgreSQL's log within a minute, such as 512Mi or "
+        "4Gi, where a shipper counts it. An honest session that never pauses writes about 1Gi.",
+        json_schema_extra=cel(
+            (f"self.matches('{SIZE_PATTERN}')", "must be a size of at least 1Mi in Mi, Gi or Ti, such as 512Mi or 4Gi")
+        ),
+    )
+
+    @property
+    def max_temp_bytes(self) -> int:
+        """``max_temp_space`` in bytes."""
+        return _bytes(self.max_temp_space)
+
+    @property
+    def max_log_bytes(self) -> int:
+        """``max_log_per_minute`` in bytes."""
+        return _bytes(self.max_log_per_minute)
+
+
 class Limits(ApiModel):
-    """What a rule may ask for at most."""
+    """How many Tenants, what a rule may ask for at most, and what a tenant's sessions may take."""
+
+    max_tenants: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Tenants that may be here, those counted whose data is retained. One that is here stays; a new one "
+        "beyond it waits. Absent: any number.",
+    )
 
     max_ttl: Duration = Field(
         default=timedelta(hours=168),
@@ -60,6 +131,39 @@ class Limits(ApiModel):
     min_prefix_v6: int = Field(default=64, ge=1, le=128, alias="minPrefixV6", description="Shortest IPv6 prefix.")
     max_rules_per_tenant: int = Field(
         default=50, ge=1, le=1000, description="Rules of one tenant that may be open or about to open."
+    )
+    max_connections_per_tenant: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Connections of all logins of one tenant together: its own, those of rules, data API and Jobs. "
+        "The newest beyond it end. Far below max_connections, or one tenant keeps others out.",
+    )
+    session: SessionLimits = Field(
+        default=SessionLimits(), description="What sessions of one tenant may take of what all share."
+    )
+
+
+class TrustedPods(ApiModel):
+    """Pods of one namespace."""
+
+    namespace: Label
+    selector: dict[str, LabelValue] = Field(min_length=1, max_length=16, description="Labels that the Pods have.")
+
+
+class Trusted(ApiModel):
+    """Sources that the kernel lets in for ever: what works on the server, and nothing else."""
+
+    pods: list[TrustedPods] = Field(
+        default=[],
+        max_length=16,
+        description="Agents watch them. Pods on their node's network are passed over: others share their address.",
+    )
+    addresses: list[IPAddress] = Field(
+        default=[],
+        max_length=32,
+        description="Such as 203.0.113.7 or 2001:db8::7.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
 
 
@@ -80,7 +184,11 @@ class PostgresServerSpec(ApiModel):
     port: Port = 5433
     database: Identifier = Field(default="postgres", description="The database that tenants live in.")
     tls: Tls = Tls()
-    admin_secret_ref: SecretRef = Field(description="Keys username and password of a superuser.")
+    admin_secret_ref: SecretRef = Field(
+        description="Keys username and password of a superuser; tls.crt and tls.key if it needs a client certificate. "
+        "As every Secret that is named here, it is used only with label vaultbrix.com/for-postgresserver: the server's "
+        "name, or names joined by dots."
+    )
     public_endpoint: Endpoint | None = Field(default=None, description="Absent: host and port above.")
     namespace: Label | None = Field(
         default=None, description="Namespace of the PostgreSQL pods. Absent: not in this cluster."
@@ -88,17 +196,23 @@ class PostgresServerSpec(ApiModel):
     pod_selector: dict[str, LabelValue] = Field(
         default={}, max_length=16, description="Labels of the PostgreSQL pods, for NetworkPolicy."
     )
+    trusted: Trusted = Field(
+        default=Trusted(),
+        description="Sources of the operator, of Jobs, of the data API and of monitoring: they may connect without a "
+        "rule, and never log in as a tenant except for Jobs and the data API. No AccessRule may name their addresses.",
+    )
     trusted_cidrs: list[Cidr] = Field(
         default=[],
         max_length=32,
         alias="trustedCIDRs",
-        description="Cluster-internal sources: may connect, never log in as a tenant except for Jobs.",
+        description="Ranges of such sources, where exact ones cannot be named: everybody in them gets as far as a "
+        "password prompt, for ever.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     audit_secret_ref: SecretRef | None = Field(
         default=None,
         description="Keys host, port, dbname, username, password and ca.crt of a reader of the audit store, "
-        "for the receipts of ended rules and for AuditFlowing. Absent: receipts count no statements.",
+        "for the receipts of ended rules and keys and for AuditFlowing. Absent: receipts count nothing.",
     )
     audit_required: bool = Field(
         default=False,
@@ -120,6 +234,24 @@ class PostgresServerSpec(ApiModel):
         "It holds for records from then on.",
     )
     limits: Limits = Limits()
+    allowed_namespaces: AllowedNamespaces | None = Field(
+        default=None,
+        description="Whose Tenants may be placed here. Absent: nobody's. Tenants that are here already stay, whatever "
+        "it says.",
+        json_schema_extra=cel(
+            (
+                "(self.from == 'Selector') == has(self.selector)",
+                "selector is required with from: Selector, and forbidden otherwise",
+            )
+        ),
+    )
+    adoptions: list[Adoption] = Field(
+        default=[],
+        max_length=1000,
+        description="Which Tenants may take over retained data, one for each Tenant that is gone. "
+        "An entry does nothing once that was done.",
+        json_schema_extra=list_map("from"),
+    )
     data_api: DataAPIEndpoint | None = Field(
         default=None, alias="dataAPI", description="Let Tenants have their schema served over HTTPS. Absent: none can."
     )
@@ -132,6 +264,23 @@ class AgentAudit(ApiModel):
     reason: str = Field(max_length=64)
     message: str = Field(default="", max_length=1024)
     closed: bool = Field(default=False, description="Direct access is closed by spec.auditRequired.")
+
+
+class WatchdogEnd(ApiModel):
+    """Sessions of one tenant that an agent ended for one limit."""
+
+    tenant: str = Field(max_length=511, description="Namespace/name of the Tenant.")
+    limit: str = Field(max_length=64, description="The field of spec.limits that they were beyond.")
+    sessions: int = Field(ge=1, description="How many, since the agent started.")
+    message: str = Field(default="", max_length=256, description="What was measured of the latest.")
+    at: Timestamp
+
+
+class AgentWatchdog(ApiModel):
+    """What an agent's watchdog did, and what keeps it from watching."""
+
+    message: str = Field(default="", max_length=512, description="Empty: it watches, and all limits can be kept.")
+    ended: list[WatchdogEnd] = Field(default=[], max_length=8, description="The latest, one for each tenant and limit.")
 
 
 class AuditAnchor(ApiModel):
@@ -154,6 +303,9 @@ class ServerAgent(ApiModel):
     )
     error: str = Field(default="", max_length=1024)
     audit: AgentAudit | None = Field(default=None, description="Absent: the agent reads no flow.json (--flow-file).")
+    watchdog: AgentWatchdog | None = Field(
+        default=None, description="Sessions that were ended for spec.limits. Absent: there is nothing to tell."
+    )
     at: Timestamp
 
 
@@ -168,6 +320,9 @@ class PostgresServerStatus(ApiModel):
     open_rules: int = 0
     audit: AuditAnchor | None = Field(
         default=None, description="The latest sealed batch, written once a minute; it never goes back."
+    )
+    orphans: list[Orphan] = Field(
+        default=[], max_length=32, description="What no object explains, the first by kind and name; see NoOrphans."
     )
     agents: list[ServerAgent] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
@@ -195,6 +350,10 @@ class PostgresServer(Resource):
         spec_rules=(
             ("duration(self.auditGrace) >= duration('1m')", "auditGrace must be at least 1m"),
             (
+                "duration(self.limits.session.maxTransactionAge) >= duration('1m')",
+                "limits.session.maxTransactionAge must be at least 1m",
+            ),
+            (
                 "self.tls.mode == 'require' || has(self.tls.caSecretRef)",
                 "tls.caSecretRef is required when tls.mode is verify-full or verify-ca",
             ),
@@ -215,3 +374,24 @@ class PostgresServer(Resource):
     def endpoint(self) -> Endpoint:
         """Where tenants connect."""
         return self.spec.public_endpoint or Endpoint(host=self.spec.host, port=self.spec.port)
+
+    @property
+    def trusted_networks(self) -> list[str]:
+        """The sources trusted by address, as CIDRs; those of trusted Pods are known to agents only."""
+        exact = [f"{text}/{128 if ':' in text else 32}" for text in self.spec.trusted.addresses]
+        return sorted({*exact, *self.spec.trusted_cidrs})
+
+    @property
+    def ca_secret(self) -> tuple[str, str] | None:
+        """Namespace and name of the Secret with the CA."""
+        reference = self.spec.tls.ca_secret_ref
+        return (reference.namespace, reference.name) if reference is not None else None
+
+    @property
+    def client_ssl_mode(self) -> SslMode:
+        """How tenants' clients are to check the certificate: as strictly as they can with what is known of it."""
+        if self.spec.tls.ca_secret_ref is None:
+            return "require"
+        if is_false(self.status.conditions, ConditionType.ENDPOINT_CERTIFICATE):
+            return "verify-ca"
+        return "verify-full"

@@ -8,7 +8,7 @@ from pydantic import Field
 from vaultbrix.api.audit_retention import AuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
-from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource
+from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource, Uid
 
 SLUG_PATTERN = r"^[a-z][a-z0-9_]{0,54}$"
 
@@ -123,7 +123,13 @@ class TenantSpec(ApiModel):
     settings: TenantSettings = Field(default=TenantSettings(), description="Run-time parameters of the role.")
     deletion_policy: DeletionPolicy = Field(
         default=DeletionPolicy.RETAIN,
-        description="Retain locks the role and keeps the data; Delete drops role and schema.",
+        description="Retain locks the role and keeps the data; Delete drops role and schema, once nothing of others "
+        "depends on them.",
+    )
+    adopt: Uid | None = Field(
+        default=None,
+        description="The uid of the Tenant that is gone and whose retained data this one takes over, once "
+        "spec.adoptions of the PostgresServer agrees; Ready says which. Without effect afterwards.",
     )
     credentials: Credentials | None = Field(
         default=None,
@@ -135,8 +141,8 @@ class TenantSpec(ApiModel):
     )
     audit_retention: AuditRetention | None = Field(
         default=None,
-        description="How long the tenant's audit records are kept. Absent: as the PostgresServer says. "
-        "It holds for records from then on.",
+        description="How long the tenant's audit records are kept, where that is longer than the PostgresServer says; "
+        "a shorter time has no effect. It holds for records from then on.",
     )
     data_api: DataAPI | None = Field(
         default=None, alias="dataAPI", description="Serve the schema over HTTPS to holders of an APIKey. Absent: no."

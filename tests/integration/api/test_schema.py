@@ -8,12 +8,18 @@ from tests.harness.world import World, approval, rule, server, tenant
 
 TEAM = "schema"
 SHA = "0" * 64
+UID, OTHER_UID = "3f1c9a52-7a63-4d0e-9c2b-0e6d0f7c5a11", "b2a7c1de-55d1-4f0e-8f63-9a1d2c3b4e5f"
 
 
 def changed(body: Object, **spec: Any) -> Object:
     """The object with some fields of its spec set, or taken away where the value is None."""
     merged = {**body["spec"], **spec}
     return {**body, "spec": {key: value for key, value in merged.items() if value is not None}}
+
+
+def by_expression(expression: Object) -> Object:
+    """Namespaces by one expression."""
+    return {"from": "Selector", "selector": {"matchExpressions": [expression]}}
 
 
 GOOD = {
@@ -39,6 +45,33 @@ GOOD = {
     ),
     "server": server("good-9", trustedCIDRs=["10.0.0.0/8", "fd00::/64"], limits={"maxTTL": "24h"}),
     "server with all limits": server("good-15", limits={"maxRulesPerTenant": 1, "minPrefixV4": 32, "minPrefixV6": 128}),
+    "server with limits of sessions": server(
+        "good-22",
+        limits={
+            "maxConnectionsPerTenant": 1,
+            "session": {"maxLocks": 100, "maxTempSpace": "1Mi", "maxTransactionAge": "1m"},
+        },
+    ),
+    "server for all namespaces": server("good-23", allowedNamespaces={"from": "All"}),
+    "server for some namespaces": server(
+        "good-24",
+        allowedNamespaces={
+            "from": "Selector",
+            "selector": {
+                "matchLabels": {"example.com/tenants": "yes"},
+                "matchExpressions": [
+                    {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]},
+                    {"key": "legacy", "operator": "DoesNotExist"},
+                ],
+            },
+        },
+    ),
+    "server for nobody": changed(server("good-25"), allowedNamespaces=None),
+    "server for one tenant": server("good-26", limits={"maxTenants": 1}),
+    "server with an adoption": server(
+        "good-27", adoptions=[{"from": UID, "to": {"namespace": TEAM, "name": "acme", "uid": OTHER_UID}}]
+    ),
+    "tenant that adopts": tenant(TEAM, "good-28", adopt=UID),
     "server with an echo": server("good-16", publicEndpoint={"host": "db.example.com", "port": 5433, "echoPort": 5434}),
     "server that closes with its record": server("good-21", auditRequired=True, auditGrace="1m"),
     "server with retention": server(
@@ -104,11 +137,77 @@ BAD = {
         "spec.decision.verdict",
     ),
     "lock timeout of 0": (changed(APPROVAL, lockTimeout="0s"), "lockTimeout"),
+    "lock timeout that holds others up": (changed(APPROVAL, lockTimeout="11m"), "lockTimeout must be at most 10m"),
+    "statement timeout of days": (changed(APPROVAL, statementTimeout="25h"), "statementTimeout must be at most 24h"),
+    "approval for ever": (changed(APPROVAL, validFor="721h"), "validFor must be at most 720h"),
+    "namespaces by a selector that is missing": (
+        changed(SERVER, allowedNamespaces={"from": "Selector"}),
+        "selector is required with from: Selector, and forbidden otherwise",
+    ),
+    "all namespaces and a selector": (
+        changed(SERVER, allowedNamespaces={"from": "All", "selector": {"matchLabels": {"a": "b"}}}),
+        "selector is required with from: Selector, and forbidden otherwise",
+    ),
+    "namespaces from nowhere": (
+        changed(SERVER, allowedNamespaces={"selector": {"matchLabels": {"a": "b"}}}),
+        "spec.allowedNamespaces.from",
+    ),
+    "namespaces of one's own": (changed(SERVER, allowedNamespaces={"from": "Same"}), "spec.allowedNamespaces.from"),
+    "a selector that says nothing": (
+        changed(SERVER, allowedNamespaces={"from": "Selector", "selector": {}}),
+        "must say something, or it would select every namespace; from: All does that",
+    ),
+    "a label without a value to compare it with": (
+        changed(SERVER, allowedNamespaces=by_expression({"key": "a", "operator": "In"})),
+        "values are needed by operators In and NotIn, and taken by no other",
+    ),
+    "a value for a label that is to be there": (
+        changed(SERVER, allowedNamespaces=by_expression({"key": "a", "operator": "Exists", "values": ["b"]})),
+        "values are needed by operators In and NotIn, and taken by no other",
+    ),
+    "a label that is none": (
+        changed(SERVER, allowedNamespaces=by_expression({"key": "a b", "operator": "Exists"})),
+        "matchExpressions[0].key",
+    ),
+    "room for no tenant": (
+        changed(SERVER, limits={"maxTenants": 0}),
+        "spec.limits.maxTenants in body should be greater than or equal to 1",
+    ),
+    "room for less than no tenant": (
+        changed(SERVER, limits={"maxTenants": -1}),
+        "spec.limits.maxTenants in body should be greater than or equal to 1",
+    ),
+    "an adoption by whoever has the name": (
+        changed(SERVER, adoptions=[{"from": UID, "to": {"namespace": TEAM, "name": "acme"}}]),
+        "spec.adoptions[0].to.uid",
+    ),
+    "data for two tenants": (
+        changed(
+            SERVER,
+            adoptions=[
+                {"from": UID, "to": {"namespace": TEAM, "name": "acme", "uid": uid}} for uid in (UID, OTHER_UID)
+            ],
+        ),
+        "spec.adoptions[1]",
+    ),
+    "adopting a name": (changed(TENANT, adopt="team-acme/acme"), "spec.adopt"),
     "a minute of grace at least": (changed(SERVER, auditGrace="59s"), "auditGrace"),
     "TLS without CA": (changed(SERVER, tls={"mode": "verify-full"}), "caSecretRef"),
     "no TLS": (changed(SERVER, tls={"mode": "disable"}), "spec.tls.mode"),
     "namespace without selector": (changed(SERVER, podSelector=None), "podSelector"),
     "host with a space": (changed(SERVER, host="db.example.com port=1"), "spec.host"),
+    "trusting no Pod in particular": (
+        changed(SERVER, trusted={"pods": [{"namespace": "a", "selector": {}}]}),
+        "spec.trusted.pods[0].selector",
+    ),
+    "trusting a range as an address": (
+        changed(SERVER, trusted={"addresses": ["10.0.0.0/8"]}),
+        "must be an IP address in canonical form",
+    ),
+    "trusting an address in another form": (
+        changed(SERVER, trusted={"addresses": ["2001:DB8::7"]}),
+        "must be an IP address in canonical form",
+    ),
     "trusting everybody": (changed(SERVER, trustedCIDRs=["0.0.0.0/0"]), "spec.trustedCIDRs[0]"),
     "start that is no time": (changed(RULE, startsAt="tomorrow"), "spec.startsAt"),
     "end at the start": (
@@ -128,6 +227,33 @@ BAD = {
     "record for a time in words": (changed(RULE, ttlAfterClosed="a week"), "spec.ttlAfterClosed"),
     "slug that ends as a login": (changed(TENANT, slug="acme_r_0123456789"), "must not end as the login"),
     "name that ends as a login": (tenant(TEAM, "acme-r-0123abcdef"), "must not end as the login"),
+    "no connection for a tenant": (changed(SERVER, limits={"maxConnectionsPerTenant": 0}), "maxConnectionsPerTenant"),
+    "more connections than PostgreSQL can have": (
+        changed(SERVER, limits={"maxConnectionsPerTenant": 10_001}),
+        "limits.maxConnectionsPerTenant",
+    ),
+    "fewer locks than none": (changed(SERVER, limits={"session": {"maxLocks": -1}}), "limits.session.maxLocks"),
+    "no locks": (changed(SERVER, limits={"session": {"maxLocks": 0}}), "limits.session.maxLocks"),
+    "no temporary space": (
+        changed(SERVER, limits={"session": {"maxTempSpace": "0Gi"}}),
+        "spec.limits.session.maxTempSpace: Invalid value",
+    ),
+    "no room in the log": (
+        changed(SERVER, limits={"session": {"maxLogPerMinute": "0Gi"}}),
+        "spec.limits.session.maxLogPerMinute: Invalid value",
+    ),
+    "temporary space in no unit": (
+        changed(SERVER, limits={"session": {"maxTempSpace": "-5"}}),
+        "must be a size of at least 1Mi in Mi, Gi or Ti, such as 512Mi or 2Gi",
+    ),
+    "transactions of no time": (
+        changed(SERVER, limits={"session": {"maxTransactionAge": "59s"}}),
+        "limits.session.maxTransactionAge must be at least 1m",
+    ),
+    "transactions of less than no time": (
+        changed(SERVER, limits={"session": {"maxTransactionAge": "-1h"}}),
+        "limits.session.maxTransactionAge",
+    ),
     "no rule for a tenant": (changed(SERVER, limits={"maxRulesPerTenant": 0}), "spec.limits.maxRulesPerTenant"),
     "too many rules for a tenant": (changed(SERVER, limits={"maxRulesPerTenant": 1001}), "maxRulesPerTenant"),
     "store's Secret without namespace": (
