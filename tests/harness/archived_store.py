@@ -90,6 +90,7 @@ class ArchivedStore:
         """One more server, its shipper running."""
         logs = self.path / f"logs-{name}"
         logs.mkdir()
+        self.store.bind(name)
         arguments = [f"--server={name}", f"--log-directory={logs}", f"--grants={self.path / 'none'}"]
         shipper = Process(
             [*VAULTBRIX, "audit", "ship", *arguments, f"--store={self.store.secret}"], self.path / f"{name}.log"

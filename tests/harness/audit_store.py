@@ -72,6 +72,11 @@ class Store:
         """What the Secret of a reader holds."""
         return {**self._values("auditor", self._reader_password), "signing.pub": self.public_key}
 
+    def bind(self, server: str, login: str = "shipper") -> None:
+        """Let a shipper's login ship one more server, as tests that ship several by one login need it."""
+        statement = "INSERT INTO audit.shipper(login, server) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+        self.query(statement, [login, server])
+
     def login(self, name: str, group: str) -> dict[str, str]:
         """A login of one of the store's groups; returns what its Secret holds."""
         password = secrets.token_urlsafe(16)
@@ -106,6 +111,11 @@ class Store:
         await self._ensure(
             [("shipper", self._password, "audit_append"), ("auditor", self._reader_password, "audit_read")]
         )
+        await self._bind("main")
+
+    async def _bind(self, server: str) -> None:
+        async with self._owner() as connection:
+            await connection.execute("INSERT INTO audit.shipper(login, server) VALUES ('shipper', %s)", [server])
 
     async def _ensure(self, logins: Sequence[tuple[str, str, str]]) -> None:
         async with self._owner() as connection:
@@ -124,3 +134,17 @@ class Store:
             autocommit=True,
         ) as connection:
             yield connection
+
+
+def open_as(environment: dict[str, str]) -> psycopg.Connection:
+    """A connection as libpq makes it with these variables."""
+    return psycopg.connect(
+        host=environment["PGHOST"],
+        port=environment["PGPORT"],
+        dbname=environment["PGDATABASE"],
+        user=environment["PGUSER"],
+        password=environment["PGPASSWORD"],
+        sslmode=environment["PGSSLMODE"],
+        sslrootcert=environment["PGSSLROOTCERT"],
+        autocommit=True,
+    )

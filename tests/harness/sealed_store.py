@@ -50,6 +50,7 @@ class Sealing:
 
     def __init__(self, where: Store, server: str, key: str | None = None) -> None:
         self.store, self.server = where, server
+        where.bind(server)
         self.signer = Signer((key or where.signing_key).encode())
 
     def batch(
@@ -80,7 +81,7 @@ class Sealing:
             await store.store(connection, batch, sealed)
 
 
-def verifier(where: Store, *anchors: Anchor) -> Verifier:
+def verifier(where: Store, *anchors: Anchor, lenient: bool = False) -> Verifier:
     """A verifier with the store's key, as its owner (a reader sees the same)."""
     connection = psycopg.connect(
         host=str(where.postgres.socket),
@@ -90,12 +91,12 @@ def verifier(where: Store, *anchors: Anchor) -> Verifier:
         autocommit=True,
         options=rows.SETTINGS,
     )
-    return Verifier(connection, public_keys(where.public_key.encode()), anchors=anchors)
+    return Verifier(connection, public_keys(where.public_key.encode()), anchors=anchors, lenient=lenient)
 
 
-def check(where: Store, *anchors: Anchor) -> Checked:
+def check(where: Store, *anchors: Anchor, lenient: bool = False) -> Checked:
     """Verify all of the store."""
-    return verifier(where, *anchors).whole()
+    return verifier(where, *anchors, lenient=lenient).whole()
 
 
 def days(count: int) -> list[datetime]:

@@ -12,7 +12,7 @@ class Disk:
     """An ext4 of so many MiB, mounted at ``path``."""
 
     def __init__(self, path: Path, mebibytes: int) -> None:
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         self.path = path
         self._ballast = path / "ballast"
         image = path.with_suffix(".img")

@@ -16,6 +16,7 @@ class Log:
     def __init__(self, path: Path, store: Store, server: str, *options: str) -> None:
         path.mkdir()
         self.path, self.store, self.server = path, store, server
+        store.bind(server)
         self.shipper = Process(
             [
                 *VAULTBRIX,

@@ -1,4 +1,6 @@
-"""Statements of the audit store by what they are about. The decisions of what may be seen are the store's functions'.
+"""Statements of the audit store, and refused requests, by what they are about.
+
+The decisions of what may be seen are the store's functions'.
 
 A question goes day by day: its lines first, a page at a time, and only for those that are shown how they ended.
 """
@@ -8,12 +10,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
+Kind = Literal["statement", "refusal"]
 Key = tuple[str, str, int]
 Report = Callable[[float], None]
 
@@ -33,16 +36,17 @@ _HELD_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Filter:
-    """Which statements, from ``since`` to before ``until``; an absent field does not filter.
+    """Which statements or refused requests, from ``since`` to before ``until``; an absent field does not filter.
 
     ``tenants`` are values as stored. ``object``: with its schema, or the name alone. Without ``everybody``, only what
     tenants' roles did, not the operator and other admins. ``text`` is searched for in any case of letters. ``key`` is
     the name of an APIKey alone; with its namespace it is an ``authorization``. ``request``: id of a request of the data
-    API.
+    API. ``kinds``: a refused request has no person, role, object, class and command, and its outcome is ``refused``.
     """
 
     since: datetime
     until: datetime
+    kinds: tuple[Kind, ...] = ("statement",)
     tenants: tuple[str, ...] | None = None
     person: str | None = None
     authorization: str | None = None
@@ -61,6 +65,12 @@ class Filter:
     def by_lines(self) -> bool:
         """Whether the lines that match may be others than those that stand for statements."""
         return bool(self.object or self.class_ or self.command or self.text or self.outcome in OUTCOMES[1:4])
+
+    @property
+    def finds_refusals(self) -> bool:
+        """Whether a refused request may match: it took no role, touched nothing and ran nothing."""
+        statements_only = (self.role, self.object, self.class_, self.command)
+        return "refusal" in self.kinds and not any(statements_only) and self.outcome in (None, "refused")
 
     def document(self) -> dict[str, Any]:
         """The criteria that are set, but for the times, as a JSON object for the store's functions."""
@@ -265,7 +275,7 @@ def _lines(connection: psycopg.Connection, criteria: Filter, hits: list[Row], se
         return [_key(hit) for hit in hits]
     keys = [_key(hit) for hit in hits if hit["kind"] != "statement"]
     # A loop in a function has many lines that match, and all are of one statement.
-    open_hits = [hit for hit in hits if hit["kind"] != "duration" and not _within(hit, seen)]
+    open_hits = [hit for hit in hits if hit["kind"] in ("statement", "error") and not _within(hit, seen)]
     if not open_hits:
         return keys
     lines = _fetch(

@@ -47,6 +47,8 @@ _FIELD = re.compile(r'"((?:[^"]++|"")*+)"|([^,"\r\n]*+)')
 # Where to look in a line that is no JSON. Inside a string its quotes would be escaped.
 _NUMBER = re.compile(rb'"session_id":"([0-9a-f]{1,16}\.[0-9a-f]{1,8})","line_num":([0-9]{1,18})').search
 
+_MINUTE = re.compile(rb'\A\{"timestamp":"([0-9]{4}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]):').match
+
 # What the gate's event triggers and guards send on behalf of the session, word for word as in ddl/gate/sql. A tenant
 # who sends the same reaches the same functions, which then only judge.
 _GATE = frozenset(
@@ -213,6 +215,21 @@ def numbered(line: bytes) -> tuple[str, int] | None:
     """Session and line number of a line that is malformed, if it shows them."""
     match = _NUMBER(line)
     return (match[1].decode(), int(match[2])) if match else None
+
+
+def minute_of(line: bytes) -> str | None:
+    """The minute in which a line was written that is malformed or only a beginning, such as ``2026-12-01 18:00``."""
+    match = _MINUTE(line)
+    return match[1].decode() if match else None
+
+
+def session_parts(session: str) -> tuple[datetime, int] | None:
+    """When a session began, in whole seconds, and its process id: its id in the log is these two in hexadecimal."""
+    began, _, pid = session.partition(".")
+    try:
+        return datetime.fromtimestamp(int(began, 16), UTC), int(pid, 16)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @lru_cache(4096)

@@ -1,5 +1,7 @@
 """The store's schema and logins, made by its owner; and whether a store has the schema that this release works with."""
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import errors, sql
 
@@ -75,8 +77,13 @@ def _compare(row: tuple[int] | None) -> None:
         raise OtherSchema(stored, known)
 
 
-async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str) -> None:
-    """A login that is a member of one of the store's groups, and nothing else."""
+async def ensure_login(
+    connection: psycopg.AsyncConnection, *, name: str, group: str, verifier: str, servers: Sequence[str] = ()
+) -> None:
+    """A login that is a member of one of the store's groups, and nothing else.
+
+    ``servers`` are what a shipper's login ships; no other login does that any more.
+    """
     async with connection.transaction():
         await connection.execute(_LOCK)
         cursor = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
@@ -89,3 +96,8 @@ async def ensure_login(connection: psycopg.AsyncConnection, *, name: str, group:
             )
         )
         await connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), login))
+        for server in servers:
+            await connection.execute("DELETE FROM audit.shipper WHERE server = %s AND login <> %s", [server, name])
+            await connection.execute(
+                "INSERT INTO audit.shipper(login, server) VALUES (%s, %s) ON CONFLICT DO NOTHING", [name, server]
+            )

@@ -7,6 +7,7 @@ checked with standard tools: see docs/audit.md.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -78,6 +79,10 @@ def root_of_path(start: bytes, index: int, size: int, siblings: Sequence[bytes])
     return None if rest else node
 
 
+# Lines above a key in a file of them.
+_SERVERS = re.compile(rb"^server: *([a-z0-9][-a-z0-9.]*)\r?$", re.MULTILINE).findall
+
+
 @dataclass(frozen=True)
 class Part:
     """One subtree of a batch: how many leaves it has, and its root hash."""
@@ -127,23 +132,54 @@ def identity(key: Ed25519PublicKey) -> bytes:
     return _sha256(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).digest()
 
 
-def public_keys(pem: bytes) -> dict[bytes, Ed25519PublicKey]:
-    """The keys of a PEM file by identity; a file keeps old ones beside the new. Raises ValueError."""
+class PublicKeys(dict[bytes, Ed25519PublicKey]):
+    """Keys by identity. ``servers``: of keys that are good for some servers only, their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.servers: dict[bytes, set[str]] = {}
+
+
+def public_keys(pem: bytes) -> PublicKeys:
+    """The keys of a PEM file; it keeps old ones beside the new. Raises ValueError.
+
+    Lines ``server: NAME`` right above a key say which servers it is good for; a key without one is good for all.
+    """
     mark = b"-----BEGIN PUBLIC KEY-----"
-    keys = {}
-    for block in pem.split(mark)[1:]:
+    keys = PublicKeys()
+    above, *blocks = pem.split(mark)
+    for block in blocks:
         key = serialization.load_pem_public_key(mark + block)
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError("public keys must be Ed25519 keys in PEM")  # noqa: TRY004 - content, not type
-        keys[identity(key)] = key
+        signer = identity(key)
+        if servers := _SERVERS(above):
+            if signer not in keys or signer in keys.servers:
+                keys.servers.setdefault(signer, set()).update(name.decode() for name in servers)
+        else:
+            keys.servers.pop(signer, None)
+        keys[signer] = key
+        above = block
     if not keys:
         raise ValueError("no public key in PEM found")
     return keys
 
 
+def server_key(server: str, public: str) -> str:
+    """A public key for a PEM file, good for one server."""
+    return f"server: {server}\n{public}"
+
+
+def key_of(server: str, signer: bytes, keys: Mapping[bytes, Ed25519PublicKey]) -> Ed25519PublicKey | None:
+    """The key of that identity, if it is among those that are good for the server."""
+    if isinstance(keys, PublicKeys) and server not in keys.servers.get(signer, {server}):
+        return None
+    return keys.get(signer)
+
+
 def signed(header: Header, signature: bytes, signer: bytes, keys: Mapping[bytes, Ed25519PublicKey]) -> bool:
-    """Whether one of the keys signed the header."""
-    key = keys.get(signer)
+    """Whether one of the keys that are good for the header's server signed it."""
+    key = key_of(header.server, signer, keys)
     if key is None:
         return False
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.harness.client_messages import CASES, HIDING, SETUP
-from tests.harness.data_api_sessions import DataApiSession, about, serve_data_api
+from tests.harness.data_api_sessions import DataApiSession, about, key_refused, note_refusals, refused, serve_data_api
 from tests.harness.database import send
 from tests.harness.shipping import JANE, Shipping, shipping
 
@@ -17,6 +17,8 @@ from vaultbrix.audit.archive import cold
 from vaultbrix.audit.archive.export import Exporter, Options
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.query import Filter
+from vaultbrix.gateway import refusals
+from vaultbrix.gateway.refusals import Why
 
 ROLE = "tenant_sent"
 ALL = Filter(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC), everybody=True)
@@ -71,6 +73,13 @@ def both() -> Iterator[Both]:
                     api.execute("SELECT nothing")
             session.close()
             parts.statements(session.pid)
+        note_refusals(
+            parts.database,
+            refused(key_refused(Why.KEY_CLOSED, "sent", "app"), "5" * 32, client="2001:db8::7"),
+            refused(key_refused(Why.KEY_EXPIRED, "other", "web"), "1" * 32, path="/rest/v1/100%_"),
+            refused(refusals.bad_key(Why.KEY_UNKNOWN), "6" * 32),
+            {"why": "LeftOut", "count": 7},
+        )
         parts.settle()
         key, public = seal.new_key()
         place = Place(str(parts.path / "archive"))
@@ -132,6 +141,30 @@ def test_each_filter_finds_the_same(both: Both) -> None:
         {"since": middle},
         {"until": middle},
         {"class_": "READ", "text": "peek", "everybody": False},
+        *(
+            {"kinds": ("statement", "refusal"), **more}
+            for more in (
+                {},
+                {"everybody": False},
+                {"kinds": ("refusal",)},
+                {"tenants": ("apps/other",)},
+                {"key": "app"},
+                {"authorization": "key:apps/app"},
+                {"request": "1" * 32},
+                {"request": "5" * 32},
+                {"address": "2001:db8::/32"},
+                {"text": "REST/V1/NOTES"},
+                {"text": "100%_"},
+                {"text": "7 requests"},
+                {"outcome": "refused"},
+                {"outcome": "ok"},
+                {"role": "tenant_other"},
+                {"person": "nobody"},
+                {"object": "t"},
+                {"class_": "READ"},
+                {"command": "GET"},
+            )
+        ),
     ):
         wanted = replace(ALL, **change)  # type: ignore[arg-type]
         assert (change, both.cold(wanted)) == (change, both.hot(wanted))

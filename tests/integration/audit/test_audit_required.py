@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tests.harness.direct_access import held_session, is_reset
 from tests.harness.shell import wait_for
+from tests.harness.small_disk import disks
 from tests.harness.world import SERVER_NAME, World, in_seconds, server
 
 # The least that a PostgresServer may ask for, and what it takes to see and do it.
@@ -70,6 +71,47 @@ def test_access_closes_with_the_store_and_opens_again_with_it(required: World) -
     assert is_reset(world, ENDING), "its deadline has passed meanwhile"
     assert world.api.get("accessrule", name, team)["status"]["expiresAt"] == deadline
     flowing(world)
+
+
+def test_access_closes_at_once_where_the_log_has_no_room_and_opens_again_with_it(required: World) -> None:
+    world = required
+    team = world.team()
+    tenant = world.tenant(team)
+    name = world.rule(team, tenant, f"{ADDRESS}/32")
+    world.api.await_condition("accessrule", name, team)
+    with disks(world.directory, **{world.log_disk.name: 16}) as mounted:
+        disk = mounted[world.log_disk.name]
+        # It sees what was mounted when it started.
+        world.agent.stop()
+        world.agent.start()
+        session = held_session(world, ADDRESS, team, tenant, "floor")
+        disk.fill()
+        # Well before the grace time is over, though the shipper says that all is stored.
+        wait_for("the session has ended", lambda: not session.running, patience=30)
+        assert is_reset(world, ADDRESS)
+        found = world.api.await_condition(
+            "accessrule", name, team, type_="Enforced", status="False", reason="AuditNotFlowing"
+        )
+        assert "LogDiskFull" in found["message"]
+        told = world.api.await_condition(
+            "pgs", SERVER_NAME, "", type_="AuditFlowing", status="False", reason="LogDiskFull", patience=60
+        )
+        assert "enlarge it" in told["message"]
+        assert "direct access is closed" in told["message"]
+        events = world.api.request("GET", "/api/v1/namespaces/default/events?limit=500")["items"]
+        (event,) = [event for event in events if event["reason"] == "LogDiskFull"]
+        assert "enlarge it" in event["message"]
+        assert event["involvedObject"]["name"] == SERVER_NAME
+        # Not a restart of the agent opens it.
+        world.agent.kill()
+        world.agent.start()
+        world.api.await_condition("accessrule", name, team, type_="Enforced", status="False", reason="AuditNotFlowing")
+        assert is_reset(world, ADDRESS)
+        disk.free()
+        world.api.await_condition("accessrule", name, team, patience=60)
+        assert not is_reset(world, ADDRESS)
+        world.agent.stop()
+    world.heal()
 
 
 def test_access_closes_without_shipper_operator_and_api_server_and_a_restart_opens_nothing(required: World) -> None:

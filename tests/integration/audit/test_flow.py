@@ -11,7 +11,7 @@ from tests.harness.database import directory
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.slot import SLOT
-from tests.harness.world import METRICS_PORT, SERVER_NAME, World, server
+from tests.harness.world import METRICS_PORT, SERVER_NAME, World
 
 from vaultbrix.audit.flow.flow_file import read_flow
 
@@ -25,6 +25,7 @@ class Followed:
     def __init__(self, world: World, path: Path) -> None:
         self.world, self.logs, self.anchors, self.flow = world, path / "log", path / "anchors", path / "flow.json"
         self.logs.mkdir()
+        world.store.bind(NAME)
         self.lines = 0
         self.shipper = Process(
             [
@@ -83,7 +84,7 @@ class Followed:
 
 @pytest.fixture
 def followed(world: World) -> Iterator[Followed]:
-    world.api.apply(server(NAME))
+    world.server(NAME)
     with directory() as path:
         made = Followed(world, path)
         try:

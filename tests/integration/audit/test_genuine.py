@@ -13,7 +13,7 @@ from tests.harness.shell import wait_for
 from tests.harness.shipping import Shipping, shipping
 
 ROLE = "tenant_forger"
-FORGED = 'AUDIT: SESSION,99,1,DDL,DROP TABLE,TABLE,prod.orders,"DROP TABLE prod.orders",<not logged>'
+FORGED = 'AUDIT: SESSION,99999,1,DDL,DROP TABLE,TABLE,prod.orders,"DROP TABLE prod.orders",<not logged>'
 WHOLE = json.dumps(
     {
         "timestamp": "2026-12-01 12:00:00.000 UTC", "user": "postgres", "dbname": "postgres", "pid": 1,
@@ -46,7 +46,7 @@ def invented(parts: Shipping) -> list[tuple[object, ...]]:
     """Statements that nobody sent."""
     return parts.store.query(
         "SELECT * FROM audit.record WHERE kind = 'statement' AND (statement = 'DROP TABLE prod.orders'"
-        " OR object_name = 'prod.orders' OR statement_id = 99 OR session_id = '6b0.1')"
+        " OR object_name = 'prod.orders' OR statement_id = 99999 OR session_id = '6b0.1')"
     )
 
 
@@ -103,7 +103,7 @@ def test_an_application_name_is_a_name(parts: Shipping, name: str) -> None:
     [
         f"SELECT '{FORGED}'",
         f"SELECT '\n{WHOLE}\n'",
-        "SELECT 1, '\",<not logged>\nAUDIT: SESSION,99,1,DDL,DROP TABLE,TABLE,prod.orders,x,<none>'",
+        "SELECT 1, '\",<not logged>\nAUDIT: SESSION,99999,1,DDL,DROP TABLE,TABLE,prod.orders,x,<none>'",
         'SELECT 1 AS "a,""b"""',
         'SELECT $$\r\n,",,"$$',
         f"SELECT 1 /* {FORGED} */",

@@ -8,7 +8,7 @@ import pytest
 from tests.harness import audit_oracle
 from tests.harness.audit_oracle import Verdict, Version, judge
 from tests.harness.audit_store import Store
-from tests.harness.database import directory, free_port
+from tests.harness.database import directory
 from tests.harness.written_log import Log, line
 
 SERVER = "oracle"
@@ -16,13 +16,11 @@ SEEN = ("lost", "duplicate", "changed", "bad_batches", "wrong_holes")
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[Log]:
+def log(store: Store) -> Iterator[Log]:
     """A log of which everything is stored."""
     with directory() as path:
-        store = Store(path / "store", port=free_port())
         log = Log(path / "log", store, SERVER)
         try:
-            store.start()
             log.shipper.start()
             payload = 'AUDIT: SESSION,1,1,READ,SELECT,,,"SELECT ""x,"",\n\t\\ 1",<none>'
             log.write("1", line("a", 1) + line(payload, 2, func_name="log_audit_event") + b"no json\n")
@@ -31,7 +29,6 @@ def log() -> Iterator[Log]:
             yield log
         finally:
             log.shipper.stop()
-            store.stop()
 
 
 def verdict(log: Log, damage: LiteralString = "SELECT 1") -> Verdict:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness.shell import wait_for
-from tests.harness.world import SERVER_NAME, SYSTEM, World, secret, server
+from tests.harness.world import SERVER_NAME, SYSTEM, World, server
 
 SECRET = "audit-manager"
 REFERENCE = {"name": SECRET, "namespace": SYSTEM}
@@ -13,7 +13,7 @@ REFERENCE = {"name": SECRET, "namespace": SYSTEM}
 @pytest.fixture
 def kept(world: World) -> Iterator[World]:
     """With a store that the operator looks after."""
-    world.api.apply(secret(SYSTEM, SECRET, world.store.login("manager", "audit_manage")))
+    world.server_secret(SECRET, world.store.login("manager", "audit_manage"))
     world.api.apply(server(auditManagerSecretRef=REFERENCE))
     yield world
     world.api.apply(server())
@@ -50,11 +50,16 @@ def test_policies_follow_from_manifests_and_what_is_set_by_hand_stays(kept: Worl
     kept.store.query("INSERT INTO audit.retention VALUES ('by/hand', '', 7)")
     try:
         team = kept.team()
-        acme = kept.tenant(team, auditRetention={"days": 30, "classes": {"READ": 2}})
+        acme = kept.tenant(team, auditRetention={"days": 500, "classes": {"READ": 600, "DDL": 30}})
+        told_tenant = kept.api.condition("tenant", acme, "Ready", team)
+        assert told_tenant["status"] == "True"
+        assert "DDL 30 (the PostgresServer says 400)" in told_tenant["message"]
         hand, default = {("by/hand", ""): (7, False)}, {("", ""): (400, False)}
-        mine = {(f"{team}/{acme}", ""): (30, True), (f"{team}/{acme}", "READ"): (2, True)}
+        own = {"": 500, "READ": 600, "DDL": 400}
+        mine = {(f"{team}/{acme}", class_): (days, True) for class_, days in own.items()}
         await_policies(kept, {**hand, **default, **mine})
         kept.api.apply(server(auditManagerSecretRef=REFERENCE, auditRetention={"days": 90, "classes": {"DDL": 3650}}))
+        mine[(f"{team}/{acme}", "DDL")] = (3650, True)
         await_policies(kept, {**hand, **mine, ("", ""): (90, True), ("", "DDL"): (3650, True)})
         kept.tenant(team, name=acme)
         await_policies(kept, {**hand, ("", ""): (90, True), ("", "DDL"): (3650, True)})
@@ -62,7 +67,7 @@ def test_policies_follow_from_manifests_and_what_is_set_by_hand_stays(kept: Worl
             "SELECT actor, detail->>'old', detail->>'new' FROM audit.event WHERE kind = 'retention'"
             " AND detail->>'tenant' = %s AND detail->>'class' = 'READ' ORDER BY id", [f"{team}/{acme}"],
         )  # fmt: skip
-        assert noted == [("manager", None, "2"), ("manager", "2", None)]
+        assert noted == [("manager", None, "600"), ("manager", "600", None)]
     finally:
         kept.store.query("DELETE FROM audit.retention WHERE tenant = 'by/hand'")
 

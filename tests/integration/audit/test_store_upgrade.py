@@ -120,6 +120,8 @@ def test_the_record_goes_on_where_the_release_before_left_off(old: OldStore, tmp
 
 def test_a_store_newer_than_the_shipper_is_left_alone_and_told(old: OldStore, tmp_path: Path) -> None:
     old.upgrade()
+    # It has stored nothing before, so that its login is bound to no server yet.
+    old.bind("main")
     old.query("INSERT INTO public.audit_migration VALUES (%s, 'later')", [NEWEST + 1])
     (tmp_path / "1.json").write_bytes(line("a"))
     ships = shipper(old, tmp_path)

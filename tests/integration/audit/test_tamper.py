@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 from tests.harness.audit_store import Store
-from tests.harness.database import directory, free_port
 from tests.harness.processes import VAULTBRIX
 from tests.harness.sealed_store import HOSTILE, Sealing, check, days, record, verifier, write
 
@@ -17,17 +17,6 @@ from vaultbrix.audit.shipping.followed import Gap
 from vaultbrix.audit.shipping.sealing import Quarantined
 
 BATCHES = 6
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with directory() as path:
-        store = Store(path / "store", port=free_port())
-        try:
-            store.start()
-            yield store
-        finally:
-            store.stop()
 
 
 @pytest.fixture
@@ -324,13 +313,35 @@ def test_a_store_that_is_all_wrong_is_told_in_bounded_memory(sealed: Store) -> N
     assert found.first.batch == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO audit.record(server, at, session_id, line_num, kind, tag, file, position, keep)"
+        " SELECT 'stranger', at, session_id, line_num, kind, tag, file, position, keep FROM audit.record LIMIT 1",
+        "INSERT INTO audit.gap(server, file, position, reason) VALUES ('stranger', '', 0, 'none')",
+        "INSERT INTO audit.quarantine(server, file, position, line, reason) VALUES ('stranger', '', 0, '', 'none')",
+        "INSERT INTO audit.gap(server, file, position, reason) VALUES ('main', '', 0, 'none')",
+    ],
+)
+def test_rows_without_a_seal_are_found_also_of_a_server_that_never_sealed_one(
+    sealed: Store, statement: LiteralString
+) -> None:
+    sealed.query(statement)
+    found = check(sealed)
+    assert faults(found.findings) == {Fault.ROW_ADDED}
+    assert found.unsealed == 1
+    if "stranger" in statement:
+        assert check(sealed, lenient=True).findings == []
+
+
 def erase(sealed: Store, name: str) -> None:
     sealed.query("SELECT audit.redact_person(%s, 'CHG-1', true)", [name])
 
 
-def test_what_was_erased_on_purpose_holds_before_and_after_its_event_is_sealed(sealed: Store) -> None:
+def test_what_was_erased_holds_once_its_event_is_sealed_and_before_only_if_asked_for(sealed: Store) -> None:
     erase(sealed, "jane@example.com")
-    found = check(sealed)
+    assert faults(check(sealed).findings) == {Fault.ERASED_WITHOUT_EVENT}
+    found = check(sealed, lenient=True)
     assert (found.findings, found.uncovered) == ([], found.redacted)
     assert found.uncovered > 0
     Sealing(sealed, "main").batch([record("main", 99)])

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.harness.audit_store import open_as
 from tests.harness.database import send
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
@@ -64,14 +65,6 @@ def reader(parts: Shipping, manager: dict[str, str], password: Path) -> Iterator
     command(manager, "reader", "remove", name)
 
 
-def session(login: dict[str, str]) -> psycopg.Connection:
-    """As libpq does from that environment."""
-    return psycopg.connect(
-        host=login["PGHOST"], port=login["PGPORT"], dbname=login["PGDATABASE"], user=login["PGUSER"],
-        password=login["PGPASSWORD"], sslmode="verify-full", sslrootcert=login["PGSSLROOTCERT"], autocommit=True,
-    )  # fmt: skip
-
-
 def test_reader_sees_own_statements_and_counts_only(parts: Shipping, reader: dict[str, str]) -> None:
     rows = [json.loads(line) for line in command(reader, "query", "--all", "--output=json").splitlines()]
     assert {row["tenant"] for row in rows} == {f"team/{MINE}"}
@@ -114,7 +107,7 @@ TABLES = ("record", "started", "statement", "hole", "gap", "quarantine", "event"
 def test_no_table_view_or_partition_is_open(parts: Shipping, reader: dict[str, str]) -> None:
     partitions = parts.store.query("SELECT relid::regclass::text FROM pg_partition_tree('audit.record')")
     relations = [f"audit.{name}" for name in TABLES] + [name for (name,) in partitions]
-    with session(reader) as connection:
+    with open_as(reader) as connection:
         connection.execute(
             "CREATE FUNCTION pg_temp.leak(text) RETURNS boolean COST 0.0001 LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
@@ -182,7 +175,7 @@ def test_no_function_statistics_or_plan_tells_of_others(parts: Shipping, reader:
         ("SELECT * FROM audit.ensure_partition('2026-01-01', 400)", []),
     ]  # fmt: skip
     sessions = {key[0] for key in keys}
-    with session(reader) as connection:
+    with open_as(reader) as connection:
         for query, parameters in asked:
             found = everything(connection, query, parameters)
             for secret in (SECRET, EVE, OTHER, *sessions):
@@ -215,6 +208,25 @@ def test_rows_of_two_tenants_are_for_who_reads_both(
     assert text not in command(reader, "query", "--output=json")
 
 
+def test_a_manager_who_makes_itself_a_reader_is_on_record_under_seal_and_cannot_undo_that(
+    parts: Shipping, manager: dict[str, str], password: Path
+) -> None:
+    own = f"spare-{uuid4().hex[:8]}"
+    command(manager, "reader", "add", own, f"--tenant=team/{MINE}", "--password-file", password)
+    command({**manager, "PGUSER": own, "PGPASSWORD": PASSWORD}, "query")
+    command(manager, "reader", "remove", own)
+    told = (
+        "SELECT kind, actor, detail->>'action', batch IS NOT NULL FROM audit.event"
+        " WHERE %s IN (actor, detail->>'login')"
+    )
+    expected = [("reader", "manager", "add", True), ("read", own, None, True), ("reader", "manager", "remove", True)]
+    wait_for("all of it is sealed", lambda: parts.store.query(f"{told} ORDER BY id", [own]) == expected)
+    with open_as(manager) as connection:
+        for statement in ("UPDATE audit.event SET actor = 'x'", "DELETE FROM audit.event", "TRUNCATE audit.event"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
 def test_reader_is_added_listed_and_gone_with_its_sessions(
     parts: Shipping, manager: dict[str, str], password: Path
 ) -> None:
@@ -226,7 +238,7 @@ def test_reader_is_added_listed_and_gone_with_its_sessions(
     ((verifier,),) = parts.store.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])
     assert verifier.startswith("SCRAM-SHA-256$")
     assert PASSWORD not in parts.store.postgres.log_text()
-    connection = session({**manager, "PGUSER": name, "PGPASSWORD": PASSWORD})
+    connection = open_as({**manager, "PGUSER": name, "PGPASSWORD": PASSWORD})
     assert command(manager, "reader", "remove", name) == f"{name} is gone\n"
 
     def ended() -> bool:

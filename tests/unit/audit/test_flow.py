@@ -97,9 +97,10 @@ def test_the_time_counts_from_what_is_missing_and_not_from_when_it_was_noticed()
     assert guard(Guard(0), late, GRACE, 1000).since == 1000 - LATE_SECONDS
 
 
-def test_a_full_disk_ahead_warns_and_closes_nothing_while_a_wrong_setting_closes() -> None:
-    assert not guard(Guard(0), Sight(flow(0, DISK)), MINUTE, 1000).held
-    assert guard(Guard(0), Sight(flow(0, SETTING)), MINUTE, 1000).held
+@pytest.mark.parametrize("problem", [DISK, SETTING])
+def test_a_full_disk_ahead_and_a_wrong_setting_are_no_record_that_flows(problem: Problem) -> None:
+    assert not guard(Guard(1000), Sight(flow(0, problem)), MINUTE, 1000 + 60).held
+    assert guard(Guard(1000), Sight(flow(0, problem)), MINUTE, 1000 + 61).held
 
 
 def test_a_server_that_does_not_ask_for_it_closes_nothing_and_lets_go() -> None:

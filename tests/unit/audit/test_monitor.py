@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.harness.builders import HOUR, MINUTE, NOW
 
-from vaultbrix.agent.audit_guard import AuditGuard
+from vaultbrix.agent.audit_guard import AuditGuard, LogDisk
+from vaultbrix.agent.decisions import LogFloor, LogRoom
 from vaultbrix.api.conditions import Reason
 from vaultbrix.audit.flow.flow_file import read_flow, write_flow
 from vaultbrix.audit.flow.report import MOST_PROBLEMS, Flow, Head, Problem
@@ -18,6 +19,7 @@ from vaultbrix.audit.shipping.anchor import AnchorFile
 from vaultbrix.audit.shipping.metrics import serving
 from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.reader import LogDirectory
+from vaultbrix.audit.shipping.room import seconds_kept
 from vaultbrix.grants.state import AgentState, AuditSeen
 
 HEAD = Head(batch=7, head="a" * 64, sealed_at=NOW)
@@ -111,6 +113,13 @@ def test_an_anchor_file_grows_by_whole_lines_whatever_a_crash_left(tmp_path: Pat
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("keep", "fills", "kept"), [(3600, False, 3600), (3600, True, 60), (5, True, 5), (None, True, None)]
+)
+def test_stored_files_go_sooner_while_the_disk_fills(keep: float | None, fills: bool, kept: float | None) -> None:
+    assert seconds_kept(keep, disk_fills=fills) == kept
+
+
 def test_what_lay_there_before_the_agent_started_is_no_sign_of_life(tmp_path: Path) -> None:
     path = tmp_path / "flow.json"
     # A clock that was set back makes an old file look new.
@@ -139,6 +148,60 @@ def test_a_message_with_a_figure_that_changes_is_not_told_each_time(tmp_path: Pa
     asyncio.run(guard.check(None))
     assert guard.status_entry is not None
     assert guard.status_entry.flowing
+
+
+def test_the_agent_closes_at_the_floor_whatever_the_shipper_says_and_tells_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, room = tmp_path / "flow.json", [LogRoom(50, 100)]
+    monkeypatch.setattr(LogDisk, "room", lambda _: room[0])
+    state = AgentState("main", audit_grace=10 * MINUTE)
+    guard = AuditGuard(path, LogDisk(tmp_path, LogFloor(20, 1)))
+    guard.resume(state, NOW)
+    seen = []
+    for number, free in enumerate((50, 20, 19, 24, 25, 25)):
+        room[0] = LogRoom(free, 100)
+        write_flow(path, Flow(server="main", at=NOW, gaps=number))
+        asyncio.run(guard.check(state.audit_grace))
+        assert guard.status_entry is not None
+        assert guard.status_entry.closed == guard.closes_access
+        seen.append((guard.closes_access, guard.status_entry.reason, bool(guard.take_warning())))
+    assert seen == [
+        (False, "Flowing", False), (False, "Flowing", False), (True, "LogDiskFull", True),
+        (True, "LogDiskFull", False), (False, "Flowing", False), (False, "Flowing", False),
+    ]  # fmt: skip
+
+
+def test_a_server_that_does_not_ask_for_the_record_is_told_of_the_floor_and_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogDisk, "room", lambda _: LogRoom(1, 100))
+    guard = AuditGuard(tmp_path / "flow.json", LogDisk(tmp_path, LogFloor(20, 1)))
+    guard.resume(AgentState("main"), NOW)
+    asyncio.run(guard.check(None))
+    assert not guard.closes_access
+    assert guard.status_entry is not None
+    assert (guard.status_entry.reason, guard.status_entry.flowing) == ("LogDiskFull", False)
+    assert "closed" not in guard.take_warning()
+
+
+def test_after_a_restart_it_takes_as_much_room_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "flow.json"
+    monkeypatch.setattr(LogDisk, "room", lambda _: LogRoom(24, 100))
+    state = AgentState("main", audit_grace=10 * MINUTE, audit=AuditSeen(complete_until=NOW, held=True))
+    guard = AuditGuard(path, LogDisk(tmp_path, LogFloor(20, 1)))
+    guard.resume(state, NOW)
+    write_flow(path, Flow(server="main", at=NOW, gaps=1))
+    asyncio.run(guard.check(state.audit_grace))
+    assert guard.closes_access
+
+
+def test_a_log_whose_disk_cannot_be_measured_closes(tmp_path: Path) -> None:
+    guard = AuditGuard(tmp_path / "flow.json", LogDisk(tmp_path / "missing", LogFloor(20, 1)))
+    guard.resume(AgentState("main"), NOW)
+    asyncio.run(guard.check(10 * MINUTE))
+    assert guard.closes_access
+    assert "missing" in guard.message(10 * MINUTE)
 
 
 def test_an_agent_without_the_file_tells_nothing_of_the_record(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from vaultbrix.audit.retention.decisions import (
     disagreement,
     due,
     required_policies,
+    shorter_than_server,
     unexported,
     verdict,
 )
@@ -103,7 +104,7 @@ retentions = st.none() | st.builds(
 
 
 @given(st.lists(retentions, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), retentions), max_size=3))
-def test_each_record_is_kept_as_its_tenant_says_or_else_its_server(
+def test_each_record_is_kept_as_its_server_says_or_for_longer_if_its_tenant_says_so(
     servers: list[Any], tenants: list[tuple[int, Any]]
 ) -> None:
     of = [server(f"s{n}", **({} if said is None else {"auditRetention": said})) for n, said in enumerate(servers)]
@@ -119,13 +120,23 @@ def test_each_record_is_kept_as_its_tenant_says_or_else_its_server(
         mine = AuditRetention.model_validate(said or {}).by_class
         theirs = AuditRetention.model_validate(servers[home] or {}).by_class
         for class_ in CLASSES:
-            expected = next(
-                days for days in (mine.get(class_), mine.get(""), theirs.get(class_), theirs.get(""), 400) if days
-            )
-            assert kept(policy, f"team/t{n}", class_) == expected
+            of_server = theirs.get(class_, theirs.get("", 400))
+            of_tenant = mine.get(class_, mine.get("", 0))
+            assert kept(policy, f"team/t{n}", class_) == max(of_server, of_tenant)
     for class_ in CLASSES:
         each = [AuditRetention.model_validate(said or {}).by_class for said in servers]
         assert kept(policy, "", class_) == max(said.get(class_, said.get("", 400)) for said in each)
+
+
+def test_what_a_tenant_asks_for_in_vain_is_told() -> None:
+    kept_long = server(auditRetention={"days": 400, "classes": {"READ": 90}})
+    asking = tenant(auditRetention={"days": 30, "classes": {"READ": 100, "DDL": 399}})
+    assert shorter_than_server(kept_long, asking) == (
+        "of spec.auditRetention has no effect, being shorter:"
+        " days 30 (the PostgresServer says 400), DDL 399 (the PostgresServer says 400)"
+    )
+    assert shorter_than_server(kept_long, tenant(auditRetention={"days": 400})) == ""
+    assert shorter_than_server(server(), tenant()) == ""
 
 
 def test_where_nobody_says_anything_nothing_is_written() -> None:

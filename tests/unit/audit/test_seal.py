@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from vaultbrix.audit import seal
+from vaultbrix.audit.evidence.findings import Fault, Signed, of_batch
 from vaultbrix.audit.seal import NO_PREVIOUS, Header, Part, Signer, batch_root, identity, leaf, path, root, root_of_path
 
 LEAVES = [hashlib.sha256(bytes([number])).digest() for number in range(70)]
@@ -108,3 +109,30 @@ def test_a_signature_is_of_one_header_by_one_key() -> None:
 def test_what_is_no_key_is_said_so(pem: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         seal.public_keys(pem)
+
+
+def test_a_key_is_good_for_the_servers_that_stand_above_it_and_without_any_for_all() -> None:
+    signers = {}
+    pem = ""
+    for marks in ("server: main\n", "server: db1\nserver: db2\n", ""):
+        private, public = seal.new_key()
+        signers[marks] = Signer(private.encode())
+        pem += f"{marks}{public}"
+    keys = seal.public_keys(pem.encode())
+    good = {
+        (marks, server)
+        for marks, signer in signers.items()
+        for server in ("main", "db1", "db2", "other")
+        for signed in [header(server=server)]
+        if seal.signed(signed, signer.sign(signed), signer.identity, keys)
+    }
+    assert good == {
+        ("server: main\n", "main"),
+        ("server: db1\nserver: db2\n", "db1"),
+        ("server: db1\nserver: db2\n", "db2"),
+        *(("", server) for server in ("main", "db1", "db2", "other")),
+    }
+    stolen = signers["server: main\n"]
+    found = header(server="db1", parts=0, root=batch_root({}))
+    findings = of_batch(Signed(found, stolen.identity, stolen.sign(found), {}), keys)
+    assert [finding.fault for finding in findings] == [Fault.UNKNOWN_KEY]

@@ -1,7 +1,7 @@
 """Ask the archive what audit.query asks the store, and both as one. Raises OSError, BadManifest, duckdb.Error."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_network
 from itertools import groupby
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from vaultbrix.audit.archive.columns import RECORD
 from vaultbrix.audit.archive.manifest import NAME, SIGNATURE_NAME, Manifest, current, digest, verified
 from vaultbrix.audit.archive.place import Place
+from vaultbrix.audit.archive.refusals import refusal
 from vaultbrix.audit.archive.sessions import Row, statements
 from vaultbrix.audit.query import Filter
 
@@ -145,8 +146,10 @@ def _day(
 ) -> list[Row]:
     matching: list[Row] = []
     with _Lines(archive, [day - _DAY, day, day + _DAY]) as lines:
+        if criteria.finds_refusals:
+            matching += lines.refusals(criteria, within)
         requests = lines.requests(criteria.request) if criteria.request else None
-        sessions = lines.sessions(criteria, within)
+        sessions = lines.sessions(criteria, within) if "statement" in criteria.kinds else []
         at, size = 0, _FEWEST_SESSIONS
         while at < len(sessions):
             # What is left has no line that matches later than this.
@@ -222,6 +225,21 @@ class _Lines:
         )
         sessions: list[tuple[str, str, datetime]] = self._db.execute(query, [*values, *within, *more]).fetchall()
         return sessions
+
+    def refusals(self, criteria: Filter, within: tuple[datetime, datetime]) -> list[Row]:
+        """The refused requests that match."""
+        if not self._from:
+            return []
+        conditions, values = _of_lines(replace(criteria, everybody=True), self._addresses(criteria))
+        conditions += ["kind = 'refusal'", '"at" >= ?', '"at" < ?']
+        values += within
+        if criteria.request:
+            conditions.append("object_name = ?")
+            values.append(criteria.request)
+        cursor = self._db.execute(f"SELECT * FROM ({self._from}) WHERE {' AND '.join(conditions)}", values)  # noqa: S608
+        refused = (refusal(dict(zip(RECORD.columns, row, strict=True))) for row in _rows(cursor))
+        text = (criteria.text or "").lower()
+        return [row for row in refused if text in (row["statement"] or "").lower()]
 
     def requests(self, request: str) -> list[_Request]:
         """Where requests of this id are."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vaultbrix.audit.seal import NO_PREVIOUS, Header, Part, batch_root, leaf, root, signed
+from vaultbrix.audit.seal import NO_PREVIOUS, Header, Part, batch_root, key_of, leaf, root, signed
 
 
 class Fault(StrEnum):
@@ -69,8 +69,9 @@ def of_batch(batch: Signed, keys: Mapping[bytes, Ed25519PublicKey]) -> list[Find
     def tell(fault: Fault, message: str) -> None:
         findings.append(Finding(header.server, header.batch, fault, message))
 
-    if batch.signer not in keys:
-        tell(Fault.UNKNOWN_KEY, f"signed with key {batch.signer.hex()[:16]}, which is none of those given")
+    if key_of(header.server, batch.signer, keys) is None:
+        message = f"signed with key {batch.signer.hex()[:16]}, which is none of those given for server {header.server}"
+        tell(Fault.UNKNOWN_KEY, message)
     elif not signed(header, batch.signature, batch.signer, keys):
         tell(Fault.SIGNATURE_INVALID, "the signature is not that of this header")
     if len(batch.parts) != header.parts or batch_root(batch.parts) != header.root:
@@ -136,8 +137,8 @@ class Row:
 
 
 def erased_without_event(row: Row) -> Finding:
-    """The finding for a row without salt whose erasure no event names."""
-    message = f"row {row.index} of {row.part} was erased, and no event tells by whom"
+    """The finding for a row without salt whose erasure no sealed event names."""
+    message = f"row {row.index} of {row.part} was erased, and no sealed event tells by whom"
     return Finding(row.server, row.batch, Fault.ERASED_WITHOUT_EVENT, message)
 
 

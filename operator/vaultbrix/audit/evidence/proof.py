@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit import rows
 from vaultbrix.audit.headers import read_signed_header
-from vaultbrix.audit.seal import Header, Part, batch_root, leaf, path, root_of_path, signed
+from vaultbrix.audit.seal import Header, Part, batch_root, key_of, leaf, path, root_of_path, signed
 
 
 class PartRoot(msgspec.Struct):
@@ -132,8 +132,8 @@ def check(proof: Proof, keys: Mapping[bytes, Ed25519PublicKey]) -> Header:
         raise Untrue(f"path: it does not lead to the root of {proof.part}")
     if len(parts) != header.parts or batch_root(parts) != header.root:
         raise Untrue("parts: they do not lead to the batch's root")
-    if signer not in keys:
-        raise Untrue(f"signer: key {proof.signer[:16]} is none of those given")
+    if key_of(header.server, signer, keys) is None:
+        raise Untrue(f"signer: key {proof.signer[:16]} is none of those given for server {header.server}")
     if not signed(header, signature, signer, keys):
         raise Untrue("signature: it is not that of this header")
     return header

@@ -79,15 +79,20 @@ class Verifier:
         *,
         anchors: Sequence[Anchor] = (),
         progress: Progress = lambda _what, _count: None,
+        lenient: bool = False,
     ) -> None:
+        """``lenient``: rows of servers that never sealed one, and erasures whose event waits for its seal, may be."""
         self._connection = connection
         self._keys = keys
         self._anchors = anchors
         self._progress = progress
+        self._lenient = lenient
         self._chains: dict[str, Chain] = {}
         self._erasures = Erasures()
         # When batches with events were sealed.
         self._sealed_at: dict[tuple[str, int], datetime] = {}
+        # When each server's first batch was sealed.
+        self._sealed_since: dict[str, datetime] = {}
         self.checked = Checked()
 
     def whole(self) -> Checked:
@@ -119,6 +124,8 @@ class Verifier:
         self.checked.tell(findings)
 
     def _headers(self, day: date | None) -> None:
+        first = "SELECT DISTINCT ON (server) server, sealed_at FROM audit.batch ORDER BY server, batch"
+        self._sealed_since = dict(self._connection.execute(first).fetchall())
         anchored = {(anchor.server, anchor.batch) for anchor in self._anchors}
         for batch in self._batches(day):
             header = batch.header
@@ -229,7 +236,8 @@ class Verifier:
             return True
         waiting = place in self._erasures.waiting_redacted
         self.checked.uncovered += waiting
-        return waiting
+        # Whoever owns the store can write an event; only a shipper can seal it.
+        return waiting and self._lenient
 
     def _expired(self, server: str, batch: int, part: str) -> bool:
         place = (server, batch, part)
@@ -270,20 +278,21 @@ class Verifier:
                 )
 
     def _unsealed(self, server: bytes, part: bytes, line: bytes) -> None:
-        """Rows from before records were sealed are counted; later ones did not come from a shipper."""
+        """Rows from before records were sealed are counted; others did not come from a shipper."""
         if part == b"event":
             self.checked.waiting += 1
             self._erasures.take_unsealed(line)
             return
         self.checked.unsealed += 1
-        if not part.startswith(b"record "):
-            return
         name = _text(server)
-        chain = self._chains.get(name)
-        at = line.split(b"\t", 2)[1]
-        if chain and chain.first_sealed and datetime.fromisoformat(at.decode()) > chain.first_sealed:
-            message = f"a row of {at.decode()} without a seal; no shipper stored it"
+        # When it was logged, or found.
+        at = (line.split(b"\t", 2)[1] if part.startswith(b"record ") else line.rsplit(b"\t", 1)[1]).decode()
+        since = self._sealed_since.get(name)
+        if since is None and not self._lenient:
+            message = f"a row of {at} without a seal, of a server that never sealed one; --lenient counts such rows"
             self._tell([Finding(name, 0, Fault.ROW_ADDED, message)])
+        elif since is not None and datetime.fromisoformat(at) > since:
+            self._tell([Finding(name, 0, Fault.ROW_ADDED, f"a row of {at} without a seal; no shipper stored it")])
 
 
 def _text(field: bytes) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from vaultbrix.api.conditions import State
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, ServerAgent
 from vaultbrix.audit.flow import store
 from vaultbrix.audit.flow.decisions import StoreFailed, StoreSeen, audit_flowing, next_anchor
@@ -82,7 +82,8 @@ class AuditFlows:
             async with self._admin.audit_reader(server) as connection:
                 seen = await store.flow(connection, name, anchor.batch if anchor else 0, now)
         except Expected as error:
-            seen = StoreFailed(error.message)
+            refused = error.reason is Reason.SECRET_NOT_FOR_SERVER
+            seen = StoreFailed(error.message, error.reason) if refused else StoreFailed(error.message)
         known = self._known.setdefault(name, _Known(seen))
         known.seen = seen
         said = audit_flowing(server.spec, [], seen, anchor, now)

@@ -21,7 +21,7 @@ STORE_LATE = timedelta(minutes=5)
 # What was found so long ago is not news any more.
 RECENT = timedelta(hours=24)
 
-# The record still flows; it will not for long.
+# The record still flows; it will not for long. Told after what keeps it from flowing.
 _WARNINGS = frozenset({Reason.LOG_DISK_FILLING})
 # Why a record may be late.
 _CAUSES = {
@@ -75,8 +75,8 @@ def witness(sight: Sight) -> State:
 
 
 def flows(witnessed: State) -> bool:
-    """Whether what a session does now gets on record."""
-    return witnessed.status is True or witnessed.reason in _WARNINGS
+    """Whether what a session does now gets on record. Nobody knows that where the log may have no room for it soon."""
+    return witnessed.status is True
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,12 @@ def guard(before: Guard, sight: Sight, required: timedelta | None, now: float) -
 
 def held_back(witnessed: State, required: timedelta) -> str:
     """Why a rule does not open, or was closed before its deadline."""
+    since = f"the audit record has not flowed for {format_duration(required)}"
+    if witnessed.reason is Reason.LOG_DISK_FULL:
+        since = "PostgreSQL's log has too little room"
     return (
-        f"spec.auditRequired of the PostgresServer: nothing is open while the audit record has not flowed for "
-        f"{format_duration(required)}; {witnessed.reason}: {witnessed.message}"
+        f"spec.auditRequired of the PostgresServer: nothing is open while {since}; "
+        f"{witnessed.reason}: {witnessed.message}"
     )
 
 
@@ -128,9 +131,10 @@ class StoreSeen:
 
 @dataclass(frozen=True)
 class StoreFailed:
-    """The operator cannot ask the store."""
+    """The operator cannot ask the store, for that reason."""
 
     message: str
+    reason: Reason = Reason.AUDIT_STORE_UNREACHABLE
 
 
 def rolled_back(seen: StoreSeen, anchor: AuditAnchor | None) -> bool:
@@ -183,10 +187,12 @@ def audit_flowing(
                     False, Reason.RECORD_LATE, f"the store's latest batch is of {rfc3339(at)}; see the shipper's log"
                 )
             return State(True, Reason.FLOWING, _with_findings("all that PostgreSQL has logged is stored", store))
+        case StoreFailed(message=message, reason=Reason.SECRET_NOT_FOR_SERVER as reason) if agents_tell:
+            return State(None, reason, f"the agent says that it flows, and nobody asks the store: {message}")
         case StoreFailed(message=message) if agents_tell:
             return State(True, Reason.FLOWING, f"so says the agent; the operator cannot ask the store: {message}")
-        case StoreFailed(message=message):
-            return State(False, Reason.AUDIT_STORE_UNREACHABLE, f"the operator cannot ask the store: {message}")
+        case StoreFailed(message=message, reason=reason):
+            return State(False, reason, f"the operator cannot ask the store: {message}")
     if spec.audit_secret_ref is None:
         if agents_tell:
             return State(

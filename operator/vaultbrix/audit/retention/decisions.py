@@ -26,8 +26,8 @@ class Policy:
 def required_policies(servers: Sequence[PostgresServer], tenants: Iterable[Tenant]) -> dict[Scope, Policy]:
     """The policies of one store, for its servers and the tenants on them.
 
-    What a server says holds for records of its tenants that do not say, and of no tenant. Where servers differ, the
-    longest holds for records of no tenant, and each tenant gets a policy of its own.
+    What a server says holds for records of its tenants, unless they ask for longer, and of no tenant. Where servers
+    differ, the longest holds for records of no tenant, and each tenant gets a policy of its own.
     """
     by_server = {server.metadata.name: _days_by_class(server.spec.audit_retention) for server in servers}
     classes = {class_ for days_by_class in by_server.values() for class_ in days_by_class if class_}
@@ -41,7 +41,7 @@ def required_policies(servers: Sequence[PostgresServer], tenants: Iterable[Tenan
     days_by_scope = {("", class_): days for class_, days in common.items()}
     for tenant in tenants:
         of_server = by_server[tenant.spec.server_ref.name]
-        days_by_class = _days_by_class(tenant.spec.audit_retention)
+        days_by_class = _lengthened(of_server, _days_by_class(tenant.spec.audit_retention))
         if of_server != common and any(by_server.values()) and "" not in days_by_class:
             # All of it: otherwise what the servers have in common would count.
             days_by_class = {"": DEFAULT_DAYS, **of_server, **days_by_class}
@@ -60,7 +60,28 @@ def required_policies(servers: Sequence[PostgresServer], tenants: Iterable[Tenan
     }
 
 
-# The controller's name for it.
+def shorter_than_server(server: PostgresServer, tenant: Tenant) -> str:
+    """What of the tenant's auditRetention has no effect, since the server keeps records longer; empty where all has."""
+    of_server, of_tenant = (_days_by_class(each.spec.audit_retention) for each in (server, tenant))
+    ignored = [
+        f"{class_ or 'days'} {days} (the PostgresServer says {_days_of(of_server, class_)})"
+        for class_, days in of_tenant.items()
+        if days < _days_of(of_server, class_)
+    ]
+    return f"of spec.auditRetention has no effect, being shorter: {', '.join(ignored)}" if ignored else ""
+
+
+def _lengthened(of_server: Mapping[str, int], of_tenant: Mapping[str, int]) -> dict[str, int]:
+    """What a tenant asks for, where that is longer: nobody shortens the record of what they did themselves."""
+    if not of_tenant:
+        return {}
+    # Days of the tenant's for all classes stand before what the server says of one.
+    classes = {*of_tenant, *of_server} if "" in of_tenant else set(of_tenant)
+    return {class_: max(_days_of(of_server, class_), _days_of(of_tenant, class_)) for class_ in sorted(classes)}
+
+
+def _days_of(days_by_class: Mapping[str, int], class_: str) -> int:
+    return days_by_class.get(class_, days_by_class.get("", DEFAULT_DAYS))
 
 
 def _days_by_class(retention: AuditRetention | None) -> dict[str, int]:

@@ -4,7 +4,15 @@ import os
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE, NOTHING, Signature, fingerprint, whole_lines
+from vaultbrix.audit.shipping.logfile import (
+    HEAD_BYTES,
+    LONGEST_LINE,
+    NOTHING,
+    Oversized,
+    Signature,
+    fingerprint,
+    whole_lines,
+)
 
 DELETED = "the file was deleted before it was read to its end"
 OVERWRITTEN = "the file was overwritten"
@@ -34,7 +42,7 @@ class Gap:
 
     @property
     def cut_short(self) -> bool:
-        """Whether only the beginning of a line is in quarantine."""
+        """Whether only a part of a line is in quarantine."""
         return self.reason.startswith(_CUT_SHORT)
 
 
@@ -47,8 +55,8 @@ def cut_short(file: str, position: int, length: int, kept: int) -> Gap:
 class Batch:
     """Lines of one file with their byte offsets, what is amiss, and the position that holds once all is stored.
 
-    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it. ``full``:
-    there is more to read right now.
+    ``position`` is None for a file that is gone. ``damaged``: offset, content and what is wrong with it; of that,
+    ``long`` is what is longer than its content, with its whole length. ``full``: there is more to read right now.
     """
 
     file: str
@@ -57,6 +65,7 @@ class Batch:
     lines: list[tuple[int, bytes]] = field(default_factory=list)
     damaged: list[tuple[int, bytes, str]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    long: list[tuple[bytes, int]] = field(default_factory=list)
     full: bool = False
 
     @property
@@ -68,7 +77,16 @@ class Batch:
         """Note something that is no whole line of PostgreSQL's, or the beginning of what is ``length`` bytes long."""
         self.damaged.append((offset, content, reason))
         if length > len(content):
+            self.long.append((content, length))
             self.gaps.append(cut_short(self.file, offset, length, len(content)))
+
+    def set_oversized_aside(self, line: Oversized) -> None:
+        """Note beginning and end of a line that is too long, each at its place in the file, and a hash of all of it."""
+        self.damaged.append((line.offset, line.head, TOO_LONG))
+        self.damaged.append((line.offset + line.length - len(line.tail), line.tail, TOO_LONG))
+        self.long.append((line.head, line.length))
+        kept = f"the first {len(line.head)} and the last {len(line.tail)} are in quarantine; sha256 {line.digest}"
+        self.gaps.append(Gap(self.file, line.offset, f"{_CUT_SHORT}{line.length} bytes, {kept}"))
 
 
 @dataclass
@@ -87,6 +105,8 @@ class File:
     gone: bool = False
     # The name under which its position is stored.
     moved: str | None = None
+    # It was copied here, and its position is stored with the inode that it had.
+    copied: bool = False
     # Why it cannot be read.
     problem: str | None = None
     # It was seen to be longer than it is, and what it lost was not stored.
@@ -128,9 +148,9 @@ class File:
             position = Position(inode, piece.stop, fingerprint(content, piece.stop))
             batch = Batch(self.name, known.offset, position, lines=piece.lines)
             if piece.oversized:
-                batch.set_aside(*piece.oversized, TOO_LONG)
+                batch.set_oversized_aside(piece.oversized)
             return batch
-        if self.moved:
+        if self.moved or self.copied:
             return Batch(self.name, known.offset, known)
         return self._end(content, known) if left else None
 

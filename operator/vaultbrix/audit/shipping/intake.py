@@ -1,8 +1,11 @@
 """A batch of lines → the rows of the store: who was behind each, how long it is kept, what is odd about it. Pure."""
 
 import re
+import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
@@ -14,6 +17,7 @@ from vaultbrix.audit.records import (
     address_of,
     decoded,
     is_data_api,
+    minute_of,
     numbered,
     record_of,
     timestamp,
@@ -25,6 +29,7 @@ from vaultbrix.audit.shipping.numbers import Seen
 from vaultbrix.audit.shipping.requests import Recall, Requests, nothing_stored
 from vaultbrix.audit.shipping.sealing import Content, Quarantined
 from vaultbrix.audit.shipping.symptoms import Symptoms
+from vaultbrix.audit.shipping.volume import Minute, Volume
 from vaultbrix.grants.state import AgentState, Attribution
 
 # Of what is longer, no more is held than needed at a time.
@@ -39,8 +44,9 @@ _SOME_CALLER = Attribution()
 class Intake:
     """Takes in one server's lines, in the order in which its sessions wrote them."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, volume: Volume | None = None) -> None:
         self.keeping = Keeping({})
+        self._volume = volume or Volume()
         self.symptoms = Symptoms()
         self._server = server
         self._requests = Requests()
@@ -58,6 +64,11 @@ class Intake:
         seen: list[Seen] = []
         days, see, file, server = self.keeping.days, self.symptoms.see, batch.file, self._server
         lines = batch.lines
+        written: dict[Minute, int] = defaultdict(int)
+        roles: dict[str, str] = {}
+        for head, length in batch.long:
+            if (number := numbered(head)) and (minute := minute_of(head)):
+                written[number[0], minute] += length
         # By index: an iterator would hold a long line for longer than it is needed.
         for index in range(len(lines)):
             position, line = lines[index]
@@ -80,15 +91,21 @@ class Intake:
                 set_aside(content, file, position, line, length, str(error))
                 self.symptoms.malformed(str(error))
                 if number := numbered(line):
+                    if minute := minute_of(line):
+                        written[number[0], minute] += length
                     seen.append((*number, position))
                     self._requests.lost(*number)
                 continue
             see(entry, record)
+            written[entry.session_id, entry.timestamp[:16]] += length
+            if entry.user is not None:
+                roles[entry.session_id] = entry.user
             if length > _LONG_BYTES:
                 record.statement = record.message = None
             records.append((record, row))
             seen.append((record.session_id, record.line_num, position))
         self.symptoms.gaps(batch.gaps)
+        self._volume.add(written, roles, time.monotonic())
         return content, seen
 
 
@@ -106,7 +123,7 @@ def without(content: Content, batch: Batch, refused: Mapping[int, str]) -> Conte
     # A line ends where the next begins; what is damaged stands alone.
     ends = dict(pairwise([*lines, batch.stop]))
     kept = [pair for index, pair in enumerate(content.records) if index not in refused]
-    remaining = Content(kept, content.gaps, content.quarantined, content.events)
+    remaining = replace(content, records=kept)
     for index, state in sorted(refused.items()):
         at = content.records[index][0].position
         reason = f"the store refuses it: SQLSTATE {state}"
@@ -124,7 +141,7 @@ def anew(
     known = dict(stored)
     lines: dict[int, bytes] = {}
     kept: list[tuple[Record, bytes]] = []
-    remaining = Content(kept, content.gaps, content.quarantined, content.events)
+    remaining = replace(content, records=kept)
     for record, row in content.records:
         key = (record.session_id, record.line_num)
         if key not in known:
@@ -153,7 +170,7 @@ def not_yet_aside(content: Content, stored: Collection[tuple[int, bytes | None]]
     gaps = [gap for gap in content.gaps if not (gap.cut_short and gap.position in left)]
     gaps += [Gap(bad.file, bad.position, "a line that is no record stands where one was erased") for bad in erased]
     aside = [bad for bad in content.quarantined if bad.position not in left]
-    return Content(content.records, gaps, aside, content.events)
+    return replace(content, gaps=gaps, quarantined=aside)
 
 
 def _is_long(record: Record) -> bool:

@@ -1,5 +1,6 @@
 """What a log directory holds, whole lines of a file in bounded pieces, and the fingerprint of what is before them."""
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -11,9 +12,12 @@ from typing import BinaryIO
 CHUNK_BYTES = 2 * 1024 * 1024
 # What is longer cannot be held in memory several times over, as storing it takes.
 LONGEST_LINE = 32 * 1024 * 1024
-# So much of a line that is too long is kept.
+# So much of a line that is too long is kept, of its beginning and of its end.
 HEAD_BYTES = 64 * 1024
+TAIL_BYTES = 64 * 1024
 FINGERPRINT_BYTES = 256
+# Who copies a log directory to another filesystem notes the old inode and the name of each file there, a line each.
+MOVED = ".moved"
 NOTHING = hashlib.sha256(b"").digest()
 
 # Inode, size in bytes, times of the last change of content and of anything (ns): a file with the same one is the same.
@@ -56,13 +60,39 @@ def listing(directory: Path) -> Listing:
     return shown
 
 
+def moved_files(directory: Path) -> dict[tuple[str, int], int]:
+    """Inodes of the files that were copied here from another filesystem, by name and earlier inode."""
+    try:
+        text = (directory / MOVED).read_text(errors="replace")
+    except OSError:
+        return {}
+    inodes = {}
+    for line in text.splitlines():
+        inode, _, name = line.partition(" ")
+        if inode.isdecimal() and "/" not in name:
+            with contextlib.suppress(OSError):
+                inodes[name, int(inode)] = (directory / name).stat(follow_symlinks=False).st_ino
+    return inodes
+
+
+@dataclass(frozen=True)
+class Oversized:
+    """A line that is too long: where it stands, its length, its beginning and end, and the sha256 of all of it."""
+
+    offset: int
+    length: int
+    head: bytes
+    tail: bytes
+    digest: str
+
+
 @dataclass
 class Piece:
-    """Whole lines with their offsets. ``oversized``: offset, beginning and length of a line that is too long."""
+    """Whole lines with their offsets, or one that is too long."""
 
     stop: int
     lines: list[tuple[int, bytes]] = field(default_factory=list)
-    oversized: tuple[int, bytes, int] | None = None
+    oversized: Oversized | None = None
 
 
 def fingerprint(file: BinaryIO, offset: int) -> bytes:
@@ -86,11 +116,22 @@ def whole_lines(file: BinaryIO, start: int) -> Piece | None:
     if stop is None:
         return None
     if stop - start > LONGEST_LINE:
-        return Piece(stop, oversized=(start, content[:HEAD_BYTES], stop - 1 - start))
+        return Piece(stop, oversized=_oversized(file, start, stop - 1 - start))
     del content
     file.seek(start)
     line = file.read(stop - 1 - start)
     return Piece(stop, [(start, line)])
+
+
+def _oversized(file: BinaryIO, offset: int, length: int) -> Oversized:
+    file.seek(offset)
+    digest, head, tail, rest = hashlib.sha256(), b"", b"", length
+    while rest and (content := file.read(min(CHUNK_BYTES, rest))):
+        digest.update(content)
+        head = head or content[:HEAD_BYTES]
+        tail = (tail + content)[-TAIL_BYTES:]
+        rest -= len(content)
+    return Oversized(offset, length, head, tail, digest.hexdigest())
 
 
 def _line_end(file: BinaryIO, offset: int) -> int | None:

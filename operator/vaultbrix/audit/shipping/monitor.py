@@ -21,6 +21,7 @@ from vaultbrix.audit.shipping.anchor import AnchorFile
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.room import Room
 from vaultbrix.audit.shipping.sealing import Sealed
+from vaultbrix.audit.shipping.volume import Volume
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,8 @@ class Monitor:
         self._directory: LogDirectory | None = None
         self._latest: Head | None = None
         self._stored_at: datetime | None = None
+        self.volume = Volume()
+        """How much each session writes; counted where lines are read."""
         self._room = Room()
         self._lateness = Lateness(time.monotonic(), _late_before(flow_file, server))
         # With its time by the wall clock, taken once so that it stays the same.
@@ -142,6 +145,11 @@ class Monitor:
             return None
         return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
+    @property
+    def disk_fills(self) -> bool:
+        """Whether PostgreSQL's log may have no room soon."""
+        return bool(self._problems.get("disk"))
+
     def flow(self) -> Flow:
         """How the record stands, for flow.json."""
         now, late = datetime.now(UTC), self.late_seconds()
@@ -159,6 +167,7 @@ class Monitor:
             gaps=self.counts.gaps,
             quarantined=self.counts.quarantined,
             forged=self.counts.records["forged"],
+            loud=self.volume.loud(time.monotonic()),
             problems=tuple(Problem(p.reason, p.message[:LONGEST_MESSAGE]) for p in problems[:MOST_PROBLEMS]),
         )
 

@@ -7,8 +7,9 @@ read before the one with its earlier lines.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from vaultbrix.audit.records import session_parts
 from vaultbrix.audit.shipping.followed import Gap
 
 # Session, line number, and the line's place in its file.
@@ -113,6 +114,10 @@ class Numbers:
                     if hole.last > number:
                         self._add(replace(hole, first=number + 1), look)
 
+    def knows(self, session: str) -> bool:
+        """Whether a line of a session was read; where it was not lately, the store knows."""
+        return session in self._next
+
     def due(self, look: int) -> list[Hole]:
         """Holes that stayed although all that the directory showed at this look, or later, is read."""
         return [hole for hole, found_at in self._found_at.items() if found_at < look]
@@ -169,8 +174,5 @@ class Numbers:
 
 
 def _began(session: str) -> datetime | None:
-    """When a session began: its id is that time and a process id, in hexadecimal."""
-    try:
-        return datetime.fromtimestamp(int(session.split(".", 1)[0], 16), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+    parts = session_parts(session)
+    return parts[0] if parts else None

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from vaultbrix.api.conditions import Reason
 from vaultbrix.audit.flow.report import Problem
 from vaultbrix.audit.shipping.followed import CUT, Batch, File, Position
-from vaultbrix.audit.shipping.logfile import Listing, Signature, fingerprint, listing, signature
+from vaultbrix.audit.shipping.logfile import Listing, Signature, fingerprint, listing, moved_files, signature
 
 # A file that did not change for so long while another did is one that PostgreSQL has left.
 QUIET_SECONDS = 3.0
@@ -54,9 +54,12 @@ class LogDirectory:
         self._adopted = adopted
         for memory in (self._queue, self._completed, self._forgotten):
             memory.clear()
+        copies = moved_files(self._path)
         for name in self._files.keys() | positions.keys():
             file = self._files.setdefault(name, File(name, self._clock()))
-            file.position, file.settled, file.moved = positions.get(name), False, None
+            file.position, file.settled, file.moved, file.copied = positions.get(name), False, None, False
+            if file.position and (inode := copies.get((name, file.position.inode))):
+                file.position, file.copied = replace(file.position, inode=inode, complete=False), True
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -110,7 +113,7 @@ class LogDirectory:
             file.close()
         if file.moved:
             self._forgotten[file.moved] = batch.position
-        file.position, file.settled, file.moved = batch.position, False, None
+        file.position, file.settled, file.moved, file.copied = batch.position, False, None, False
         file.cut = file.cut and all(gap.reason != CUT for gap in batch.gaps)
 
     def marks(self) -> tuple[dict[str, Position], dict[str, Position]]:

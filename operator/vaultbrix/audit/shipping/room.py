@@ -12,7 +12,14 @@ ENOUGH_FREE = 0.22
 SOONEST_SECONDS = 3600.0
 WINDOW_SECONDS = 600.0
 _SHORTEST_SECONDS = 60.0
+# Stored files stay no longer than this while it is told.
+_KEPT_SECONDS = 60.0
 _GIB = 1024**3
+
+
+def seconds_kept(keep: float | None, *, disk_fills: bool) -> float | None:
+    """How long a file stays that is stored; None: for ever, which is what was asked for even if the disk fills."""
+    return keep if keep is None or not disk_fills else min(keep, _KEPT_SECONDS)
 
 
 class Room:
@@ -33,7 +40,9 @@ class Room:
         if not self._short and (left is None or left > SOONEST_SECONDS):
             return ()
         soon = "" if left is None else f"; at this rate it is full in {max(1, round(left / 60))} min"
-        remedy = "stored files are removed after --keep-stored; enlarge the volume, or see why the store is behind"
+        remedy = (
+            "files are removed once they are stored (--keep-stored); enlarge the volume, or see why the store is behind"
+        )
         message = f"the disk of PostgreSQL's log has {part:.0%} ({free / _GIB:.1f} GiB) free{soon}: {remedy}"
         return (Problem(Reason.LOG_DISK_FILLING, message),)
 

@@ -43,12 +43,16 @@ class SealedEvent:
 
 @dataclass
 class Content:
-    """What a batch consists of. ``records`` come with their lines (vaultbrix.audit.rows)."""
+    """What a batch consists of. ``records`` come with their lines (vaultbrix.audit.rows).
+
+    ``unheard``: sessions without any line, for which there is one of the gaps.
+    """
 
     records: Sequence[tuple[Record, bytes]] = ()
     gaps: Sequence[Gap] = ()
     quarantined: Sequence[Quarantined] = ()
     events: Sequence[Event] = ()
+    unheard: Sequence[str] = ()
 
 
 @dataclass

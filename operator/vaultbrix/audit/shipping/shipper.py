@@ -28,9 +28,13 @@ from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
 from vaultbrix.audit.shipping.requests import Recall, Session
+from vaultbrix.audit.shipping.room import seconds_kept
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.shipping.store import Fenced, Known
+from vaultbrix.audit.shipping.unheard import Unheard
+from vaultbrix.audit.shipping.unheard import gap as gap_of
 from vaultbrix.grants.file import GrantsReader
+from vaultbrix.grants.sessions import SeenSession, read_sessions, sessions_file
 from vaultbrix.postgres.connect import Target, classify, open_connection
 from vaultbrix.runtime.queue import pause_after
 
@@ -46,8 +50,6 @@ RETENTION_SECONDS = 30.0
 # How often stored files are removed, and how many at once: each stays open for a minute.
 CARE_SECONDS = 5.0
 MOST_REMOVED = 32
-# Beyond any line of a session.
-LAST_LINE = 2**63 - 1
 # Of malloc.h.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
@@ -72,8 +74,9 @@ class Shipper:
         self._monitor = monitor
         self._grants = GrantsReader(source.grants, source.server)
         self._directory = LogDirectory(source.directory)
-        self._intake = Intake(source.server)
+        self._intake = Intake(source.server, monitor.volume)
         self._numbers = Numbers(datetime.now(UTC), since=datetime.now(UTC))
+        self._unheard = Unheard()
         self._last_problems: tuple[Problem, ...] = ()
         self._cared = 0.0
 
@@ -112,6 +115,8 @@ class Shipper:
                 failures += 1
                 log.exception("unexpected error")
                 self._monitor.failed(f"unexpected error: {type(error).__name__}")
+            # What is there now may be gone, and forgotten by the agent, when the store is back.
+            await asyncio.to_thread(self._note_sessions)
             await asyncio.sleep(min(LONGEST_PAUSE, pause_after(failures, 0.0)) if failures else 0)
 
     async def _ship(self, connection: psycopg.AsyncConnection) -> None:
@@ -121,6 +126,7 @@ class Shipper:
         self._intake.resume()
         now = datetime.now(UTC)
         self._numbers = Numbers(known.began or now, known.missing, since=now)
+        self._unheard.resume(known.began or now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
         asked_at = {"events": 0.0, "retention": 0.0}
         while True:
@@ -130,14 +136,17 @@ class Shipper:
                 )
             batch = await asyncio.to_thread(directory.read)
             await self._mark(connection)
-            events = []
+            events: list[Event] = []
+            unheard: list[SeenSession] = []
             if _due(asked_at, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
                 await asyncio.to_thread(self._look)
-            if batch is None and not events and not self._due_holes():
+                unheard = await self._find_unheard(connection)
+            if batch is None and not events and not unheard and not self._due_holes():
                 await asyncio.sleep(LINGER_SECONDS)
                 continue
-            known = await self._pass_on(connection, known, batch, events)
+            known = await self._pass_on(connection, known, batch, events, unheard)
+            self._unheard.settle(unheard, {session.id for session in unheard}, time.monotonic())
             if batch is None or not batch.full:
                 await asyncio.sleep(LINGER_SECONDS)
 
@@ -154,18 +163,31 @@ class Shipper:
         known: Known,
         batch: Batch | None,
         events: Sequence[Event],
+        unheard: Sequence[SeenSession],
     ) -> Known:
         # Nothing of a batch is held while the next one is read: both may be large.
         content = await self._take(connection, batch) if batch else Content()
         # Only now: the batch may have what was missing.
         holes = self._due_holes()
         self._numbers.told(holes)
-        content.gaps = [*content.gaps, *(hole.gap() for hole in holes)]
+        content.gaps = [*content.gaps, *(hole.gap() for hole in holes), *map(gap_of, unheard)]
+        content.unheard = [session.id for session in unheard]
         content.events = events
         known = await self._store(connection, known, batch, content)
         for gap in content.gaps:
             log.error("gap in the record", file=gap.file, position=gap.position, reason=gap.reason)
         return known
+
+    async def _find_unheard(self, connection: psycopg.AsyncConnection) -> list[SeenSession]:
+        """Sessions that the agent saw a while ago and of which there is no line, though the log is read to its end."""
+        now = time.monotonic()
+        due = self._unheard.due(now) if self._directory.drained else []
+        if not due:
+            return []
+        asked = [session.id for session in due if not self._numbers.knows(session.id)]
+        silent = await store.without_lines(connection, self._source.server, asked)
+        self._unheard.settle([session for session in due if session.id not in silent], (), now)
+        return [session for session in due if session.id in silent]
 
     def _due_holes(self) -> list[Hole]:
         return self._numbers.due(self._directory.looks) if self._directory.drained else []
@@ -183,7 +205,7 @@ class Shipper:
             lines = [(session, number) for session, number, _ in seen if session in suspects]
             if again := await store.stored_lines(connection, self._source.server, lines):
                 log.warning("lines came again", file=batch.file, lines=len(again))
-                ends = dict.fromkeys({session for session, _ in again}, LAST_LINE)
+                ends = dict.fromkeys({session for session, _ in again}, store.LAST_LINE)
                 self._numbers.reached(await store.last_lines(connection, self._source.server, ends), look)
             content = anew(content, batch, again, suspects)
         return content
@@ -204,7 +226,7 @@ class Shipper:
         content = await self._not_yet_aside(connection, content)
         sealed = await asyncio.to_thread(self._seal, known, batch, content)
         try:
-            await store.store(connection, batch, sealed, self._numbers.changes())
+            await store.store(connection, batch, sealed, self._numbers.changes(), content.unheard)
         except store.REFUSALS as error:
             refused = await store.refused(connection, sealed)
             if batch is None or not refused:
@@ -212,7 +234,7 @@ class Shipper:
             log.error("the audit store refuses lines", lines=len(refused), message=classify(error).message)
             content = await self._not_yet_aside(connection, without(content, batch, refused))
             sealed = await asyncio.to_thread(self._seal, known, batch, content)
-            await store.store(connection, batch, sealed, self._numbers.changes())
+            await store.store(connection, batch, sealed, self._numbers.changes(), content.unheard)
         self._monitor.stored(sealed)
         self._numbers.stored()
         if batch is not None:
@@ -246,17 +268,27 @@ class Shipper:
         if now - self._cared >= CARE_SECONDS:
             self._cared = now
             self._remove()
-        problems = (*self._directory.problems, *self._intake.symptoms.problems())
+            self._note_sessions()
+        problems = (*self._directory.problems, *self._intake.symptoms.problems(), *self._unheard.problems(now))
         for problem in problems:
             if problem not in self._last_problems:
                 log.warning("log of PostgreSQL", reason=problem.reason, message=problem.message)
         self._monitor.tell("log", *problems)
         self._last_problems = problems
 
-    def _remove(self) -> None:
-        if self._source.keep is None:
+    def _note_sessions(self) -> None:
+        try:
+            sessions = read_sessions(sessions_file(self._source.grants), self._source.server)
+        except OSError as error:
+            log.warning("sessions.json", message=str(error.strerror))
             return
-        for name in self._directory.removable(self._source.keep, time.time())[:MOST_REMOVED]:
+        self._unheard.note(sessions, datetime.now(UTC), time.monotonic())
+
+    def _remove(self) -> None:
+        keep = seconds_kept(self._source.keep, disk_fills=self._monitor.disk_fills)
+        if keep is None:
+            return
+        for name in self._directory.removable(keep, time.time())[:MOST_REMOVED]:
             if self._directory.remove(name):
                 log.info("removed a log file that is stored", file=name)
 

@@ -18,6 +18,8 @@ from vaultbrix.audit.shipping.sealing import Event, Sealed
 
 # More wait for the next batch, so that a batch stays small.
 _MOST_EVENTS = 1000
+# Beyond any line of a session.
+LAST_LINE = 2**63 - 1
 # Sent to PostgreSQL at once.
 _COPIED_BYTES = 256 * 1024
 # A row that the store will never take, whatever is done about the store.
@@ -84,6 +86,16 @@ async def last_lines(connection: psycopg.AsyncConnection, server: str, before: M
         [server, list(before), list(before.values())],
     )
     return dict(await cursor.fetchall())
+
+
+async def without_lines(connection: psycopg.AsyncConnection, server: str, sessions: Sequence[str]) -> set[str]:
+    """Those of these sessions of which no line is stored, and that are not told as gaps."""
+    stored = await last_lines(connection, server, dict.fromkeys(sessions, LAST_LINE))
+    cursor = await connection.execute(
+        "SELECT session_id FROM audit.unheard WHERE server = %s AND session_id = ANY(%s)", [server, list(sessions)]
+    )
+    told = {session for (session,) in await cursor.fetchall()}
+    return {session for session, line in stored.items() if not line} - told
 
 
 async def last_request(connection: psycopg.AsyncConnection, server: str, session: str, before: int) -> Session | None:
@@ -164,10 +176,12 @@ async def store(
     batch: Batch | None,
     sealed: Sealed,
     missing: Mapping[str, Sequence[Hole]] | None = None,
+    unheard: Sequence[str] = (),
 ) -> None:
     """Store a sealed batch, all or nothing. Raises Fenced when another came first. ``batch`` None: events only.
 
-    ``missing``: lines that are missing of the sessions for which that changed.
+    ``missing``: lines that are missing of the sessions for which that changed; ``unheard``: sessions without any line
+    for which it has a gap.
     """
     header = sealed.header
     async with connection.transaction():
@@ -175,6 +189,11 @@ async def store(
         if batch is not None:
             await _move_position(connection, header.server, batch.file, batch.position)
         await _keep_missing(connection, header.server, missing or {})
+        if unheard:
+            await connection.execute(
+                "INSERT INTO audit.unheard(server, session_id) SELECT %s, unnest(%s::text[])",
+                [header.server, list(unheard)],
+            )
         await _partitions(connection, sealed)
         await _copy(connection, "record", rows.RECORD, sealed.rows.records)
         await _copy(connection, "gap", rows.GAP, sealed.rows.gaps)

@@ -224,10 +224,11 @@ def _connected(work: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> "T"
     import psycopg  # noqa: PLC0415
 
     from vaultbrix.audit.schema import OtherSchema, check_schema  # noqa: PLC0415
-    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
+    from vaultbrix.postgres.connect import of_person, pinned  # noqa: PLC0415
 
     async def main() -> T:
         async with await psycopg.AsyncConnection.connect(
+            of_person(os.environ),
             dbname=os.environ.get("PGDATABASE", DATABASE),
             application_name="vaultbrix-audit",
             options=pinned(os.environ.get("PGOPTIONS", "")),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vaultbrix.audit.archive.everywhere import Everywhere
     from vaultbrix.audit.query import Filter
+    from vaultbrix.audit.query import Kind as RecordKind
 
 _PAUSE_SECONDS = 1.0
 _OUTCOMES = ("ok", "error", "refused", "cancelled", "unknown")
@@ -38,6 +39,13 @@ Rule = Annotated[str | None, typer.Option(help="The AccessRule or DDLApproval th
 Key = Annotated[
     str | None,
     typer.Option(help="APIKey of the data API: namespace/name, or the name alone.", autocompletion=complete.api_keys),
+]
+Kind = Annotated[
+    Literal["statement", "refusal"] | None,
+    typer.Option(
+        help="statement, or refusal: a request that the data API let in nowhere. "
+        "Statements unless told otherwise; with --key or --request both."
+    ),
 ]
 Request = Annotated[str | None, typer.Option(help="Id of a request of the data API, as in its X-Request-Id.")]
 Address = Annotated[str | None, typer.Option(help="Address or CIDR.")]
@@ -74,6 +82,7 @@ class Options:
     everybody: bool = False
     key: str | None = None
     request: str | None = None
+    kind: "RecordKind | None" = None
 
     def filter(self, now: datetime) -> "Filter":
         """The criteria, checked, but for the tenant, which only the store knows. Exits with 2 for a wrong option."""
@@ -96,6 +105,7 @@ class Options:
             since=since,
             # Clocks differ: what is newest counts as now.
             until=until or max(now, since) + timedelta(days=1),
+            kinds=self._kinds(),
             person=self.person,
             authorization=f"key:{self.key}" if whole_key else self.rule,
             key=None if whole_key else self.key,
@@ -109,6 +119,11 @@ class Options:
             text=self.text,
             everybody=self.everybody,
         )
+
+    def _kinds(self) -> "tuple[RecordKind, ...]":
+        if self.kind is not None:
+            return (self.kind,)
+        return ("statement", "refusal") if self.key or self.request else ("statement",)
 
     def note(self, command: str) -> dict[str, Any]:
         """The detail of the event that says who read what."""
@@ -164,6 +179,7 @@ def query(
     outcome: Outcome = None,
     text: Text = None,
     request: Request = None,
+    kind: Kind = None,
     since: Since = None,
     until: Until = None,
     everybody: Everybody = False,
@@ -181,7 +197,7 @@ def query(
     """
     options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody,
-        key, request,
+        key, request, kind,
     )  # fmt: skip
     if follow and (until or limit == 0):
         fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
@@ -201,13 +217,15 @@ def tail(
     command: Command = None,
     outcome: Outcome = None,
     text: Text = None,
+    kind: Kind = None,
     everybody: Everybody = False,
     limit: Annotated[int, typer.Option("--lines", "-n", min=1, help="So many to begin with.")] = 10,
     output: Output = Form.TABLE,
 ) -> None:
     """Print the newest statements, and each new one when its end is stored; ends with Ctrl-C."""
     options = Options(
-        tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody, key
+        tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody,
+        key, None, kind,
     )  # fmt: skip
     _ask(options, "tail", limit=limit, follow=True, output=output)
 

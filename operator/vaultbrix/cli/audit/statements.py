@@ -113,11 +113,17 @@ def _cells(row: Row) -> list[str]:
         f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
         plain(row["tenant"] or row["role"] or ""),
         plain(row["person"] or _key(row.get("ground") or "") or "unknown"),
-        str(row["address"] or "local"),
+        # Of a refused request, which took no role, it may be unknown.
+        str(row["address"] or ("local" if row["role"] else "")),
         short(row["statement"] or "", _SHOWN),
         "" if duration is None else f"{duration:.1f}",
-        row["outcome"] if not row["sqlstate"] else f"{row['outcome']} {row['sqlstate']}",
+        plain(" ".join(filter(None, (row["outcome"], row["sqlstate"] or _cause(row))))),
     ]
+
+
+def _cause(row: Row) -> str:
+    """Why a request of the data API was refused; a statement's SQLSTATE tells it."""
+    return row["message"] or "" if row["outcome"] == "refused" else ""
 
 
 def _key(ground: str) -> str:

@@ -24,10 +24,11 @@ def reading() -> Iterator["psycopg.Connection"]:
     import psycopg  # noqa: PLC0415
 
     from vaultbrix.audit.rows import SETTINGS  # noqa: PLC0415
-    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
+    from vaultbrix.postgres.connect import of_person, pinned  # noqa: PLC0415
 
     try:
         with psycopg.connect(
+            of_person(os.environ),
             dbname=os.environ.get("PGDATABASE", DATABASE),
             application_name="vaultbrix-audit",
             options=pinned(os.environ.get("PGOPTIONS", ""), SETTINGS),

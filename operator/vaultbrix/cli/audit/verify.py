@@ -45,6 +45,12 @@ def verify(
         Path | None,
         typer.Option(help="Public keys that the archive's manifests are signed with; else those of --keys."),
     ] = None,
+    lenient: Annotated[
+        bool,
+        typer.Option(
+            "--lenient", help="Only count rows of servers that never sealed one, and erasures that wait for their seal."
+        ),
+    ] = False,
 ) -> None:
     """Check the seals, and name the first bad batch. Exits with 1 when something is wrong, with 2 for a bad call."""
     trusted = public_keys(keys)
@@ -63,7 +69,7 @@ def verify(
     only_day = _day(day) if day else None
     anchors = _anchors(anchor) if anchor else []
     with reading() as connection, progress() as tell:
-        verifier = Verifier(connection, trusted, anchors=anchors, progress=tell)
+        verifier = Verifier(connection, trusted, anchors=anchors, progress=tell, lenient=lenient)
         checked = verifier.day(only_day) if only_day else verifier.whole()
         _note(connection, "verified", {"day": day, "batches": checked.batches, "findings": checked.wrong})
     _report(checked)
