@@ -71,14 +71,14 @@ class Pair:
         self.server.run("ip", "addr", "add", f"{SERVER6}/128", "dev", "lo", "nodad")
         self._addresses: set[str] = set()
 
-    def connect(self, source: str, port: int) -> socket.socket:
-        """A connection from that address; OSError if the server refuses it."""
+    def connect(self, source: str, port: int, source_port: int = 0) -> socket.socket:
+        """A connection from that address, and port unless it is 0; OSError if the server refuses it."""
         version6 = ":" in source
         if source not in self._addresses:
             self.client.run("ip", "addr", "add", source, "dev", "lo", *(["nodad"] if version6 else []))
             self._addresses.add(source)
         target = (SERVER6 if version6 else SERVER4, port)
-        return self.client.do(socket.create_connection, target, PATIENCE, (source, 0))
+        return self.client.do(socket.create_connection, target, PATIENCE, (source, source_port))
 
     def close(self) -> None:
         """Delete both."""

@@ -39,6 +39,7 @@ class Machine:
                 "log_directory": str(self.file("/var/log/vaultbrix")),
                 "unix_socket_permissions": "0777",
             },
+            names=[ADDRESS],
         )
         self.postgres.socket.chmod(0o2775)
         self._make_folders()

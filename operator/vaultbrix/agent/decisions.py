@@ -143,6 +143,37 @@ def permit(
     return permitted
 
 
+@dataclass(frozen=True)
+class LogRoom:
+    """Bytes of the filesystem that PostgreSQL logs to: free for it, and in all."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class LogFloor:
+    """What has to stay free there: so many percent and so many bytes, but never more than half of it."""
+
+    percent: int
+    least_bytes: int
+
+    def of(self, total: int) -> int:
+        """Return the floor in bytes on a filesystem of ``total`` bytes."""
+        return min(max(total * self.percent // 100, self.least_bytes), total // 2)
+
+
+def below_floor(floor: LogFloor, room: LogRoom | None, *, was_below: bool) -> bool:
+    """Decide whether PostgreSQL's log is about to have no room; ``room`` is None where that cannot be measured.
+
+    Once it was, it takes a quarter more than the floor to say no, so that access does not open and close in turns.
+    """
+    if room is None:
+        return True
+    least = floor.of(room.total)
+    return room.free < (least + least // 4 if was_below else least)
+
+
 def rule_uid(change: StateChange) -> str:
     """Return the uid of the rule whose openness a change is about, empty where it is about none."""
     match change:
@@ -158,17 +189,26 @@ def _within(cidr: str, other: str) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
-def follow_server(state: AgentState, server: PostgresServer | None) -> list[StateChange]:
-    """Take over what the agent's PostgresServer says; without its object, what it said last goes on to hold."""
+def follow_server(
+    state: AgentState, server: PostgresServer | None, trusted_pods: frozenset[str] | None
+) -> list[StateChange]:
+    """Take over what the agent's PostgresServer says; without its object, what it said last goes on to hold.
+
+    ``trusted_pods`` are the addresses of its trusted Pods. While those are not known, who was trusted still is.
+    """
     if server is None:
         return []
     spec = server.spec
+    pods = frozenset(state.trusted) if trusted_pods is None else trusted_pods
     seen = ServerSeen(
         database=spec.database,
-        trusted=tuple(sorted(spec.trusted_cidrs)),
+        trusted=tuple(sorted({*server.trusted_networks, *pods})),
         audit_grace=spec.audit_grace if spec.audit_required else None,
+        limits=spec.limits,
     )
-    known = ServerSeen(database=state.database, trusted=state.trusted, audit_grace=state.audit_grace)
+    known = ServerSeen(
+        database=state.database, trusted=state.trusted, audit_grace=state.audit_grace, limits=state.limits
+    )
     return [seen] if seen != known else []
 
 

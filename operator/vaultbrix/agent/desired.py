@@ -1,9 +1,11 @@
 """What the layers should let in: all open grants, indexed for each layer and updated grant by grant."""
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_network
 
 from vaultbrix.grants.grant import Grant
 from vaultbrix.runtime.addresses import Address
@@ -13,21 +15,32 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Session:
-    """A client backend as pg_stat_activity shows it; ``address`` is None on a Unix socket."""
+    """A client backend as pg_stat_activity shows it; ``address`` is None on a Unix socket.
+
+    ``role`` is empty while nobody can say its name. ``of_tenant`` is False for the logins that are none of the agent's
+    business: the admin's, those of Jobs and of the data API.
+    """
 
     pid: int
     role: str
     address: Address | None
     port: int | None = None
+    of_tenant: bool = True
 
 
 def sessions_to_end(sessions: Iterable[Session], grants: Mapping[str, Iterable[Grant]]) -> list[Session]:
-    """Return the sessions that no open grant of their login role covers.
+    """Return the tenants' sessions that no open grant of their login role covers.
 
-    ``grants`` maps a role to its open grants; ``sessions`` are those of tenants' own logins only. A session from a
-    trusted (cluster-internal) address is ended, too: tenants do not log in from there.
+    ``grants`` maps a role to its open grants. A session from a trusted (cluster-internal) address is ended, too:
+    tenants do not log in from there.
     """
-    return [s for s in sessions if s.address is None or not any(g.covers(s.address) for g in grants.get(s.role, ()))]
+    return [
+        s
+        for s in sessions
+        if s.of_tenant
+        and s.role
+        and (s.address is None or not any(g.covers(s.address) for g in grants.get(s.role, ())))
+    ]
 
 
 class Desired:
@@ -38,6 +51,8 @@ class Desired:
         self._deadlines: dict[str, dict[str, datetime]] = {}
         self._holders: dict[Pair, int] = {}
         self._of_role: dict[str, dict[str, Grant]] = {}
+        # How many of the CIDRs have each IP version and prefix length.
+        self._lengths: Counter[tuple[int, int]] = Counter()
         self.pairs: list[Pair] = []
         """Sorted (role, CIDR): one pg_hba line each."""
         for grant in grants:
@@ -56,6 +71,8 @@ class Desired:
         self._grants[grant.uid] = grant
         self._of_role.setdefault(grant.role, {})[grant.uid] = grant
         for cidr in grant.cidrs:
+            if cidr not in self._deadlines:
+                self._lengths[_length(cidr)] += 1
             self._deadlines.setdefault(cidr, {})[grant.uid] = grant.deadline
             pair = (grant.role, cidr)
             self._holders[pair] = self._holders.get(pair, 0) + 1
@@ -71,6 +88,8 @@ class Desired:
         _discard(self._of_role, grant.role, uid)
         for cidr in grant.cidrs:
             _discard(self._deadlines, cidr, uid)
+            if cidr not in self._deadlines:
+                self._lengths[_length(cidr)] -= 1
             pair = (grant.role, cidr)
             self._holders[pair] -= 1
             if not self._holders[pair]:
@@ -89,6 +108,15 @@ class Desired:
         """Return all CIDRs that the kernel should let through."""
         return self._deadlines.keys()
 
+    def covers(self, role: str, address: Address) -> bool:
+        """Whether an open grant lets this role log in from the address."""
+        return any(grant.covers(address) for grant in self._of_role.get(role, {}).values())
+
+    def lets_in(self, address: Address) -> bool:
+        """Whether an open grant of any role covers the address; costs as much as there are prefix lengths."""
+        lengths = (length for (version, length), cidrs in self._lengths.items() if cidrs and version == address.version)
+        return any(str(ip_network((address, length), strict=False)) in self._deadlines for length in lengths)
+
     def uncovered(self, sessions: Iterable[Session]) -> list[Session]:
         """Return the tenants' sessions that no open grant of their login role covers."""
         open_sessions = list(sessions)
@@ -102,6 +130,11 @@ class Desired:
                 if session.address is not None and grant.covers(session.address):
                     counts[grant.uid] = counts.get(grant.uid, 0) + 1
         return counts
+
+
+def _length(cidr: str) -> tuple[int, int]:
+    """IP version and prefix length of a CIDR."""
+    return 6 if ":" in cidr else 4, int(cidr.rpartition("/")[2])
 
 
 def _discard(index: dict[str, dict[str, datetime]] | dict[str, dict[str, Grant]], key: str, uid: str) -> None:

@@ -30,7 +30,10 @@ from vaultbrix.agent.layers.sessions import FOLLOW_UPS
 from vaultbrix.agent.layers.stack import Layers
 from vaultbrix.agent.reporter import Reporter
 from vaultbrix.agent.reports import RuleFacts, report
+from vaultbrix.agent.session_list import SessionList
+from vaultbrix.agent.watchdog.watchdog import Watchdog
 from vaultbrix.agent.watched import Touched, Watched
+from vaultbrix.api.conditions import Reason
 from vaultbrix.grants.file import GrantsFile, load
 from vaultbrix.grants.state import AgentState, AuditSeen, Ended, GrantRecord, Opened, StateChange
 from vaultbrix.kube.cache import TenantKey
@@ -49,6 +52,8 @@ SESSION_SECONDS = 5.0
 KERNEL_SECONDS = 5.0
 # Reading the kernel's whole set takes as long as it is large; at most this share of the time is spent on a check.
 MOST_OF_THE_TIME = 0.01
+# Addresses in one message.
+_SHOWN = 5
 LONGEST_RETRY = 5.0
 
 
@@ -66,6 +71,8 @@ class Enforcer:
         kube: Kube,
         heartbeat: Heartbeat,
         guard: AuditGuard,
+        watchdog: Watchdog,
+        session_list: SessionList,
         closed_by_default: asyncio.Event,
         clock: Callable[[], datetime],
     ) -> None:
@@ -74,6 +81,8 @@ class Enforcer:
         self._layers = layers
         self._heartbeat = heartbeat
         self._guard = guard
+        self._watchdog = watchdog
+        self._session_list = session_list
         self._closed_by_default = closed_by_default
         self._clock = clock
         self._watched = Watched(kube, identity.server, self._wake_up)
@@ -87,6 +96,8 @@ class Enforcer:
         # Uids of rules whose deadline has come, and of those on which something new may have to be reported.
         self._due: set[str] = set()
         self._to_report: set[str] = set()
+        # CIDRs that the kernel let in and no grant accounts for, until an event says so.
+        self._orphans: set[str] = set()
         self._sessions: dict[str, int] = {}
         self._wake = asyncio.Event()
 
@@ -104,19 +115,33 @@ class Enforcer:
             for part in (self._watched, self._reporter, self._heartbeat):
                 group.create_task(part.run())
             group.create_task(self._deadlines.run(self._fall_due))
+            group.create_task(self._layers.keep_connected(self._look_again))
             group.create_task(self._openings.run(self._watched.touch))
+            group.create_task(self._watchdog.run(self._watched, lambda: self._state, self._report_again))
             group.create_task(_every(CHAIN_SECONDS, self._check_chain))
             group.create_task(_every(CHAIN_SECONDS, self._check_file))
             group.create_task(_every(AUDIT_SECONDS, self._check_audit))
+            group.create_task(_every(AUDIT_SECONDS, self._warn_of_audit))
             group.create_task(_every(SESSION_SECONDS, self._check_sessions))
+            group.create_task(_every(SESSION_SECONDS, self._session_list.look))
             group.create_task(_every(KERNEL_SECONDS, self._check_kernel))
+            group.create_task(_every(KERNEL_SECONDS, self._warn_of_orphans))
             group.create_task(self._loop())
 
     def _wake_up(self) -> None:
         self._wake.set()
 
+    def _report_again(self, uid: str) -> None:
+        self._to_report.add(uid)
+        self._wake.set()
+
     def _fall_due(self, uid: str) -> None:
         self._due.add(uid)
+        self._wake.set()
+
+    def _look_again(self) -> None:
+        """Look at all sessions, now that PostgreSQL can be asked."""
+        self._layers.recheck()
         self._wake.set()
 
     async def _loop(self) -> None:
@@ -155,7 +180,7 @@ class Enforcer:
             self._watched.touch_everything()
         self._layers.change(changes)
         self._set_deadlines(changes)
-        await self._layers.apply(self._state, self._wake.is_set)
+        await self._layers.apply(self._state, self._wake)
         self._heartbeat.errors = self._layers.errors
         self._follow_up()
         _log(changes, ended, self._layers.errors)
@@ -172,7 +197,7 @@ class Enforcer:
         if touched.everything:
             self._touch_all(touched)
         server = self._watched.server
-        changes += follow_server(self._state, server)
+        changes += follow_server(self._state, server, self._watched.trusted_pods)
         ended = {change.uid for change in changes if isinstance(change, Ended)}
         for key in sorted(touched.tenants):
             self._held_back.pop(key, None)
@@ -267,6 +292,11 @@ class Enforcer:
         if self._guard.change(self._state, self._clock()) is not None:
             self._wake.set()
 
+    async def _warn_of_audit(self) -> None:
+        # Apart from the check, which an API server that does not answer must not hold up.
+        if warning := self._guard.take_warning():
+            await self._heartbeat.warn(self._watched.server, Reason.LOG_DISK_FULL, warning)
+
     async def _check_file(self) -> None:
         if self._layers.hba.changed():
             self._wake.set()
@@ -287,8 +317,17 @@ class Enforcer:
         self._wake.set()
 
     async def _check_kernel(self) -> None:
-        await self._layers.kernel.verify()
+        orphans = await self._layers.kernel.verify()
+        self._orphans |= orphans
         self._wake.set()
+
+    async def _warn_of_orphans(self) -> None:
+        # Apart from the check, which an API server that does not answer must not hold up.
+        if self._orphans and self._watched.server is not None:
+            cidrs, self._orphans = sorted(self._orphans), set()
+            more = f" and {len(cidrs) - _SHOWN} more" if len(cidrs) > _SHOWN else ""
+            message = f"the kernel let in {', '.join(cidrs[:_SHOWN])}{more}, which no rule explains; closed again"
+            await self._heartbeat.warn(self._watched.server, "OrphansEnded", message)
 
     def _report(self, decided: Iterable[StateChange]) -> None:
         now = self._clock()
@@ -307,7 +346,11 @@ class Enforcer:
                 # Report again until there is no error.
                 self._to_report.add(uid)
             facts = RuleFacts(
-                self._layers.desired.get(uid), errors, self._sessions.get(uid, 0), self._layers.terminated(uid)
+                self._layers.desired.get(uid),
+                errors,
+                self._sessions.get(uid, 0),
+                self._layers.terminated(uid),
+                self._watchdog.of_rule(uid),
             )
             status = report(rule, facts, agent=self._identity.agent, now=now)
             if status is not None:

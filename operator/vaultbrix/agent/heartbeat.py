@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from vaultbrix.api.postgresserver import AgentAudit, PostgresServer, ServerAgent
+from vaultbrix.api.postgresserver import AgentAudit, AgentWatchdog, PostgresServer, ServerAgent
 from vaultbrix.kube import events
-from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound
 from vaultbrix.kube.lease import LEASES
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.clock import clock_skew_seconds
 from vaultbrix.runtime.errors import Expected
 
@@ -46,6 +47,8 @@ class Heartbeat:
         """Error by layer, as the layers were last applied."""
         self.audit: AgentAudit | None = None
         """What the entry says of the audit record."""
+        self.watchdog: AgentWatchdog | None = None
+        """What the entry says of sessions that were ended for the server's limits."""
 
     @property
     def skew(self) -> int:
@@ -100,6 +103,7 @@ class Heartbeat:
             sources=sorted(self._sources),
             error="; ".join(f"{layer}: {text}" for layer, text in sorted(self.errors.items()))[:1024],
             audit=self.audit,
+            watchdog=self.watchdog,
             at=now,
         )
         if self._written is not None and self._written.model_copy(update={"at": now}) == entry:

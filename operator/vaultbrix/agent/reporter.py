@@ -3,7 +3,8 @@
 from typing import Any
 
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import WorkQueue
 

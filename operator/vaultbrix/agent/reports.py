@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from vaultbrix.agent.watchdog.tally import NONE_ENDED, RuleEnds
 from vaultbrix.api.accessrule import AccessRule, AgentReport
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, condition
 from vaultbrix.grants.grant import Grant
@@ -27,6 +28,7 @@ class RuleFacts:
     errors: dict[str, str] = field(default_factory=dict)
     open_sessions: int = 0
     terminated_sessions: int = 0
+    watchdog: RuleEnds = NONE_ENDED
 
 
 def report(rule: AccessRule, facts: RuleFacts, *, agent: str, now: datetime) -> dict[str, Any] | None:
@@ -39,6 +41,10 @@ def report(rule: AccessRule, facts: RuleFacts, *, agent: str, now: datetime) -> 
         return None
     grant, errors = facts.grant, facts.errors
     error = "; ".join(f"{layer}: {text}" for layer, text in sorted(errors.items()))
+    ended = facts.watchdog
+    if previous is not None and ended.sessions < previous.ended_by_watchdog:
+        # The agent was started anew, and has ended none since.
+        ended = RuleEnds(previous.ended_by_watchdog, previous.watchdog)
     entry = AgentReport(
         name=agent,
         generation=grant.generation if grant else rule.metadata.generation,
@@ -48,6 +54,8 @@ def report(rule: AccessRule, facts: RuleFacts, *, agent: str, now: datetime) -> 
         open_sessions=facts.open_sessions,
         # The agent forgets the count a moment after the end; a later report must not take it back.
         terminated_sessions=max(facts.terminated_sessions, previous.terminated_sessions if previous else 0),
+        ended_by_watchdog=ended.sessions,
+        watchdog=ended.message,
         at=now,
         error=error[:1024],
     )

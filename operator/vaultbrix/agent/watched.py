@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultbrix.agent.pods import PodAddresses, PodSource
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType
 from vaultbrix.api.ddlapproval import DDLApproval
@@ -44,6 +45,7 @@ class Watched:
         self.rules = self._cache.rules
         self.tenants = self._cache.tenants
         self.approvals = self._cache.approvals
+        self._pods = PodAddresses(kube, wake)
         self.informers: tuple[Informer[Any], ...] = (
             Informer(kube, self._cache, PostgresServer),
             Informer(kube, self._cache, Tenant),
@@ -55,6 +57,11 @@ class Watched:
     def server(self) -> PostgresServer | None:
         """The PostgresServer of this agent, None while its object does not exist."""
         return self._cache.servers.get("", self._server)
+
+    @property
+    def trusted_pods(self) -> frozenset[str] | None:
+        """The addresses of the Pods that the server trusts, as CIDRs; None while they are not known."""
+        return self._pods.known
 
     @property
     def synced(self) -> bool:
@@ -109,6 +116,8 @@ class Watched:
             case PostgresServer():
                 if resource.metadata.name == self._server:
                     touched.everything = touched.server = True
+                    if not gone:
+                        self._pods.follow(map(PodSource.of, resource.spec.trusted.pods))
             case DDLApproval():
                 (touched.ended if gone else touched.approvals)[resource.metadata.uid] = resource
 

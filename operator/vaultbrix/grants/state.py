@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, dataclasses
 
+from vaultbrix.api.postgresserver import Limits
 from vaultbrix.grants.grant import Grant
 from vaultbrix.runtime.addresses import Address
 
@@ -89,13 +90,15 @@ class Forgotten(_Stored):
 
 
 class ServerSeen(_Stored):
-    """Change: what the PostgresServer says about database, trusted addresses and the audit record."""
+    """Change: what the PostgresServer says about database, trusted addresses, audit record and limits."""
 
     kind: Literal["server"] = "server"
     database: str
     trusted: tuple[str, ...]
     audit_grace: timedelta | None = None
     """How long the audit record may not flow before access is closed. None: access is never closed for it."""
+    limits: Limits | None = None
+    """What a tenant's sessions may take. None: nobody has said."""
 
 
 class AuditSeen(_Stored):
@@ -142,6 +145,7 @@ class Snapshot(_Stored):
     trusted: tuple[str, ...] = ()
     database: str = "postgres"
     audit_grace: timedelta | None = None
+    limits: Limits | None = None
     audit: AuditSeen = AuditSeen()
     grants: tuple[GrantRecord, ...] = ()
     ended: tuple[GrantRecord, ...] = ()
@@ -164,6 +168,7 @@ class AgentState:
     closed: set[str] = field(default_factory=set)
     logins: dict[str, LoginRecord] = field(default_factory=dict)
     audit_grace: timedelta | None = None
+    limits: Limits | None = None
     audit: AuditSeen = field(default_factory=AuditSeen)
     _of_tenant: dict[str, set[str]] = field(default_factory=dict)
     _of_role: dict[str, set[str]] = field(default_factory=dict)
@@ -174,7 +179,7 @@ class AgentState:
         """Make the state that a snapshot holds."""
         state = cls(snapshot.server, snapshot.trusted, snapshot.database, logins=dict(snapshot.logins))
         state.closed = set(snapshot.closed)
-        state.audit_grace, state.audit = snapshot.audit_grace, snapshot.audit
+        state.audit_grace, state.limits, state.audit = snapshot.audit_grace, snapshot.limits, snapshot.audit
         for grant in snapshot.grants:
             state._open(grant)
         for grant in snapshot.ended:
@@ -195,6 +200,7 @@ class AgentState:
             trusted=self.trusted,
             database=self.database,
             audit_grace=self.audit_grace,
+            limits=self.limits,
             audit=self.audit,
             grants=tuple(self.grants.values()),
             ended=tuple(self.ended),
@@ -221,8 +227,9 @@ class AgentState:
                 self.closed.add(uid)
             case Forgotten(uid=uid):
                 self.closed.discard(uid)
-            case ServerSeen(database=database, trusted=trusted, audit_grace=grace):
-                self.database, self.trusted, self.audit_grace = database, trusted, grace
+            case ServerSeen():
+                self.database, self.trusted = change.database, change.trusted
+                self.audit_grace, self.limits = change.audit_grace, change.limits
             case AuditSeen():
                 self.audit = change
             case LoginSeen(name=name, login=login):
@@ -231,6 +238,15 @@ class AgentState:
     def uids_of_tenant(self, tenant: str) -> set[str]:
         """Return the uids of the open grants of a Tenant (namespace/name)."""
         return set(self._of_tenant.get(tenant, ()))
+
+    def tenant_of(self, role: str) -> str | None:
+        """Return the Tenant (namespace/name) that an open grant lets a login role in as, None where there is none."""
+        return next((self.grants[uid].tenant for uid in self._of_role.get(role, ())), None)
+
+    def covering(self, role: str, address: Address | None) -> list[GrantRecord]:
+        """Return the open grants that let a login role in from an address."""
+        grants = (self.grants[uid] for uid in self._of_role.get(role, ()))
+        return [grant for grant in grants if address is not None and grant.covers(address)]
 
     def attribute(self, role: str, address: Address | None, at: datetime) -> Attribution:
         """Return who was behind a login role and an address at a time.

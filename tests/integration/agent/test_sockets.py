@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from tests.harness.host_pair import Pair
 
-from vaultbrix.agent.host.sockets import destroy
+from vaultbrix.agent.connections import Connection
+from vaultbrix.agent.host.sockets import connections, destroy
 
 PORT = 5433
 
@@ -36,8 +37,8 @@ class Stopped:
         self.process = pair.server.start(sys.executable, "-c", SERVER.format(port=PORT), listens)
         self._said("listening")
 
-    def connect(self, source: str) -> socket.socket:
-        connection = self._pair.connect(source, PORT)
+    def connect(self, source: str, source_port: int = 0) -> socket.socket:
+        connection = self._pair.connect(source, PORT, source_port)
         self._said("accepted")
         return connection
 
@@ -62,9 +63,10 @@ def server(request: pytest.FixtureRequest, pair: Pair) -> Iterator[Stopped]:
     started.end()
 
 
-def peer(connection: socket.socket) -> tuple[int, str, int]:
-    address, port = connection.getsockname()[:2]
-    return (PORT, address, port)
+def seen(pair: Pair, *clients: socket.socket) -> list[Connection]:
+    """The connections of these clients, as the server's kernel has them."""
+    peers = {client.getsockname()[:2] for client in clients}
+    return [c for c in pair.server.do(connections, PORT) if (str(c.address), c.port) in peers]
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -82,7 +84,7 @@ def is_open(connection: socket.socket) -> bool:
 def test_a_connection_of_a_stopped_process_is_reset_and_no_other(pair: Pair, server: Stopped) -> None:
     ending, staying, other = (server.connect(source) for source in ("203.0.113.7", "203.0.113.7", "203.0.113.8"))
     server.stop()
-    assert pair.server.do(destroy, [peer(ending)]) == 1
+    assert pair.server.do(destroy, seen(pair, ending)) == 1
     with pytest.raises(ConnectionResetError):
         ending.recv(1)
     assert is_open(staying)
@@ -94,8 +96,7 @@ def test_connections_over_ipv6_are_reset(pair: Pair) -> None:
     ending, staying = server.connect("2001:db8::7"), server.connect("2001:db8::8")
     mapped = server.connect("203.0.113.7")
     server.stop()
-    local, address, port = peer(mapped)
-    assert pair.server.do(destroy, [peer(ending), (local, f"::ffff:{address}", port)]) == 2
+    assert pair.server.do(destroy, seen(pair, ending, mapped)) == 2
     for connection in (ending, mapped):
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
@@ -105,38 +106,47 @@ def test_connections_over_ipv6_are_reset(pair: Pair) -> None:
 
 def test_a_connection_whose_peer_has_gone_is_taken_away(pair: Pair, server: Stopped) -> None:
     connection = server.connect("203.0.113.7")
-    gone = peer(connection)
+    gone = seen(pair, connection)
     server.stop()
     connection.close()
-    assert pair.server.do(destroy, [gone]) == 1
-    assert pair.server.do(destroy, [gone]) == 0
+    assert pair.server.do(destroy, gone) == 1
+    assert pair.server.do(destroy, gone) == 0
 
 
-def test_what_is_not_there_is_fine(pair: Pair, server: Stopped) -> None:
-    connection = server.connect("203.0.113.7")
-    _, address, port = peer(connection)
-    absent = [(PORT, address, port + 1), (PORT + 1, address, port), (PORT, "203.0.113.8", port), (PORT, "::1", port)]
-    assert pair.server.do(destroy, absent) == 0
+def test_a_connection_that_took_the_place_of_another_is_left_alone(pair: Pair, server: Stopped) -> None:
+    earlier = server.connect("203.0.113.7")
+    gone, port = seen(pair, earlier), earlier.getsockname()[1]
+    assert pair.server.do(destroy, gone) == 1
+    earlier.close()
+    again = server.connect("203.0.113.7", port)
+    assert again.getsockname()[1] == port
+    assert pair.server.do(destroy, gone) == 0
     assert pair.server.do(destroy, []) == 0
-    assert is_open(connection)
+    assert is_open(again)
+
+
+def test_connections_at_other_ports_are_not_listed(pair: Pair, server: Stopped) -> None:
+    client = server.connect("203.0.113.7")
+    assert seen(pair, client)
+    assert pair.server.do(connections, PORT + 1) == []
 
 
 def test_many_connections_end_at_once(pair: Pair, server: Stopped) -> None:
-    connections = [server.connect("203.0.113.7") for _ in range(300)]
+    clients = [server.connect("203.0.113.7") for _ in range(300)]
     server.stop()
-    ending = connections[::2]
-    assert pair.server.do(destroy, map(peer, ending)) == len(ending)
-    for connection in ending:
+    ending = clients[::2]
+    assert pair.server.do(destroy, seen(pair, *ending)) == len(ending)
+    for client in ending:
         with pytest.raises(ConnectionResetError):
-            connection.recv(1)
-    assert all(is_open(connection) for connection in connections[1::2])
-    for connection in connections:
-        connection.close()
+            client.recv(1)
+    assert all(is_open(client) for client in clients[1::2])
+    for client in clients:
+        client.close()
 
 
 def test_without_the_privilege_it_says_what_is_missing(pair: Pair, server: Stopped) -> None:
     connection = server.connect("203.0.113.7")
-    ask = f"from vaultbrix.agent.host.sockets import destroy; destroy([{peer(connection)!r}])"
+    ask = f"from vaultbrix.agent.host.sockets import connections, destroy; destroy(connections({PORT}))"
     command = ["setpriv", "--bounding-set=-all", sys.executable, "-c", ask]
     done = subprocess.run(
         ["ip", "netns", "exec", pair.server.name, *command], capture_output=True, text=True, check=False

@@ -12,7 +12,7 @@ from tests.harness.machine import ADDRESS, AGENT, AGENT_NAME, CLUSTER, SERVER_NA
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, binaries, run, wait_for
 from tests.harness.systemd_units import Unit
-from tests.harness.world import ADMIN_PASSWORD, EVE, JANE, SYSTEM, Psql, World, rule, secret, server
+from tests.harness.world import ADMIN_PASSWORD, EVE, JANE, SYSTEM, Psql, World, rule, secret
 
 RIGHTS = TOP / "manifests/vm-agent-rbac.yaml"
 # Of the manifest: where the agent's Lease is, and its name.
@@ -75,6 +75,7 @@ def machine(running: World, kubeconfig: Path) -> Iterator[Machine]:
         made.install(kubeconfig, made.kubeconfig, AGENT.value("User"))
         for source in running.store.secret.iterdir():
             made.install(source, made.store / source.name, SHIPPER.value("User"))
+        running.store.bind(SERVER_NAME)
         host = running.directory / "store-host"
         host.write_text("postgres.test")
         made.install(host, made.store / "host", SHIPPER.value("User"))
@@ -93,16 +94,16 @@ def machine(running: World, kubeconfig: Path) -> Iterator[Machine]:
 @pytest.fixture
 def site(world: World, machine: Machine) -> Iterator[Site]:
     """PostgreSQL of the machine as a server of the cluster, outside of which it is: no namespace, no podSelector."""
-    world.api.apply(secret(SYSTEM, "vm-ca", {"ca.crt": machine.postgres.authority.read_text()}))
-    world.api.apply(
-        server(
-            SERVER_NAME,
-            host=ADDRESS,
-            tls={"mode": "verify-ca", "caSecretRef": {"name": "vm-ca", "namespace": SYSTEM}},
-            namespace=None,
-            podSelector=None,
-            trustedCIDRs=[f"{CLUSTER}/32"],
-        )
+    authority = {"ca.crt": machine.postgres.authority.read_text()}
+    world.api.apply(secret(SYSTEM, "vm-ca", authority, for_servers=SERVER_NAME))
+    world.server(
+        SERVER_NAME,
+        host=ADDRESS,
+        publicEndpoint={"host": ADDRESS},
+        tls={"mode": "verify-ca", "caSecretRef": {"name": "vm-ca", "namespace": SYSTEM}},
+        namespace=None,
+        podSelector=None,
+        trusted={"addresses": [CLUSTER]},
     )
     for process in (machine.agent, machine.shipper):
         if not process.running:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.harness.builders import HOUR, MINUTE, NOW, grant, rule, server, tenant
 
-from vaultbrix.agent.decisions import close_for_audit, decide_tenant, follow_server
+from vaultbrix.agent.decisions import LogFloor, LogRoom, below_floor, close_for_audit, decide_tenant, follow_server
 from vaultbrix.grants import file as grantsfile
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.grants.state import AgentState, AuditSeen, Ended, GrantRecord, Opened, ServerSeen, applied
@@ -19,6 +19,18 @@ HELD = AuditSeen(complete_until=NOW, held=True)
 def opened(*uids: str) -> AgentState:
     grants = [GrantRecord.of(grant("203.0.113.7/32", uid=uid), NOW) for uid in uids]
     return applied(AgentState("main"), [Opened(grant=found, at=NOW) for found in grants])
+
+
+@pytest.mark.parametrize(
+    ("percent", "least", "total", "bytes_"), [(10, 50, 1000, 100), (10, 200, 1000, 200), (10, 900, 1000, 500)]
+)
+def test_the_floor_is_the_more_of_the_two_and_at_most_half(percent: int, least: int, total: int, bytes_: int) -> None:
+    floor = LogFloor(percent, least)
+    assert floor.of(total) == bytes_
+    assert below_floor(floor, LogRoom(bytes_ - 1, total), was_below=False)
+    assert not below_floor(floor, LogRoom(bytes_, total), was_below=False)
+    assert below_floor(floor, LogRoom(bytes_ * 5 // 4 - 1, total), was_below=True)
+    assert not below_floor(floor, LogRoom(bytes_ * 5 // 4, total), was_below=True)
 
 
 def test_all_that_is_open_is_closed_once_and_nothing_for_good() -> None:
@@ -44,7 +56,7 @@ def test_a_rule_that_was_closed_for_the_record_opens_again_until_the_same_deadli
 
 @pytest.mark.parametrize(("required", "grace"), [(True, 10 * MINUTE), (False, None)])
 def test_the_servers_policy_is_remembered_for_when_nobody_can_be_asked(required: bool, grace: timedelta | None) -> None:
-    changes = follow_server(AgentState("main", audit_grace=MINUTE), server(auditRequired=required))
+    changes = follow_server(AgentState("main", audit_grace=MINUTE), server(auditRequired=required), frozenset())
     assert [c.audit_grace for c in changes if isinstance(c, ServerSeen)] == [grace]
 
 

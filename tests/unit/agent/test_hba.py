@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultbrix.agent.host.hba import HbaFile
-from vaultbrix.agent.host.hba_text import HBA_BEGIN, HBA_END, hba_block, hba_quote, splice_hba
+from vaultbrix.agent.host.hba_text import HBA_BEGIN, HBA_END, Admin, hba_block, hba_quote, splice_hba
 
 BLOCK = hba_block(database="app", pairs=[("tenant_acme", "203.0.113.7/32")], trusted=["10.0.0.0/16"])
 OTHER = hba_block(database="app", pairs=[], trusted=[])
@@ -46,6 +46,17 @@ def test_the_block_lets_in_who_holds_a_grant_then_jobs_and_the_data_api_then_no_
     ]
     assert BLOCK.startswith(HBA_BEGIN + "\n")
     assert BLOCK.endswith(HBA_END + "\n")
+
+
+def test_the_admin_comes_from_trusted_sources_and_from_nowhere_else() -> None:
+    block = hba_block(database="app", pairs=[], trusted=["203.0.113.5/32"], admin=Admin("postgres"))
+    rules = [line for line in block.splitlines() if not line.startswith("#") and '"postgres"' in line]
+    assert rules == ['hostssl all "postgres" 203.0.113.5/32 scram-sha-256', 'host all "postgres" all reject']
+    assert splice_hba(block.replace(f"{HBA_END}\n", ""), OTHER) == OTHER, "they are known as ours without the mark, too"
+    assert '"postgres"' not in BLOCK
+    block = hba_block(database="app", pairs=[], trusted=["203.0.113.5/32"], admin=Admin("postgres", certificate=True))
+    assert 'hostssl all "postgres" 203.0.113.5/32 scram-sha-256 clientcert=verify-full\n' in block
+    assert splice_hba(block.replace(f"{HBA_END}\n", ""), OTHER) == OTHER
 
 
 def test_without_grants_only_the_rejection_is_left() -> None:

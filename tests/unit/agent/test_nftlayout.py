@@ -52,7 +52,7 @@ def listed(desired: Chains, buckets: Iterable[Bucket] = ()) -> list[dict[str, An
 
 @given(BUCKETS)
 def test_a_table_that_is_as_wanted_stands(buckets: set[Bucket]) -> None:
-    desired = chains(5433, buckets)
+    desired = chains(5433, buckets, 100)
     listing = listed(desired, buckets)
     assert is_complete(desired, listing)
     assert buckets_in(listing) == {key: {"192.0.2.0": 0, "10.0.0.0": 9} for key in buckets}
@@ -60,7 +60,7 @@ def test_a_table_that_is_as_wanted_stands(buckets: set[Bucket]) -> None:
 
 @given(BUCKETS, st.data())
 def test_a_table_that_lacks_anything_or_has_more_does_not_stand(buckets: set[Bucket], data: st.DataObject) -> None:
-    desired = chains(5433, buckets)
+    desired = chains(5433, buckets, 100)
     listing = [entry for entry in listed(desired) if "chain" in entry or "rule" in entry]
     number = data.draw(st.integers(0, len(listing) - 1))
     damage = data.draw(st.sampled_from(["lost", "doubled", "changed"]))
@@ -86,8 +86,9 @@ def _name(entry: dict[str, Any]) -> str:
 
 def test_another_port_or_another_set_is_another_table() -> None:
     bucket = Bucket("allow", 4, 24)
-    assert not is_complete(chains(5433, [bucket]), listed(chains(5434, [bucket])))
-    assert not is_complete(chains(5433, [bucket]), listed(chains(5433, [])))
+    assert not is_complete(chains(5433, [bucket], 100), listed(chains(5434, [bucket], 100)))
+    assert not is_complete(chains(5433, [bucket], 100), listed(chains(5433, [], 100)))
+    assert not is_complete(chains(5433, [bucket], 100), listed(chains(5433, [bucket], 99)))
 
 
 @given(st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), max_size=20), st.integers(1, 32))
@@ -100,18 +101,19 @@ def test_every_network_is_in_the_set_of_its_length(addresses: list[Any], length:
 
 
 @pytest.mark.parametrize(
-    ("bucket", "mask"),
+    ("bucket", "mask", "expected"),
     [
-        (Bucket("allow", 4, 7), "254.0.0.0"),
-        (Bucket("allow", 6, 57), "ffff:ffff:ffff:ff80::"),
-        (Bucket("allow", 4, 32), None),
+        (Bucket("allow", 4, 7), "254.0.0.0", {"goto": {"target": "limit"}}),
+        (Bucket("allow", 6, 57), "ffff:ffff:ffff:ff80::", {"goto": {"target": "limit"}}),
+        (Bucket("allow", 4, 32), None, {"goto": {"target": "limit"}}),
+        (Bucket("trusted", 4, 32), None, {"accept": None}),
     ],
 )
-def test_a_source_is_masked_to_the_length_of_the_set(bucket: Bucket, mask: str | None) -> None:
+def test_a_source_is_masked_to_the_length_of_the_set(bucket: Bucket, mask: str | None, expected: object) -> None:
     match, verdict = bucket.admission()
     assert match["match"]["right"] == f"@{bucket.name}"
     assert match["match"]["left"].get("&", [None, None])[1] == mask
-    assert verdict == {"accept": None}
+    assert verdict == expected
 
 
 @given(st.floats(-1e7, 1e7))

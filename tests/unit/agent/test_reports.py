@@ -4,6 +4,7 @@ import pytest
 from tests.harness.builders import HOUR, NOW, SECOND, grant, rule
 
 from vaultbrix.agent.reports import RuleFacts, report
+from vaultbrix.agent.watchdog.tally import RuleEnds
 from vaultbrix.api.accessrule import AccessRule
 
 GRANT = grant("203.0.113.7/32", uid="uid-jane")
@@ -37,6 +38,8 @@ def test_an_enforced_rule_is_reported_with_each_layer() -> None:
             "sessions": True,
             "openSessions": 0,
             "terminatedSessions": 0,
+            "endedByWatchdog": 0,
+            "watchdog": "",
             "at": "2026-12-01T12:00:00Z",
             "error": "",
         }
@@ -135,3 +138,17 @@ def test_an_error_of_any_length_fits_the_api() -> None:
     assert len(status["agents"][0]["error"]) <= 1024
     assert len(condition(status)["message"]) <= 32768
     assert reported(written(status), errors={"hba": "x" * 100_000}) is None
+
+
+def test_what_the_watchdog_ended_is_reported_and_survives_a_restart_of_the_agent() -> None:
+    first = report(
+        rule(), RuleFacts(GRANT, watchdog=RuleEnds(2, "200,000 locks (limit 10,000)")), agent="node-1", now=NOW
+    )
+    assert first is not None
+    assert (first["agents"][0]["endedByWatchdog"], first["agents"][0]["watchdog"]) == (
+        2,
+        "200,000 locks (limit 10,000)",
+    )
+    again = report(written(first), RuleFacts(GRANT, open_sessions=1), agent="node-1", now=NOW)
+    assert again is not None
+    assert again["agents"][0] | {"openSessions": 0} == first["agents"][0]

@@ -43,7 +43,7 @@ def advance(
     found, place, waiting = list(rules), on or server(), list(approvals)
     acme = known.get(("team", "acme"))
     decisions: list[Callable[[AgentState], list[StateChange]]] = [
-        lambda state: follow_server(state, place),
+        lambda state: follow_server(state, place, frozenset()),
         lambda state: decide_tenant(state, ("team", "acme"), found, acme, place, now)[0],
         lambda state: forget_gone(state, state.closed - {r.metadata.uid for r in found}),
     ]
@@ -143,7 +143,7 @@ def test_without_its_server_object_nothing_is_open_and_the_trusted_addresses_sta
     without = after(
         opened,
         NOW + SECOND,
-        lambda state: follow_server(state, None),
+        lambda state: follow_server(state, None, None),
         lambda state: decide_tenant(state, ("team", "acme"), [rule()], tenant(), None, NOW + SECOND)[0],
     )
     assert (without.grants, without.trusted, without.database) == ((), ("10.0.0.0/16",), "app")

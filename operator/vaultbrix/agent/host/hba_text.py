@@ -4,6 +4,7 @@ import functools
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from vaultbrix.runtime.templates import render
 
@@ -21,14 +22,31 @@ def hba_quote(name: str) -> str:
     return f'"{name}"'
 
 
+@dataclass(frozen=True)
+class Admin:
+    """The operator's login, and whether it needs a client certificate in its name besides its password."""
+
+    name: str
+    certificate: bool = False
+
+
 @functools.lru_cache(maxsize=131_072)
 def _hba_grant(database: str, role: str, cidr: str) -> str:
     # Cached line by line, since a block of ten thousand lines differs from the one before in one of them.
     return f"hostssl {hba_quote(database)} {hba_quote(role)} {cidr} scram-sha-256\n"
 
 
-def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Sequence[str], probe: str = "") -> str:
+def hba_block(
+    *,
+    database: str,
+    pairs: Sequence[tuple[str, str]],
+    trusted: Sequence[str],
+    probe: str = "",
+    admin: Admin | None = None,
+) -> str:
     """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, data API, then reject for tenants.
+
+    ``admin`` is let in over TCP from trusted sources, and from nowhere else; None: other lines say about it.
 
     ``probe`` is the name of a database that does not exist. PostgreSQL asks vaultbrix_agent, which has no password, for
     one on connecting to that database if and only if it has loaded this block.
@@ -42,6 +60,7 @@ def hba_block(*, database: str, pairs: Sequence[tuple[str, str]], trusted: Seque
         grants="".join(_hba_grant(database, role, cidr) for role, cidr in pairs),
         trusted=trusted,
         probe=probe,
+        admin=admin,
     )
 
 
@@ -50,6 +69,7 @@ _OURS = re.compile(
     r"# Written by vaultbrix agent;.*"
     r'|local "vaultbrix_probe_\w*" vaultbrix_agent password'
     r'|hostssl "[^"]*" ("tenant_\w*"|\+vaultbrix_(jobs|rest)) \S+ scram-sha-256'
+    r'|hostssl all "[^"]*" \S+ scram-sha-256( clientcert=verify-full)?|host all "[^"]*" all reject'
     r"|(local all|host all) \+vaultbrix_tenants( all)? reject"
 )
 

@@ -1,7 +1,7 @@
-"""Destroys TCP connections of this network namespace by the kernel's socket diagnosis (inet_diag, SOCK_DESTROY).
+"""Lists and destroys TCP connections of this network namespace by the kernel's socket diagnosis (sock_diag(7)).
 
-Used for sessions that do not end when PostgreSQL is told to end them: it needs no help of the process that owns the
-socket. Needs NET_ADMIN, and INET_DIAG_DESTROY in the kernel.
+It needs no help of the process that has the socket: that process may be stopped, or have no room for a question.
+To destroy needs NET_ADMIN, and INET_DIAG_DESTROY in the kernel.
 """
 
 import errno
@@ -12,36 +12,56 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2.netlink import NETLINK_SOCK_DIAG
-from pyroute2.netlink.diag import SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SS_CONN
+from pyroute2.netlink.diag import SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SS_CONN, SS_LISTEN
 
+from vaultbrix.agent.connections import Connection
 from vaultbrix.agent.host.netlink import DUMP, Request, exchange
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
 
-# inet_diag_req_v2 and the start of inet_diag_msg (linux/inet_diag.h). The identity of a socket is its ports, both
-# addresses in 16 bytes each, interface and cookie; ports and addresses are in network order.
+# inet_diag_req_v2 and inet_diag_msg (linux/inet_diag.h). The identity of a socket is its ports, both addresses in 16
+# bytes each, interface and cookie; ports and addresses are in network order. The inode is the last field after it.
+# A Connection's identity is the address family in one byte, and that.
 _QUERY = struct.Struct("=BBBxI")
 _ANSWER_HEAD = struct.Struct("=BBBB")
 _PORTS = struct.Struct("!HH")
 _IDENTITY_BYTES = 48
+_INODE = struct.Struct("=16xI")
+_ESTABLISHED = 1
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 Address = IPv4Address | IPv6Address
-Peer = tuple[int, Address, int]
 
 
-def destroy(connections: Iterable[tuple[int, str, int]]) -> int:
-    """Destroy TCP connections, each (local port, peer's address, peer's port); returns how many of them existed.
-
-    The next read or write of the socket's owner fails with ECONNABORTED, and the peer gets a reset. Raises Transient.
-    """
-    targets = {(local, _unmapped(ip_address(address)), port) for local, address, port in connections}
+def connections(port: int) -> list[Connection]:
+    """Return the TCP connections at a local port that a process has, or has still to accept. Raises Transient."""
     try:
-        requests = [
-            Request(SOCK_DESTROY, _QUERY.pack(family, socket.IPPROTO_TCP, 0, SS_CONN) + identity)
-            for local in {local for local, _, _ in targets}
-            for family, identity, peer in _connections(local)
-            if peer in targets
-        ]
+        return [connection for family in _FAMILIES for connection in _dump(family, port, SS_CONN)]
+    except OSError as error:
+        raise _failed(error.errno) from None
+
+
+def listening(port: int) -> list[int]:
+    """Return the inodes of the sockets that listen at a local port. Raises Transient."""
+    try:
+        return [listener.inode for family in _FAMILIES for listener in _dump(family, port, 1 << SS_LISTEN)]
+    except OSError as error:
+        raise _failed(error.errno) from None
+
+
+def destroy(doomed: Iterable[Connection]) -> int:
+    """Destroy connections; returns how many of them still existed. Raises Transient.
+
+    The next read or write of the socket's owner fails with ECONNABORTED, and the peer gets a reset.
+    """
+    requests = [
+        Request(
+            SOCK_DESTROY,
+            _QUERY.pack(connection.identity[0], socket.IPPROTO_TCP, 0, SS_CONN) + connection.identity[1:],
+        )
+        for connection in doomed
+    ]
+    try:
         answers = exchange(NETLINK_SOCK_DIAG, requests)
     except OSError as error:
         raise _failed(error.errno) from None
@@ -52,19 +72,23 @@ def destroy(connections: Iterable[tuple[int, str, int]]) -> int:
     return sum(answer.error == 0 for answer in answers)
 
 
-def _connections(local_port: int) -> Iterator[tuple[int, bytes, Peer]]:
-    """Yield address family, identity and peer of each connection at the port; an IPv6 socket may have an IPv4 peer."""
+def _dump(family: int, local_port: int, states: int) -> Iterator[Connection]:
     ports = _PORTS.pack(local_port, 0)
-    for family in (socket.AF_INET, socket.AF_INET6):
-        query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, SS_CONN) + ports + bytes(_IDENTITY_BYTES - len(ports))
-        (answer,) = exchange(NETLINK_SOCK_DIAG, [Request(SOCK_DIAG_BY_FAMILY, query, DUMP)])
-        if answer.error:
-            raise OSError(answer.error, os.strerror(answer.error))
-        for payload in answer.payloads:
-            identity = payload[_ANSWER_HEAD.size : _ANSWER_HEAD.size + _IDENTITY_BYTES]
-            local, port = _PORTS.unpack_from(identity)
-            address = identity[20:24] if family == socket.AF_INET else identity[20:36]
-            yield family, identity, (local, _unmapped(ip_address(address)), port)
+    query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, states) + ports + bytes(_IDENTITY_BYTES - len(ports))
+    (answer,) = exchange(NETLINK_SOCK_DIAG, [Request(SOCK_DIAG_BY_FAMILY, query, DUMP)])
+    if answer.error:
+        raise OSError(answer.error, os.strerror(answer.error))
+    length = 4 if family == socket.AF_INET else 16
+    for payload in answer.payloads:
+        identity = payload[_ANSWER_HEAD.size : _ANSWER_HEAD.size + _IDENTITY_BYTES]
+        at, port = _PORTS.unpack_from(identity)
+        if at != local_port:
+            continue
+        own, peer = (_unmapped(ip_address(identity[start : start + length])) for start in (4, 20))
+        (inode,) = _INODE.unpack_from(payload, _ANSWER_HEAD.size + _IDENTITY_BYTES)
+        # What a process has closed already is on its way out by itself.
+        if inode or payload[1] in (_ESTABLISHED, SS_LISTEN):
+            yield Connection(peer, port, bytes([family]) + identity, inode, peer.is_loopback or peer == own)
 
 
 def _unmapped(address: Address) -> Address:

@@ -66,16 +66,21 @@ class KernelLayer:
                 self._in_kernel.pop(cidr, None)
             self.dirty -= gone
 
-    async def verify(self) -> None:
-        """Read all that the kernel lets through and mark what differs as dirty. Takes as long as there are grants."""
+    async def verify(self) -> set[str]:
+        """Read all that the kernel lets through and mark what differs as dirty. Takes as long as there are grants.
+
+        Returns the CIDRs that no grant accounts for, which the next ``close`` takes away.
+        """
         now = self._clock()
+        # Of what is opened or closed meanwhile nobody knows whether it was read before or after.
+        accounted = self.dirty | set(self._desired.cidrs())
         try:
             present = await asyncio.to_thread(self._firewall.allowed)
         except Expected:
             # Nothing is known: every CIDR is added, or removed, again.
             self.dirty |= {*self._in_kernel, *self._desired.cidrs()}
             self._in_kernel.clear()
-            return
+            return set()
         self._trusted = None
         self._in_kernel = {
             cidr: deadline
@@ -84,6 +89,7 @@ class KernelLayer:
             and abs(present[cidr] - timeout_for(deadline, now)) <= _TOLERANCE_SECONDS
         }
         self.dirty |= (set(present) | set(self._desired.cidrs())) - self._in_kernel.keys()
+        return set(present) - accounted - set(self._desired.cidrs())
 
     async def refused(self) -> list[str]:
         """Return addresses that were refused in the last hour; none while the kernel cannot be read."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from vaultbrix.agent.host.firewall.interface import Firewall
+from vaultbrix.agent.host.firewall.interface import CONNECTIONS_PER_ADDRESS, Firewall
 from vaultbrix.agent.host.firewall.nftables import Nftables
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 AUTO, IPTABLES, NFTABLES = "auto", "iptables", "nftables"
 
 
-def choose(port: int, name: str = AUTO) -> Firewall:
+def choose(port: int, name: str = AUTO, most_connections: int = CONNECTIONS_PER_ADDRESS) -> Firewall:
     """Return the firewall of that name, or with AUTO the first that works here; its port is closed by default then.
 
     Afterwards the rules that the other firewall may have left are removed. Raises Transient, naming what was tried and
@@ -25,7 +25,7 @@ def choose(port: int, name: str = AUTO) -> Firewall:
         if name not in (AUTO, candidate):
             continue
         try:
-            firewall = _make(candidate, port)
+            firewall = _make(candidate, port, most_connections)
             firewall.ensure()
         except Transient as error:
             failures.append(error.message)
@@ -42,8 +42,9 @@ class ChosenFirewall:
     kernel refuses it still ends sessions, and says what is missing.
     """
 
-    def __init__(self, port: int, requested_name: str = AUTO) -> None:
+    def __init__(self, port: int, requested_name: str = AUTO, most_connections: int = CONNECTIONS_PER_ADDRESS) -> None:
         self._port = port
+        self._most_connections = most_connections
         self._requested_name = requested_name
         self._firewall: Firewall | None = None
 
@@ -55,7 +56,7 @@ class ChosenFirewall:
     def ensure(self) -> bool:
         """Choose a firewall if there is none yet, else create what it lacks. Returns whether anything was amiss."""
         if self._firewall is None:
-            self._firewall = choose(self._port, self._requested_name)
+            self._firewall = choose(self._port, self._requested_name, self._most_connections)
             log.info("firewall", name=self.name)
             return True
         return self._firewall.ensure()
@@ -94,15 +95,15 @@ class ChosenFirewall:
         return self._firewall
 
 
-def _make(name: str, port: int) -> Firewall:
+def _make(name: str, port: int, most_connections: int = 0) -> Firewall:
     if name == NFTABLES:
-        return Nftables(port)
+        return Nftables(port, most_connections)
     try:
         # Imported here: a machine without its libraries still has nftables.
         from vaultbrix.agent.host.firewall.iptables import Iptables  # noqa: PLC0415
     except (ImportError, OSError, AttributeError) as error:
         raise Transient(Reason.KERNEL_FAILED, f"iptables: {error}; needs libxtables, libip4tc and libip6tc") from None
-    return Iptables(port)
+    return Iptables(port, most_connections)
 
 
 def _remove_leftovers(name: str, port: int) -> None:

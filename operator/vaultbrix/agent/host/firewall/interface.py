@@ -14,6 +14,12 @@ MAX_ENTRIES = 262_144
 REFUSED_SECONDS = 3600
 MAX_REFUSED = 1024
 
+# Connections of one address at a time, half-open ones too, unless the agent is told otherwise; in IPv6 of one /64,
+# which one machine has whole.
+CONNECTIONS_PER_ADDRESS = 100
+COUNTED_LENGTHS = {4: 32, 6: 64}
+MAX_COUNTED = 65_536
+
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSIONS = tuple(FAMILIES)
 STANDARD_PORT = 5433
@@ -22,8 +28,9 @@ STANDARD_PORT = 5433
 class Firewall(Protocol):
     """Who may reach one TCP port in this network namespace.
 
-    Loopback, trusted and allowed sources pass; everybody else gets a reset, on open connections too. Nothing but
-    that port is touched, and nothing of anybody else's. Calls block for a few milliseconds and raise Transient.
+    Loopback, trusted and allowed sources pass; everybody else gets a reset, on open connections too. So does a new
+    connection of an allowed source that has too many; where the kernel cannot count, there is no such limit. Nothing
+    but that port is touched, and nothing of anybody else's. Calls block for a few milliseconds and raise Transient.
     CIDRs are canonical.
     """
 

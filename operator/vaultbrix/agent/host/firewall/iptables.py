@@ -5,6 +5,7 @@ Layout, for IPv4 and IPv6 alike (Netfilter); names of another port than 5433 end
     INPUT:     -p tcp --dport <port> -j VAULTBRIX        before all but such jumps, so before any ESTABLISHED accept
     VAULTBRIX: -i lo                                     RETURN
                source in vbx-trusted                     RETURN
+               source in vbx-allow, SYN, -m connlimit    REJECT --reject-with tcp-reset
                source in vbx-allow                       RETURN
                -p tcp                                    SET --add-set vbx-refused src --exist
                -p tcp                                    REJECT --reject-with tcp-reset
@@ -24,10 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import iptc
+import structlog
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vaultbrix.agent.host.firewall import ipset
 from vaultbrix.agent.host.firewall.interface import (
+    CONNECTIONS_PER_ADDRESS,
+    COUNTED_LENGTHS,
     MAX_ENTRIES,
     MAX_REFUSED,
     REFUSED_SECONDS,
@@ -38,6 +42,8 @@ from vaultbrix.agent.host.firewall.interface import (
 )
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
+
+log = structlog.get_logger(__name__)
 
 # The lock of iptables(8). A table is read, changed and written back whole, so a change that another program makes
 # meanwhile would be lost.
@@ -56,8 +62,10 @@ class Iptables:
 
     name = "iptables"
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, most_connections: int = CONNECTIONS_PER_ADDRESS) -> None:
+        """``most_connections`` of one address; 0: no limit."""
         self._port = port
+        self._most_connections = most_connections
         self._chain = f"{_CHAIN}{suffix(port)}"
         self._allow = {version: f"vbx-allow{version}{suffix(port)}" for version in VERSIONS}
         self._trusted = {version: f"vbx-trusted{version}{suffix(port)}" for version in VERSIONS}
@@ -73,8 +81,12 @@ class Iptables:
                 return False
             ipset.create(self._sets())
             with _locked():
-                for version in VERSIONS:
-                    self._create_chain(version)
+                try:
+                    self._create_chains()
+                except (iptc.IPTCError, iptc.XTablesError) as error:
+                    if not self._most_connections:
+                        raise
+                    self._create_chains_without_limit(error)
         return True
 
     def trust(self, cidrs: Iterable[str]) -> None:
@@ -142,10 +154,25 @@ class Iptables:
         return [
             {"in-interface": "lo", "target": "RETURN"},
             {"set": {"match-set": [self._trusted[version], "src"]}, "target": "RETURN"},
+            *([self._limit(version)] if self._most_connections else []),
             {"set": {"match-set": [self._allow[version], "src"]}, "target": "RETURN"},
             {"protocol": "tcp", "target": {"SET": {"add-set": [self._refused[version], "src"], "exist": ""}}},
             {"protocol": "tcp", "target": {"REJECT": {"reject-with": "tcp-reset"}}},
         ]
+
+    def _limit(self, version: int) -> dict[str, Any]:
+        # Matches are tried in this order: only those that would be let in are counted.
+        return {
+            "protocol": "tcp",
+            "set": {"match-set": [self._allow[version], "src"]},
+            "tcp": {"tcp-flags": ["FIN,SYN,RST,ACK", "SYN"]},
+            "connlimit": {
+                "connlimit-above": str(self._most_connections),
+                "connlimit-mask": str(COUNTED_LENGTHS[version]),
+                "connlimit-saddr": "",
+            },
+            "target": {"REJECT": {"reject-with": "tcp-reset"}},
+        }
 
     def _jump(self) -> dict[str, Any]:
         return _jump(self._port, self._chain)
@@ -172,6 +199,20 @@ class Iptables:
                 return False
             entry = table.next_rule(entry)
         return False
+
+    def _create_chains(self) -> None:
+        for version in VERSIONS:
+            self._create_chain(version)
+
+    def _create_chains_without_limit(self, cause: Exception) -> None:
+        """Who is let in matters more than how often; the error is raised if it was not for the limit."""
+        limit, self._most_connections = self._most_connections, 0
+        try:
+            self._create_chains()
+        except BaseException:
+            self._most_connections = limit
+            raise
+        log.warning("connections per address are not limited: needs xt_connlimit in the kernel", message=str(cause))
 
     def _create_chain(self, version: int) -> None:
         with _changed_at_once(version) as table:

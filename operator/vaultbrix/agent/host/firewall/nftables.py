@@ -9,7 +9,10 @@ Layout (nft(8)); the table of another port than 5433 is named ``vaultbrix-<port>
                                                                  jump admit
                                                                  update @refused4 {ip saddr}, @refused6 {ip6 saddr}
                                                                  reject with tcp reset
-      chain admit    ip saddr & 255.255.255.0 == @allow4_24      accept; a rule for each set
+      chain admit    ip saddr & 255.255.255.0 == @allow4_24      goto limit; a rule for each set
+                     ip saddr == @trusted4_32                    accept; a rule for each set
+      chain limit    SYN, add @counted4 {ip saddr ct count over} reject with tcp reset
+                                                                 accept
 
 A set of networks refuses those that overlap. So there is a set of plain addresses for each family and prefix length,
 made when it is needed, and the source address is masked before it is looked up. Entries of allow* carry the kernel's
@@ -22,8 +25,19 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import structlog
+
 from vaultbrix.agent.host.firewall import nfnetlink
-from vaultbrix.agent.host.firewall.interface import MAX_ENTRIES, MAX_REFUSED, REFUSED_SECONDS, VERSIONS, parse, suffix
+from vaultbrix.agent.host.firewall.interface import (
+    CONNECTIONS_PER_ADDRESS,
+    MAX_COUNTED,
+    MAX_ENTRIES,
+    MAX_REFUSED,
+    REFUSED_SECONDS,
+    VERSIONS,
+    parse,
+    suffix,
+)
 from vaultbrix.agent.host.firewall.nftlayout import (
     ALLOW,
     HOOKS,
@@ -35,6 +49,7 @@ from vaultbrix.agent.host.firewall.nftlayout import (
     buckets_in,
     by_bucket,
     chains,
+    counted,
     elements,
     is_complete,
     mark,
@@ -42,6 +57,8 @@ from vaultbrix.agent.host.firewall.nftlayout import (
 )
 from vaultbrix.api.conditions import Reason
 from vaultbrix.runtime.errors import Transient
+
+log = structlog.get_logger(__name__)
 
 _PATIENCE_SECONDS = 30
 _ABSENT = "No such file or directory"
@@ -54,8 +71,10 @@ class Nftables:
 
     name = "nftables"
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, most_connections: int = CONNECTIONS_PER_ADDRESS) -> None:
+        """``most_connections`` of one address; 0: no limit."""
         self._port = port
+        self._most_connections = most_connections
         self._table = f"vaultbrix{suffix(port)}"
         # The sets of networks in the table; None while that is not known.
         self._buckets: set[Bucket] | None = None
@@ -72,11 +91,16 @@ class Nftables:
             return False
         listed = self._listed()
         self._buckets = set(buckets_in(listed))
-        desired = chains(self._port, self._buckets)
+        desired = chains(self._port, self._buckets, self._most_connections)
         if is_complete(desired, listed):
             self._complete_at = generation
             return False
-        self._run(self._rebuild_commands(desired, listed))
+        try:
+            self._run(self._rebuild_commands(desired, listed))
+        except Transient as error:
+            if not self._most_connections:
+                raise
+            self._rebuild_without_limit(listed, error)
         self._complete_at = generation + 1
         return True
 
@@ -150,7 +174,9 @@ class Nftables:
         creation = [self._set(bucket.name, bucket.version, MAX_ENTRIES) for bucket in new]
         if new:
             creation.append(self._command("flush", "chain", name="admit"))
-            creation += [self._rule("admit", rule) for rule in chains(self._port, needed)["admit"]]
+            creation += [
+                self._rule("admit", rule) for rule in chains(self._port, needed, self._most_connections)["admit"]
+            ]
         self._commit([*creation, *commands])
         self._buckets = needed
 
@@ -166,24 +192,38 @@ class Nftables:
         self._run(commands)
         self._complete_at = before + 1 if complete_at == before else None
 
+    def _rebuild_without_limit(self, listed: Listing, cause: Transient) -> None:
+        """Who is let in matters more than how often; the error is raised if it was not for the limit."""
+        limit, self._most_connections = self._most_connections, 0
+        try:
+            self._run(self._rebuild_commands(chains(self._port, self._known(), 0), listed))
+        except BaseException:
+            self._most_connections = limit
+            raise
+        log.warning("connections per address are not limited: needs nft_connlimit", message=cause.message)
+
     def _rebuild_commands(self, desired: Chains, listed: Listing) -> list[Command]:
         """Commands that replace all chains and rules, and keep the sets with what is in them."""
         old_chains = [chain["name"] for chain in objects(listed, "chain")]
-        sets = {f"refused{version}": version for version in VERSIONS}
+        refused = {f"refused{version}": version for version in VERSIONS}
+        counting = {counted(version): version for version in VERSIONS if self._most_connections}
         # The kernel has marked the sets that a rule adds to, and takes an `add` without that mark for another set.
         for present in objects(listed, "set"):
-            sets.pop(present["name"], None)
+            refused.pop(present["name"], None)
+            counting.pop(present["name"], None)
         return [
             {"add": {"table": {"family": "inet", "name": self._table}}},
             *(self._command("flush", "chain", name=name) for name in old_chains),
             *(self._command("delete", "chain", name=name) for name in old_chains),
-            *(self._set(name, version, MAX_REFUSED, timeout=REFUSED_SECONDS) for name, version in sets.items()),
+            *(self._set(name, version, MAX_REFUSED, timeout=REFUSED_SECONDS) for name, version in refused.items()),
+            *(self._set(name, version, MAX_COUNTED, flags=[]) for name, version in counting.items()),
             *(self._command("add", "chain", name=name, **HOOKS.get(name, {})) for name in desired),
             *(self._rule(name, rule) for name, rules in desired.items() for rule in rules),
         ]
 
     def _set(self, name: str, version: int, size: int, **more: Any) -> Command:
-        return self._command("add", "set", name=name, type=f"ipv{version}_addr", size=size, flags=["timeout"], **more)
+        options = {"flags": ["timeout"], **more}
+        return self._command("add", "set", name=name, type=f"ipv{version}_addr", size=size, **options)
 
     def _rule(self, chain: str, rule: Rule) -> Command:
         return self._command("add", "rule", chain=chain, expr=rule, comment=mark(rule))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from vaultbrix.agent.host.firewall.interface import VERSIONS, parse
+from vaultbrix.agent.host.firewall.interface import COUNTED_LENGTHS, VERSIONS, parse
 
 ALLOW, TRUSTED = "allow", "trusted"
 
@@ -41,11 +41,15 @@ class Bucket:
         return f"{self.kind}{self.version}_{self.length}"
 
     def admission(self) -> Rule:
-        """The rule that accepts a packet whose source address, masked to the prefix length, is in the set."""
+        """The rule for a packet whose source address, masked to the prefix length, is in the set.
+
+        A trusted one is accepted; an allowed one goes on to the limit of connections.
+        """
         every = _NETWORKS[self.version]((0, self.length))
         source = _source(self.version)
         masked = source if self.length == every.max_prefixlen else {"&": [source, str(every.netmask)]}
-        return [_equal(masked, f"@{self.name}"), {"accept": None}]
+        verdict = {"accept": None} if self.kind == TRUSTED else {"goto": {"target": "limit"}}
+        return [_equal(masked, f"@{self.name}"), verdict]
 
 
 def by_bucket(kind: str, cidrs: Iterable[str]) -> dict[Bucket, list[str]]:
@@ -81,9 +85,18 @@ def objects(listed: Listing, kind: str) -> list[dict[str, Any]]:
     return [listed_object[kind] for listed_object in listed if kind in listed_object]
 
 
-def chains(port: int, buckets: Iterable[Bucket]) -> Chains:
-    """Return every chain that the table should have with its rules; a chain comes before those that jump to it."""
+def counted(version: int) -> str:
+    """Name of the set in which the kernel counts connections by source address."""
+    return f"counted{version}"
+
+
+def chains(port: int, buckets: Iterable[Bucket], most_connections: int) -> Chains:
+    """Return every chain that the table should have with its rules; a chain comes before those that jump to it.
+
+    ``most_connections`` of one source address, in IPv6 of one network of ``COUNTED_LENGTHS``; 0: no limit.
+    """
     return {
+        "limit": [*(_limit(v, most_connections) for v in VERSIONS if most_connections), [{"accept": None}]],
         "admit": [bucket.admission() for bucket in sorted(buckets)],
         "guard": [
             [_equal({"meta": {"key": "iifname"}}, "lo"), {"accept": None}],
@@ -115,6 +128,19 @@ def is_complete(desired: Chains, listed: Listing) -> bool:
 
 def _equal(left: Any, right: Any) -> Any:
     return {"match": {"op": "==", "left": left, "right": right}}
+
+
+def _limit(version: int, most_connections: int) -> Rule:
+    flags = {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["fin", "syn", "rst", "ack"]]}
+    network = _NETWORKS[version]((0, COUNTED_LENGTHS[version]))
+    source = _source(version)
+    key = source if network.prefixlen == network.max_prefixlen else {"&": [source, str(network.netmask)]}
+    count = {"ct count": {"val": most_connections, "inv": True}}
+    return [
+        _equal(flags, "syn"),
+        {"set": {"op": "add", "elem": key, "set": f"@{counted(version)}", "stmt": [count]}},
+        {"reject": {"type": "tcp reset"}},
+    ]
 
 
 def _source(version: int) -> Any:

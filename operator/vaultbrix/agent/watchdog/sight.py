@@ -1,0 +1,174 @@
+"""What tenants' sessions take, read from PostgreSQL's shared memory, also while its lock table is full.
+
+With a full table nobody gets a lock that he does not hold already, and PostgreSQL locks a catalogue for each look into
+it. Catalogues of this database go by the session's own fast path (PostgreSQL, src/backend/storage/lmgr/README); those
+that all databases share do not. So one transaction is left open that holds their locks, weak ones that stand in
+nobody's way, and everything is asked within it. It has no snapshot between two statements, so it does not hold VACUUM
+back.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+
+from vaultbrix.agent.watchdog.decisions import Backend, Room, Sight
+from vaultbrix.api.conditions import Reason
+from vaultbrix.postgres.connect import Target, open_connection, translated
+from vaultbrix.runtime.addresses import parse_address
+from vaultbrix.runtime.errors import Transient
+
+# Nothing else waits for this connection, and a machine that is busy with an attack takes its time.
+PATIENCE_SECONDS = 30.0
+# A transaction that is never ended would keep whoever rewrites a shared catalogue (VACUUM FULL) waiting for ever.
+HOLD_SECONDS = 60.0
+# Within a transaction PostgreSQL goes by the memberships and privileges that were there when it began.
+HOLD_WITHOUT_RIGHTS_SECONDS = 1.0
+# So many locks of a session have room of their own, and take none in the shared table.
+FAST_PATH = 16
+
+# Whoever holds these needs no other lock to learn whose a session is, what its role may do, and where files are.
+_HOLD = """
+SELECT (SELECT count(*) FROM pg_roles), (SELECT count(*) FROM pg_auth_members), (SELECT count(*) FROM pg_tablespace)
+"""
+_LOCKS = f"""
+SELECT pid, count(*) FROM pg_lock_status() WHERE pid IS NOT NULL GROUP BY pid HAVING count(*) > {FAST_PATH}
+"""  # noqa: S608 - a number of our own
+# pg_stat_activity would join catalogues to these rows.
+_BACKENDS = """
+SELECT pid, leader_pid, pg_get_userbyid(usesysid), host(client_addr), backend_start, xact_start
+  FROM pg_stat_get_activity(NULL) WHERE backend_type IN ('client backend', 'parallel worker') AND usesysid IS NOT NULL
+"""
+# Names of files are pgsql_tmp<pid>.<n> (PostgreSQL, Database File Layout).
+_TEMP_FILES = """
+SELECT substring(name FROM '^pgsql_tmp([0-9]+)')::int, sum(size)::bigint FROM pg_ls_tmpdir() GROUP BY 1
+"""
+# What was read of sessions is kept until the end of a transaction, unless it is let go of.
+_NOW = "SELECT clock_timestamp(), pg_notification_queue_usage(), pg_stat_clear_snapshot()"
+_TERMINATE = "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid"
+_ROOM = """
+SELECT current_setting('max_locks_per_transaction')::bigint
+         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int),
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+       pg_has_role('pg_read_all_stats', 'USAGE'), has_function_privilege('pg_ls_tmpdir()', 'EXECUTE'),
+       has_parameter_privilege('log_duration', 'SET')
+"""
+
+T = TypeVar("T")
+
+
+class TenantSessions:
+    """Asks over a connection of its own, opened when it is needed and again after it broke.
+
+    Every method raises Transient or Blocked.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._connection: psycopg.AsyncConnection | None = None
+        self._held_since = 0.0
+        self.room: Room | None = None
+        """As it was last asked; None before."""
+
+    async def locks(self) -> dict[int, int]:
+        """Return how many locks each process holds, where it holds more than cost nobody anything."""
+        return {int(pid): int(count) for pid, count in await self._ask(_LOCKS)}
+
+    async def look(self, locks: Mapping[int, int]) -> Sight:
+        """Return all sessions, which hold these locks."""
+        rows = await self._ask(_BACKENDS)
+        files = await self._ask(_TEMP_FILES) if self.room is not None and self.room.lists_temp_files else []
+        ((at, queue, _),) = await self._ask(_NOW)
+        return sight(rows, locks, {int(pid): int(size) for pid, size in files if pid is not None}, at, float(queue))
+
+    async def terminate(self, pids: Sequence[int]) -> None:
+        """Tell the backends with these process ids to end; does not wait for that."""
+        await self._ask(_TERMINATE, [list(pids)])
+
+    async def renew(self) -> None:
+        """Let go of the catalogues' locks for a moment, after HOLD_SECONDS. Better not while the lock table is full.
+
+        Much sooner while rights are missing, so that they are used once they are granted.
+        """
+        has_rights = self.room is not None and self.room.sees_sessions and self.room.lists_temp_files
+        longest = HOLD_SECONDS if has_rights else HOLD_WITHOUT_RIGHTS_SECONDS
+        if self._connection is not None and time.monotonic() - self._held_since > longest:
+            await self._guarded(self._hold)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _ask(self, query: LiteralString, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        async def ask() -> list[tuple[Any, ...]]:
+            if self._connection is None or self._connection.closed:
+                self._connection = await open_connection(self._target)
+                await self._hold()
+            # Planned once, so that it reads no catalogue again.
+            cursor = await self._connection.execute(query, parameters, prepare=True)
+            return await cursor.fetchall()
+
+        return await self._guarded(ask)
+
+    async def _guarded(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Whatever fails ends the transaction, and with it the connection."""
+        with translated():
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return await ask()
+            except TimeoutError:
+                await self.close()
+                raise Transient(Reason.UNREACHABLE, "PostgreSQL does not answer") from None
+            except psycopg.Error:
+                await self.close()
+                raise
+
+    async def _hold(self) -> None:
+        assert self._connection is not None
+        await self._connection.execute("ROLLBACK")
+        await self._connection.execute("SET idle_in_transaction_session_timeout = 0")
+        cursor = await self._connection.execute(_ROOM)
+        row = await cursor.fetchone()
+        assert row is not None
+        locks, connections, sees_sessions, lists_temp_files, may_be_quiet = row
+        if may_be_quiet:
+            # Nobody asked for what is asked here, and it would be most of the audit record.
+            await self._connection.execute("SET log_duration = off")
+        self.room = Room(locks, connections, sees_sessions, lists_temp_files)
+        await self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY")
+        await self._connection.execute(_HOLD)
+        self._held_since = time.monotonic()
+
+
+def sight(
+    rows: Iterable[tuple[Any, ...]], locks: Mapping[int, int], files: Mapping[int, int], at: datetime, queue: float
+) -> Sight:
+    """Make a sight of rows of _BACKENDS, and of locks and bytes of temporary files by process."""
+    clients, workers = [], defaultdict(list)
+    for pid, leader, *client in rows:
+        if leader is None:
+            clients.append((pid, *client))
+        else:
+            workers[leader].append(pid)
+    return Sight(
+        at,
+        tuple(
+            Backend(
+                pid,
+                login,
+                parse_address(address) if address else None,
+                started_at,
+                transaction_at,
+                sum(locks.get(process, 0) for process in (pid, *workers[pid])),
+                sum(files.get(process, 0) for process in (pid, *workers[pid])),
+            )
+            for pid, login, address, started_at, transaction_at in clients
+        ),
+        queue,
+    )
