@@ -96,7 +96,8 @@ class Job:
 
 
 def end(process: Process) -> int:
-    wait_for("the Job's process has ended", lambda: not process.running, tell=process.text)
+    """Its exit code, once it has ended by itself; one that is not let in tries for half a minute."""
+    wait_for("the Job's process has ended", lambda: not process.running, patience=90, tell=process.text)
     code = process.stop()
     assert code is not None
     return code

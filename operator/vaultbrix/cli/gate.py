@@ -56,10 +56,11 @@ def uninstall(
 def _ask(function: "Callable[[psycopg.AsyncConnection], Awaitable[T]]") -> T:
     import psycopg  # noqa: PLC0415
 
-    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
+    from vaultbrix.postgres.connect import of_person, pinned  # noqa: PLC0415
 
     async def call() -> T:
         async with await psycopg.AsyncConnection.connect(
+            of_person(os.environ),
             application_name="vaultbrix-gate",
             connect_timeout=10,
             options=pinned(os.environ.get("PGOPTIONS", "")),

@@ -208,7 +208,7 @@ class DecisionOptions:
 
     ``sha256`` names the text by the beginning of its hash; empty, the person has to be asked for it. ``message`` is
     for the record. ``allow_nested``: also let functions and blocks of the text drop and alter. ``despite_rehearsal``:
-    also when its rehearsal failed or is not over.
+    also when its rehearsal failed, is not over, or takes along what is somebody else's.
     """
 
     name: str

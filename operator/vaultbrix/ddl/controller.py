@@ -31,8 +31,9 @@ from vaultbrix.ddl.rehearsal.controller import Rehearsals
 from vaultbrix.ddl.run import Run, RunContext, locate
 from vaultbrix.ddl.sweep import sweep
 from vaultbrix.ddl.watch import Watcher
-from vaultbrix.kube.client import NotFound, resource_type
+from vaultbrix.kube.client import NotFound
 from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.status import set_finalizer, write_status
 from vaultbrix.kube.store import Change
 from vaultbrix.runtime.errors import Blocked, Expected
@@ -57,9 +58,9 @@ class Runs:
     context: RunContext
     rehearsing: Container[str]
 
-    async def sweep(self, connection: psycopg.AsyncConnection) -> None:
-        """End on a server what approvals that are gone have left there."""
-        await sweep(self.context, connection, self.rehearsing)
+    async def sweep(self, connection: psycopg.AsyncConnection) -> list[str]:
+        """End on a server what approvals that are gone have left there; returns what that was, for people."""
+        return await sweep(self.context, connection, self.rehearsing)
 
 
 def register(registry: Registry, context: RunContext) -> Runs:

@@ -271,9 +271,11 @@ def _objection(approval: DDLApproval, by: str) -> str | None:
 
 def _doubt(approval: DDLApproval) -> str | None:
     anyway = "approve it all the same with --despite-rehearsal"
+    rehearsal = approval.status.rehearsal
+    if rehearsal is not None and rehearsal.others:
+        return f"takes along what is somebody else's ({rehearsal.others[0]}): have its owner drop it first, or {anyway}"
     match rehearsed(approval):
         case Rehearsed.FAILED:
-            rehearsal = approval.status.rehearsal
             error = describe_error(rehearsal.error if rehearsal else None)
             return f"failed when it was rehearsed ({error}) and would fail again; {anyway}"
         case Rehearsed.WAITING:

@@ -19,7 +19,8 @@ from vaultbrix.ddl.progress import executed, finished, unfinished, used, used_up
 from vaultbrix.ddl.rehearsal import decisions as rehearsal
 from vaultbrix.ddl.rehearsal import runner
 from vaultbrix.kube.cache import Cache
-from vaultbrix.kube.client import JOBS, PODS, SECRETS, Conflict, Kube, NotFound, Object
+from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
+from vaultbrix.kube.resources import JOBS, PODS, SECRETS
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.scram import PASSWORD_BYTES
@@ -35,6 +36,7 @@ class JobSettings:
     namespace: str
     image: str
     pull_policy: str
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ class Run:
             deadline_seconds=int(self._deadline(plan).total_seconds()),
             image=settings.image,
             pull_policy=settings.pull_policy,
+            pull_secrets=settings.pull_secrets,
             secret=self.name,
         )
 
@@ -227,7 +230,10 @@ class Run:
             "metadata": {
                 "name": self.name,
                 "namespace": self.context.jobs.namespace,
-                "labels": {"app.kubernetes.io/managed-by": "vaultbrix"},
+                "labels": {
+                    "app.kubernetes.io/managed-by": "vaultbrix",
+                    "vaultbrix.com/server": self.server.metadata.name,
+                },
             },
             "type": "Opaque",
             "data": {key: base64.b64encode(value.encode()).decode() for key, value in content.items()},

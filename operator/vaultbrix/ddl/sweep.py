@@ -9,14 +9,16 @@ from vaultbrix.ddl.decisions import REHEARSAL_PREFIX, login_name, login_uid, run
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.ddl.rehearsal import runner
 from vaultbrix.ddl.run import RunContext
-from vaultbrix.kube.client import JOBS, SECRETS
+from vaultbrix.kube.resources import JOBS, SECRETS
 from vaultbrix.postgres.connect import classify
 
 log = structlog.get_logger(__name__)
 
 
-async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehearsing: Container[str]) -> None:
+async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehearsing: Container[str]) -> list[str]:
     """End the runs whose approval is gone, however it went: with its namespace, or stripped of its finalizer.
+
+    Returns what was ended, for people.
 
     ``rehearsing`` are the logins of rehearsals that are under way. What a lock stands in the way of is left to the
     next time, and keeps nothing else from being swept.
@@ -25,11 +27,13 @@ async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehear
     known_logins, open_passes = await logins.logins(connection), await passes.open_passes(connection)
     uids = {approval.metadata.uid for approval in context.cache.approvals}
     alive = {login_name(uid) for uid in uids}
+    ended = []
     for login in known_logins:
         if login in alive or login in rehearsing:
             continue
         try:
-            await _end(context, connection, login)
+            if await _end(context, connection, login):
+                ended.append(f"Login {login}")
         except psycopg.Error as error:
             if connection.broken:
                 raise
@@ -40,23 +44,27 @@ async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehear
             continue
         try:
             await passes.revoke_pass(connection, uid)
+            ended.append(f"Pass {uid}")
         except psycopg.Error as error:
             if connection.broken:
                 raise
             log.warning("pass not revoked yet", pass_id=uid, message=classify(error).message)
     await passes.purge(connection, uids)
     await runner.sweep(connection)
+    return ended
 
 
-async def _end(context: RunContext, connection: psycopg.AsyncConnection, login: str) -> None:
+async def _end(context: RunContext, connection: psycopg.AsyncConnection, login: str) -> bool:
+    """End what a login is for, and drop it; returns False for one that is no login of ours."""
     if login.startswith(REHEARSAL_PREFIX):
         await logins.drop_login(connection, login)
-        return
+        return True
     try:
         uid = login_uid(login)
     except ValueError:
-        return
+        return False
     for kind in (JOBS, SECRETS):
         await context.kube.delete(kind, context.jobs.namespace, run_name(uid))
     await logins.drop_login(connection, login)
     await passes.revoke_pass(connection, uid)
+    return True

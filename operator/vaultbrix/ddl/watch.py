@@ -12,8 +12,8 @@ from vaultbrix.ddl.decisions import login_name, run_name
 from vaultbrix.ddl.plan import Plan, plan
 from vaultbrix.ddl.progress import progress_of
 from vaultbrix.ddl.run import RunContext, job_ended
-from vaultbrix.kube.client import JOBS
 from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.resources import JOBS
 from vaultbrix.runtime.errors import Blocked
 
 LOOK_EVERY = timedelta(seconds=1)

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.harness.database import Database, send
+from tests.harness.database import Database, desired_role, send
 
 from vaultbrix.ddl.gate import policy
-from vaultbrix.tenants import role as tenants
+from vaultbrix.tenants import deletion
 
 numbers = itertools.count(1)
 
@@ -194,7 +194,7 @@ class Place:
         """End it, for as little as the next one has to look through."""
         self.session.close()
         self.admin.close()
-        self.database.admin(tenants.drop, self.role, ("team", self.role))
+        self.database.admin(deletion.drop, self.role, desired_role(self.role).owner.uid)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness.approvals import Approval, submit
+from tests.harness.ddl_job import end
 from tests.harness.shell import wait_for
 from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import World
@@ -196,8 +197,7 @@ def test_a_tenant_that_is_deleted_meanwhile_leaves_no_approval_without_an_end(wo
         ended(made, "Failed")
         assert made.condition("Ready")["reason"] == "TenantNotFound"
     process = pod.start()
-    wait_for("the Job's process has ended", lambda: not process.running, tell=process.text)
-    assert process.stop() != 0
+    assert end(process) != 0
     assert place.there("b")
     assert pending.status["phase"] == "Pending"
     pending.decide()

@@ -14,18 +14,6 @@ from vaultbrix.ddl.gate import drift, policy, schema
 FIRST_RELEASE = 3
 
 
-@pytest.fixture
-def bare() -> Iterator[Database]:
-    """A database without the gate."""
-    with directory() as path:
-        database = Database(path)
-        try:
-            database.postgres.start()
-            yield database
-        finally:
-            database.postgres.stop()
-
-
 @pytest.fixture(scope="module")
 def gated() -> Iterator[Database]:
     """A database of this module's own, with the gate."""
@@ -50,7 +38,7 @@ def test_an_upgrade_changes_nothing_for_tenants_that_are_at_work(
     with monkeypatch.context() as before:
         before.setattr(schema, "migrations", lambda: known[:FIRST_RELEASE])
         assert bare.admin(schema.install) == FIRST_RELEASE
-    roles = [bare.tenant(f"u{number}") for number in range(3)]
+    roles = [bare.tenant_without_uid(f"u{number}") for number in range(3)]
     sessions = [bare.login(role) for role in roles]
     for session in sessions:
         assert code(send(session, "CREATE TABLE kept(id int); INSERT INTO kept VALUES (1)")) == ""
@@ -188,6 +176,17 @@ DRIFT = {
     "a function of another's": (
         "CREATE FUNCTION vaultbrix.stray() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "vaultbrix.stray()",
+    ),
+    "anybody creates in public": ("GRANT CREATE ON SCHEMA public TO PUBLIC", "revoke CREATE: PUBLIC on schema public"),
+    "a tenant creates in public": ("GRANT CREATE ON SCHEMA public TO tenant_drift", ": tenant_drift on schema public"),
+    "tenants create in public by a group": (
+        "GRANT CREATE ON SCHEMA public TO vaultbrix_tenants",
+        ": vaultbrix_tenants on schema public",
+    ),
+    "anybody creates schemas": ("GRANT CREATE ON DATABASE postgres TO PUBLIC", ": PUBLIC on database postgres"),
+    "a tenant creates schemas": (
+        "GRANT CREATE ON DATABASE postgres TO tenant_drift",
+        ": tenant_drift on database postgres",
     ),
 }
 

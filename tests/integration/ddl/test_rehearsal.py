@@ -40,6 +40,20 @@ def test_what_cascade_takes_along_is_named_and_nothing_is_gone(place: TenantWith
     wait_for("nothing is left of it", lambda: clean(place))
 
 
+def test_what_cascade_takes_along_of_another_tenant_is_named(place: TenantWithTables) -> None:
+    other = TenantWithTables(place.world)
+    place.sql(f"GRANT USAGE ON SCHEMA {place.role} TO {other.role}", f"GRANT SELECT ON a TO {other.role}")
+    other.sql(f"CREATE VIEW theirs AS SELECT v FROM {place.role}.a", "CREATE VIEW above AS SELECT v FROM theirs")
+    made = place.submit("DROP TABLE a CASCADE")
+    found = made.rehearsed()
+    assert set(found["others"]) == {f"view {other.role}.theirs", f"view {other.role}.above"}
+    told = made.condition("Rehearsed")
+    assert (told["status"], told["reason"]) == ("False", "DependentsRemain")
+    assert f"view {other.role}.above" in told["message"]
+    assert other.there("theirs")
+    assert place.submit("TRUNCATE b; DROP VIEW look").rehearsed()["others"] == []
+
+
 def test_a_table_that_is_rewritten_is_called_so(place: TenantWithTables) -> None:
     found = place.submit("ALTER TABLE a ALTER id TYPE bigint").rehearsed()
     assert [(t["object"], t["rewritten"]) for t in found["affected"]] == [(f"{place.role}.a", True)]

@@ -49,6 +49,20 @@ def test_the_text_runs_as_the_tenant_and_once(database: Database, role: str, pla
     assert database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [made.login]) == []
 
 
+def test_a_pod_that_starts_before_it_is_let_in_waits_for_that(database: Database, role: str, place: Path) -> None:
+    made, file = job(database, role, place), database.postgres.hba_file
+    before = file.read_text()
+    file.write_text(f'host all "{made.login}" all reject\n{before}')
+    database.postgres.query("SELECT pg_reload_conf()")
+    process = made.start()
+    refused = f'pg_hba.conf rejects connection for host "127.0.0.1", user "{made.login}"'.replace('"', '\\"')
+    wait_for("it was refused", lambda: refused in database.postgres.log_text(), tell=process.text)
+    file.write_text(before)
+    database.postgres.query("SELECT pg_reload_conf()")
+    assert end(process) == 0, process.text()
+    assert made.count() == 1
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

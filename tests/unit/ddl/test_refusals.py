@@ -135,6 +135,8 @@ def test_a_refusal_belongs_to_the_tenant_whose_login_it_was() -> None:
     assert is_of(refusal(role="tenant_acme_r_0123456789", of="team/acme"), ACME)
     assert not is_of(refusal(role="tenant_other"), ACME)
     assert not is_of(refusal(role="vaultbrix_d_00", of="team/acme"), ACME), "a Job's"
+    assert not is_of(refusal(), tenant(ready=False)), "that of an earlier Tenant"
+    assert not is_of(refusal(role="tenant_acme_r_0123456789", of="team/acme"), tenant(ready=False))
 
 
 @given(st.text(max_size=200), st.text(max_size=40))

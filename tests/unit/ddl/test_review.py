@@ -93,6 +93,7 @@ UNREHEARSED = asked(conditions=[condition("Rehearsed", "Waiting", "Unknown")])
         (FAILED, "statement 1: 42P01"),
         (asked(conditions=[condition("Rehearsed", "RehearsalFailed")]), "failed when it was rehearsed"),
         (UNREHEARSED, "not rehearsed yet"),
+        (asked(rehearsal=rehearsal(drops=["view b.v"], others=["view b.v"])), "somebody else's (view b.v)"),
     ],
 )
 def test_what_fails_in_rehearsal_is_approved_only_on_purpose_and_denied_freely(found: DDLApproval, says: str) -> None:

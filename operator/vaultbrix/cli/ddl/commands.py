@@ -134,7 +134,11 @@ def approve(
         typer.Option("--allow-nested", help="Also what its functions, DO blocks and triggers do; that may change."),
     ] = False,
     despite_rehearsal: Annotated[
-        bool, typer.Option("--despite-rehearsal", help="Also when its rehearsal failed, or is not over.")
+        bool,
+        typer.Option(
+            "--despite-rehearsal",
+            help="Also when its rehearsal failed, is not over, or takes along what is somebody else's.",
+        ),
     ] = False,
     yes: Yes = False,
     sql: Sql = False,

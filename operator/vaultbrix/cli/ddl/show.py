@@ -158,7 +158,8 @@ def _print_effect(rehearsal: Rehearsal) -> None:
     if rehearsal.possible and not gone and rehearsal.error is None:
         tell("  nothing would be dropped or emptied")
     for victim in gone:
-        tell(f"  - {victim.name}{_size(victim)}", "red")
+        whose = "  SOMEBODY ELSE'S" if victim.name in rehearsal.others else ""
+        tell(f"  - {victim.name}{_size(victim)}{whose}", "red")
     if len(gone) == 512:
         tell("  - and maybe more: 512 are listed at most", "red")
     for victim in changed:

@@ -75,6 +75,17 @@ _CHECKS: tuple[tuple[str, LiteralString], ...] = (
         "    WHERE pg_has_role(r.oid, a.grantee, 'MEMBER'))))",
     ),
     (
+        "PUBLIC or a tenant may create what statements of others may mean by an unqualified name; revoke CREATE",
+        "SELECT format('%s on %s', coalesce(r.rolname, 'PUBLIC'), o.name) FROM ("
+        "  SELECT 'schema public' AS name, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace"
+        "   WHERE nspname = 'public'"
+        "  UNION ALL SELECT format('database %I', datname), coalesce(datacl, acldefault('d', datdba)) FROM pg_database"
+        "   WHERE datname = current_database()) o,"
+        " LATERAL aclexplode(o.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE a.privilege_type = 'CREATE' AND (a.grantee = 0 OR EXISTS (SELECT FROM vaultbrix.tenant t"
+        "  JOIN pg_roles m ON m.rolname = t.role_name WHERE pg_has_role(m.oid, a.grantee, 'MEMBER')))",
+    ),
+    (
         "roles that the gate exempts although a tenant is a member of them; revoke the membership",
         "SELECT format('%s of %s', t.role_name, r.rolname) FROM vaultbrix.tenant t JOIN pg_roles m ON m.rolname ="
         " t.role_name JOIN pg_roles r ON r.oid <> m.oid AND pg_has_role(m.oid, r.oid, 'MEMBER')"

@@ -117,17 +117,24 @@ async def _drop_schema(connection: psycopg.AsyncConnection) -> None:
     await connection.execute("DROP SCHEMA IF EXISTS vaultbrix")
 
 
+_CLAIMS = "SELECT role_name, namespace, name FROM vaultbrix.tenant JOIN pg_roles ON rolname = role_name"
+_CLAIMS_WITH_UID = (
+    "SELECT t.role_name, t.namespace, t.name, CASE WHEN u.bound_at IS NOT NULL THEN u.uid END FROM vaultbrix.tenant t"
+    " JOIN pg_roles ON rolname = t.role_name LEFT JOIN vaultbrix.tenant_uid u USING (role_name)"
+)
+
+
 async def _note_claims(connection: psycopg.AsyncConnection) -> None:
     if not await _has_schema(connection):
         return
-    cursor = await connection.execute(
-        "SELECT role_name, namespace, name FROM vaultbrix.tenant JOIN pg_roles ON rolname = role_name"
-    )
-    for role, namespace, name in await cursor.fetchall():
+    # An older gate knows no uids; one that stands for an object that is not known yet means nothing to another gate.
+    cursor = await connection.execute("SELECT to_regclass('vaultbrix.tenant_uid') IS NOT NULL")
+    has_uids = await cursor.fetchone() == (True,)
+    cursor = await connection.execute(_CLAIMS_WITH_UID if has_uids else _CLAIMS)
+    for role, *whose in await cursor.fetchall():
+        owner = "/".join(part for part in whose if part)
         await connection.execute(
-            sql.SQL("COMMENT ON ROLE {} IS {}").format(
-                sql.Identifier(role), sql.Literal(f"vaultbrix Tenant {namespace}/{name}")
-            )
+            sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(role), sql.Literal(f"vaultbrix Tenant {owner}"))
         )
 
 

@@ -10,6 +10,7 @@ Exit codes, which the Job's podFailurePolicy knows: 0 the text ran (now or befor
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from psycopg import sql
 from vaultbrix.api.ddlapproval import ExecutionError
 from vaultbrix.ddl.job.message import send
 from vaultbrix.ddl.plan import Plan, plan
+from vaultbrix.postgres.connect import NOTICES_LOST_PEER, SCRAM
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,11 @@ REFUSED = 3
 # Of PostgreSQL's error classes (Appendix A) those that say nothing about the text.
 _PASSING = ("08", "53", "57", "58")
 _PASSING_STATES = ("40001", "40P01")
+
+# A Pod is let in once the agent has seen its address, which may be after its first attempt.
+_NOT_LET_IN = ("Connection refused", "pg_hba.conf")
+_PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -161,20 +168,26 @@ def _connect(order: Order) -> psycopg.Connection:
     What we send on it ourselves names every schema, and compares nothing.
     """
     authority = order.directory / "ca.crt"
-    return psycopg.connect(
-        psycopg.conninfo.make_conninfo(
-            host=order.host,
-            port=order.port,
-            dbname=order.database,
-            user=order.user,
-            password=(order.directory / "password").read_text(),
-            sslmode=order.ssl_mode,
-            connect_timeout=10,
-            application_name="vaultbrix-ddl",
-            options=f"-c lock_timeout={order.lock_timeout_ms} -c statement_timeout={order.statement_timeout_ms}",
-            **({"sslrootcert": str(authority)} if authority.stat().st_size else {}),
-        ),
-        autocommit=True,
-        # A text that says the same thing often would be sent by the extended protocol in the end.
-        prepare_threshold=None,
+    conninfo = psycopg.conninfo.make_conninfo(
+        host=order.host,
+        port=order.port,
+        dbname=order.database,
+        user=order.user,
+        password=(order.directory / "password").read_text(),
+        sslmode=order.ssl_mode,
+        require_auth=SCRAM,
+        connect_timeout=10,
+        **NOTICES_LOST_PEER,
+        application_name="vaultbrix-ddl",
+        options=f"-c lock_timeout={order.lock_timeout_ms} -c statement_timeout={order.statement_timeout_ms}",
+        **({"sslrootcert": str(authority)} if authority.stat().st_size else {}),
     )
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            # Without prepare_threshold a text that says the same thing often would be sent by the extended protocol.
+            return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        except psycopg.OperationalError as error:
+            if time.monotonic() > until or not any(part in str(error) for part in _NOT_LET_IN):
+                raise
+        time.sleep(_PAUSE_SECONDS)

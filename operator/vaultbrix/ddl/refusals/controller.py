@@ -11,8 +11,9 @@ from vaultbrix.ddl.refusals import decisions, store
 from vaultbrix.ddl.refusals.decisions import Obstacle, Refusal, Request
 from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
-from vaultbrix.kube.client import Conflict, Kube, resource_type
+from vaultbrix.kube.client import Conflict, Kube
 from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Blocked

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
 from vaultbrix.api.meta import is_person, rfc3339
 from vaultbrix.api.tenant import Tenant
@@ -53,6 +54,9 @@ class Obstacle:
 
 def is_of(refusal: Refusal, tenant: Tenant) -> bool:
     """Whether the tenant's own login was refused, or one of a rule of it; those of Jobs and rehearsals are ours."""
+    if not is_true(tenant.status.conditions, ConditionType.PROVISIONED):
+        # The role of that name may be that of an earlier Tenant, whose statements this one is not to see.
+        return False
     return refusal.role == tenant.role or (refusal.role.startswith("tenant_") and refusal.tenant == tenant.display)
 
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
+
 from vaultbrix.api.conditions import ConditionType, Reason, State, is_true
 from vaultbrix.api.ddlapproval import DDLApproval, Rehearsal
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.decisions import rehearsal_login
+from vaultbrix.ddl.gate import dependents
 from vaultbrix.ddl.plan import Plan, RejectedText, plan
 from vaultbrix.ddl.rehearsal import decisions, runner
 from vaultbrix.ddl.rehearsal.decisions import Effects
@@ -144,6 +147,8 @@ class Rehearsals:
                         again = replace(order, allow_nested=True, pass_id=runner.new_pass())
                         nested = await runner.rehearse(connection, target, again)
                         effects = nested if nested.error is None else effects
+                    if effects.drops:
+                        effects = replace(effects, others=await _of_others(connection, tenant.role, effects))
             finally:
                 self.logins.discard(login)
         return decisions.shown(planned, effects, now)
@@ -160,6 +165,12 @@ class Rehearsals:
         if obstacle is not None:
             self._obstacles[uid] = obstacle
         return str(before) != str(obstacle)
+
+
+async def _of_others(connection: psycopg.AsyncConnection, role: str, effects: Effects) -> tuple[str, ...]:
+    """Those of the drops that are somebody else's; everything stands again as it did before the rehearsal."""
+    others = {going.of_others for going in await dependents.going(connection, role)}
+    return tuple(sorted(others.intersection(effects.drops)))
 
 
 def _obstacle(server: PostgresServer, tenant: Tenant) -> Blocked | None:

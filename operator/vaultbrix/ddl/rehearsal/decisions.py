@@ -15,6 +15,7 @@ from vaultbrix.api.ddlapproval import (
     Rehearsal,
 )
 from vaultbrix.ddl.plan import Plan
+from vaultbrix.runtime.visible import visible
 
 # A rehearsal holds the locks of the real thing, so it gives way early and is over soon, all statements together.
 LONGEST_LOCK_WAIT = timedelta(seconds=2)
@@ -62,13 +63,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Effects:
-    """What was seen before the rollback. ``drops`` as the gate names them; ``tables`` only those that were locked."""
+    """What was seen before the rollback.
+
+    ``drops`` as the gate names them, ``others`` those of them that are not the tenant's; ``tables`` only those that
+    were locked.
+    """
 
     duration_ms: int
     drops: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     error: ExecutionError | None = None
     nested: bool = field(default=False)
+    others: tuple[str, ...] = ()
 
 
 def rehearsable(plan: Plan) -> int:
@@ -114,6 +120,7 @@ def shown(plan: Plan, effects: Effects, now: datetime) -> Rehearsal:
         at=now.replace(microsecond=0),
         duration_ms=effects.duration_ms,
         drops=names[:_MOST_DROPS],
+        others=[name[:_LONGEST_NAME] for name in effects.others][:_MOST_SHOWN],
         locks=_locks(effects.tables),
         affected=_affected(effects),
         effect_sha256=effect_hash(effects.drops) if effects.error is None and count else "",
@@ -159,6 +166,13 @@ def verdict(approval: DDLApproval, rehearsal: Rehearsal | None, waits: str) -> S
     if not rehearsal.possible:
         return State(False, Reason.NOT_POSSIBLE, rehearsal.message)
     text = f"{len(rehearsal.drops)} objects would go, in {rehearsal.duration_ms} ms"
+    if rehearsal.others:
+        return State(
+            False,
+            Reason.DEPENDENTS_REMAIN,
+            f"{text}; {len(rehearsal.others)} of them are somebody else's, such as {visible(rehearsal.others[0])}: "
+            "have their owners drop or change these first",
+        )
     return State(True, Reason.REHEARSED, "; ".join(filter(None, (text, rehearsal.message))))
 
 

@@ -74,6 +74,8 @@ async def rehearse(connection: psycopg.AsyncConnection, admin: Target, order: Re
             admin,
             user=order.login,
             password=password,
+            certificate="",
+            key="",
             application="vaultbrix-rehearsal",
             options="",
             own_search_path=True,
