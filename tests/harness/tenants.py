@@ -4,7 +4,8 @@ from tests.harness.world import World
 
 KEYS = {
     "host", "port", "dbname", "username", "password", "schema", "uri", "jdbc-uri", "pgpass", "type", "provider",
-    "DATABASE_URL",
+    "DATABASE_URL", "ca.crt", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT",
+    "PGCHANNELBINDING", "PGREQUIREAUTH",
 }  # fmt: skip
 
 
@@ -19,5 +20,6 @@ CATALOG = (
     " UNION ALL SELECT 'setting', setrole::regrole::text, xmin::text FROM pg_db_role_setting"
     " UNION ALL SELECT 'schema', nspname::text, xmin::text FROM pg_namespace"
     " UNION ALL SELECT 'default', defaclrole::regrole::text, xmin::text FROM pg_default_acl"
-    " UNION ALL SELECT 'tenant', role_name::text, xmin::text FROM vaultbrix.tenant ORDER BY 1, 2"
+    " UNION ALL SELECT 'tenant', role_name::text, xmin::text FROM vaultbrix.tenant"
+    " UNION ALL SELECT 'uid', role_name::text || uid, xmin::text FROM vaultbrix.tenant_uid ORDER BY 1, 2"
 )

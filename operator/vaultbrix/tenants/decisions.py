@@ -4,24 +4,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, is_true
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, find_condition, is_true
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import AutoApprove, Tenant, TenantStatus
+from vaultbrix.audit.retention.decisions import shorter_than_server
 from vaultbrix.runtime.errors import Blocked, Expected
+from vaultbrix.tenants.placement import Owner, owner_of
 
 # With these failures the role is not this Tenant's; after any other one Provisioned stays as it was.
-_NOT_OURS = frozenset({Reason.SLUG_TAKEN, Reason.SERVER_NOT_FOUND})
+_NOT_OURS = frozenset(
+    {
+        Reason.SLUG_TAKEN,
+        Reason.SERVER_NOT_FOUND,
+        Reason.NAMESPACE_NOT_ALLOWED,
+        Reason.TOO_MANY_TENANTS,
+        Reason.DATA_RETAINED,
+    }
+)
 
 
 @dataclass(frozen=True)
 class TenantRole:
-    """A tenant's role, and schema of that name, as they should be. ``owner`` is (namespace, name) of the Tenant.
+    """A tenant's role, and schema of that name, as they should be. ``owner`` is the Tenant that it is for.
 
     ``additive`` says that ALTERs which only add pass without an approval; None leaves that as it is.
     """
 
     role: str
-    owner: tuple[str, str]
+    owner: Owner
     login: bool
     connection_limit: int
     settings: Mapping[str, str]
@@ -32,7 +42,7 @@ def tenant_role(tenant: Tenant) -> TenantRole:
     """The role as the Tenant's spec asks for it."""
     return TenantRole(
         role=tenant.role,
-        owner=tenant.key,
+        owner=owner_of(tenant),
         login=not tenant.spec.suspended,
         connection_limit=tenant.spec.connection_limit,
         settings=tenant.spec.settings.dump(),
@@ -50,16 +60,31 @@ def ready_server(tenant: Tenant, server: PostgresServer | None) -> PostgresServe
         )
     if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
         raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {name} is not ready; see its conditions")
+    if server.deleting and not is_true(tenant.status.conditions, ConditionType.PROVISIONED):
+        raise Blocked(Reason.SERVER_NOT_READY, f"PostgresServer {name} is being deleted and takes no new Tenants")
     return server
 
 
-def status(tenant: Tenant, failure: Expected | None, now: datetime, *, secret_written: bool) -> TenantStatus:
+def as_specified_before(tenant: Tenant) -> bool:
+    """Whether the role was as this spec asks for once, so that a difference is somebody else's doing."""
+    provisioned = find_condition(tenant.status.conditions, ConditionType.PROVISIONED)
+    return (
+        provisioned is not None
+        and provisioned.status == "True"
+        and provisioned.observed_generation == tenant.metadata.generation
+    )
+
+
+def status(
+    tenant: Tenant, server: PostgresServer | None, failure: Expected | None, now: datetime, *, secret_written: bool
+) -> TenantStatus:
     """The whole status after an attempt to make the Tenant as specified.
 
     ``failure`` is what stood in the way; ``secret_written`` says that the credentials were in place by then.
     """
     if failure is None:
-        ready = State(True, Reason.READY, "role, schema and credentials are ready")
+        in_vain = shorter_than_server(server, tenant) if server is not None else ""
+        ready = State(True, Reason.READY, "; ".join(filter(None, ("role, schema and credentials are ready", in_vain))))
         provisioned: State | None = State(True, Reason.PROVISIONED, f"role and schema {tenant.role} are as specified")
         if tenant.spec.suspended:
             ready = State(False, Reason.TENANT_SUSPENDED, "spec.suspended is true: nobody logs in")

@@ -39,7 +39,9 @@ class LoginClaim:
     rule_uid: str
 
 
-async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, password: str, salt: bytes) -> None:
+async def provision(
+    connection: psycopg.AsyncConnection, terms: LoginTerms, password: str, salt: bytes
+) -> roles.Outcome:
     """Make login, memberships, settings and verifier as the terms say, in one transaction.
 
     Raises Blocked(LoginTaken), changing nothing, when the name belongs to somebody else.
@@ -47,7 +49,7 @@ async def provision(connection: psycopg.AsyncConnection, terms: LoginTerms, pass
     tenant = terms.tenant
     async with connection.transaction():
         await _claim(connection, terms)
-        await roles.ensure(
+        return await roles.ensure(
             connection,
             roles.LoginRole(
                 name=terms.login,
@@ -79,25 +81,31 @@ async def drop(connection: psycopg.AsyncConnection, rule_uid: str) -> None:
         await _drop(connection, LoginClaim(*row))
 
 
-async def try_drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> None:
-    """Drop a rule's login; one that cannot be dropped now, say for a lock, is logged and left for the next time."""
+async def try_drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> bool:
+    """Drop a rule's login; one that cannot be dropped now, say for a lock, is logged and left for the next time.
+
+    Returns whether it is gone.
+    """
     try:
         await _drop(connection, claim)
     except psycopg.Error as error:
         if connection.broken:
             raise
         log.warning("login not dropped yet", login=claim.login, message=classify(error).message)
+        return False
+    return True
 
 
-async def end_logins_of_tenant(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
-    """Lock and drop the logins of all rules of a tenant; does nothing when the role is not that owner's.
+async def end_logins_of_tenant(connection: psycopg.AsyncConnection, role: str, uid: str) -> None:
+    """Lock and drop the logins of all rules of a tenant; does nothing when the role is not that Tenant object's.
 
     A login that cannot be dropped now is left to a later sweep, so that a tenant's end does not wait for it.
     """
     cursor = await connection.execute(
-        "SELECT l.login, l.role_name, l.rule_uid FROM vaultbrix.rule_login l JOIN vaultbrix.tenant t USING (role_name)"
-        " JOIN pg_roles r ON r.rolname = l.login WHERE role_name = %s AND (t.namespace, t.name) = (%s, %s)",
-        [role, *owner],
+        "SELECT l.login, l.role_name, l.rule_uid FROM vaultbrix.rule_login l"
+        " JOIN vaultbrix.tenant_uid u USING (role_name)"
+        " JOIN pg_roles r ON r.rolname = l.login WHERE role_name = %s AND u.uid = %s",
+        [role, uid],
     )
     logins = [LoginClaim(*row) for row in await cursor.fetchall()]
     # All first: a session of one may hold a lock on what another one made.
@@ -118,11 +126,12 @@ async def _claim(connection: psycopg.AsyncConnection, terms: LoginTerms) -> None
     tenant = terms.tenant
     # This lock lasts until the end of the transaction, so that the tenant cannot go while a login of its is made.
     cursor = await connection.execute(
-        "SELECT 1 FROM vaultbrix.tenant WHERE role_name = %s AND (namespace, name) = (%s, %s) FOR SHARE",
-        [tenant.role, *tenant.owner],
+        "SELECT FROM vaultbrix.tenant JOIN vaultbrix.tenant_uid USING (role_name)"
+        " WHERE role_name = %s AND uid = %s FOR SHARE",
+        [tenant.role, tenant.owner.uid],
     )
     if await cursor.fetchone() is None:
-        raise Transient(Reason.TENANT_NOT_READY, f"role {tenant.role} is not that of Tenant {'/'.join(tenant.owner)}")
+        raise Transient(Reason.TENANT_NOT_READY, f"role {tenant.role} is not that of Tenant {tenant.owner.display}")
     cursor = await connection.execute(
         "SELECT c.rule_uid, c.role_name, r.oid IS NOT NULL FROM (SELECT %s::name AS login) w"
         " LEFT JOIN vaultbrix.rule_login c ON c.login = w.login LEFT JOIN pg_roles r ON r.rolname = w.login",

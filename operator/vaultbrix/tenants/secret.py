@@ -8,8 +8,9 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.owned_secret import OwnedSecret, Values, ensure_secret
 from vaultbrix.postgres import scram
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.scram import PASSWORD_BYTES
-from vaultbrix.tenants.credentials import secret_data
+from vaultbrix.tenants.credentials import ServerIdentity, secret_data
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,15 @@ class CredentialsSecret:
     owner: Resource
     name: str
     server: PostgresServer
+    identity: ServerIdentity
     role: str
     schema: str
     remedy: str
+
+
+async def server_identity(admin: Admin, server: PostgresServer) -> ServerIdentity:
+    """By what clients are to know the server. Raises Blocked where the CA's Secret is missing or incomplete."""
+    return ServerIdentity(await admin.certificate_authority(server), server.client_ssl_mode)
 
 
 async def ensure_credentials(kube: Kube, credentials: CredentialsSecret, *, likely_new: bool = False) -> str:
@@ -34,6 +41,7 @@ async def ensure_credentials(kube: Kube, credentials: CredentialsSecret, *, like
         password = _good_password(present.get("password", "")) or secrets.token_urlsafe(PASSWORD_BYTES)
         return secret_data(
             endpoint=credentials.server.endpoint,
+            identity=credentials.identity,
             database=credentials.server.spec.database,
             role=credentials.role,
             password=password,

@@ -6,13 +6,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.harness.database import PASSWORD, SALT, Database, desired_role
+from tests.harness.database import SALT, Database, desired_role, owner
 from tests.harness.tenants import CATALOG
 
 from vaultbrix.ddl.decisions import login_name
 from vaultbrix.ddl.gate import logins
-from vaultbrix.postgres import scram
+from vaultbrix.postgres import roles, scram
+from vaultbrix.postgres.fingerprints import DIGEST, FINGERPRINTS
 from vaultbrix.runtime.errors import Blocked
+from vaultbrix.tenants import deletion
 from vaultbrix.tenants import role as tenants
 
 DRIFT = (
@@ -28,6 +30,11 @@ DRIFT = (
     "ALTER ROLE {role} SET search_path = public",
     "ALTER ROLE {role} SET pgaudit.log = 'none'",
     "ALTER ROLE {role} RESET ALL",
+    "ALTER ROLE {role} SET log_statement = 'none'",
+    "ALTER ROLE {role} IN DATABASE postgres SET search_path = public",
+    "ALTER ROLE {role} IN DATABASE template1 SET work_mem = '1GB'",
+    "GRANT CREATE ON DATABASE postgres TO {role}",
+    "REVOKE ALL ON SCHEMA {role} FROM {role}",
     "ALTER ROLE {role} SET statement_timeout = '1s'",
     "ALTER SCHEMA {role} OWNER TO postgres",
     "ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT TRUNCATE ON TABLES TO {role}",
@@ -53,22 +60,16 @@ def facts(database: Database, role: str) -> list[tuple[Any, ...]]:
         "  WHERE m.member = r.oid ORDER BY 1),"
         " ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = r.oid ORDER BY 1),"
         " (SELECT nspowner = r.oid FROM pg_namespace WHERE nspname = r.rolname),"
+        " (SELECT has_schema_privilege(r.oid, oid, 'CREATE') FROM pg_namespace WHERE nspname = r.rolname),"
+        " has_database_privilege(r.oid, current_database(), 'CREATE'),"
         " (SELECT defaclacl::text FROM pg_default_acl d WHERE d.defaclrole = r.oid)"
         " FROM pg_roles r WHERE rolname = %s",
         [role],
     )
 
 
-def works(database: Database, role: str, password: str = PASSWORD) -> bool:
-    try:
-        database.login(role, password).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def owner_of(role: str) -> tuple[str, str]:
-    return desired_role(role).owner
+def uid_of(role: str) -> str:
+    return desired_role(role).owner.uid
 
 
 def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Database, role: str) -> None:
@@ -81,59 +82,72 @@ def test_a_tenant_can_log_in_and_owns_its_schema_and_nothing_more(database: Data
         assert session.execute("SELECT current_schemas(false)").fetchall() == [([role],)]
         session.execute("CREATE TABLE mine()")
         assert session.execute("SELECT to_regclass(%s || '.mine') IS NOT NULL", [role]).fetchall() == [(True,)]
-    assert not works(database, role, "wrong")
+    assert not database.lets_in(role, "wrong")
 
 
 def test_provisioning_again_writes_nothing(database: Database, role: str) -> None:
     before = database.postgres.query(CATALOG)
-    database.admin(tenants.provision, desired_role(role), PASSWORD, b"another salt 123")
+    database.provision(desired_role(role), salt=b"another salt 123")
     assert database.postgres.query(CATALOG) == before
 
 
+async def fingerprints(connection: psycopg.AsyncConnection, role: str) -> tuple[str, str]:
+    """Of all roles, and of this one, which is the same whether it is asked for alone or with all others."""
+    seen = await roles.read(connection, role)
+    assert seen is not None
+    all_roles = dict(await (await connection.execute(FINGERPRINTS)).fetchall())
+    assert all_roles[role] == seen.fingerprint
+    ((digest,),) = await (await connection.execute(DIGEST)).fetchall()
+    return digest, seen.fingerprint
+
+
 @pytest.mark.parametrize("drift", DRIFT)
-def test_drift_is_mended(database: Database, role: str, drift: str) -> None:
-    before = facts(database, role)
+def test_drift_is_noticed_and_mended(database: Database, role: str, drift: str) -> None:
+    before, as_specified = facts(database, role), database.admin(fingerprints, role)
     database.postgres.query(drift.format(role=role))
-    assert facts(database, role) != before or not works(database, role), "it is no drift"
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
+    assert facts(database, role) != before or not database.lets_in(role), "it is no drift"
+    changed = database.admin(fingerprints, role)
+    assert changed[0] != as_specified[0]
+    assert changed[1] != as_specified[1]
+    database.provision(desired_role(role))
     assert facts(database, role) == before
-    assert works(database, role)
-    assert not works(database, role, "mine")
+    assert database.lets_in(role)
+    assert not database.lets_in(role, "mine")
 
 
 def test_a_password_that_the_tenant_chose_itself_does_not_last(database: Database, role: str) -> None:
     with database.login(role) as session:
         session.execute(f"ALTER ROLE {role} PASSWORD 'mine'".encode())
-    assert works(database, role, "mine")
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
-    assert works(database, role)
-    assert not works(database, role, "mine")
+    assert database.lets_in(role, "mine")
+    database.provision(desired_role(role))
+    assert database.lets_in(role)
+    assert not database.lets_in(role, "mine")
 
 
 def test_a_new_password_keeps_open_sessions(database: Database, role: str) -> None:
     with database.login(role) as session:
-        database.admin(tenants.provision, desired_role(role), "another-password", SALT)
+        database.provision(desired_role(role), "another-password")
         assert session.execute("SELECT 1").fetchall() == [(1,)]
-    assert works(database, role, "another-password")
-    assert not works(database, role)
+    assert database.lets_in(role, "another-password")
+    assert not database.lets_in(role)
 
 
 def test_a_setting_that_is_no_longer_wanted_goes(database: Database, role: str) -> None:
     more = {"lock_timeout": "1s", "work_mem": "8MB", "statement_timeout": "30s"}
-    database.admin(tenants.provision, desired_role(role, settings=more), PASSWORD, SALT)
+    database.provision(desired_role(role, settings=more))
     assert {"lock_timeout=1s", "work_mem=8MB", "statement_timeout=30s"} <= set(facts(database, role)[0][10])
-    database.admin(tenants.provision, desired_role(role, settings={}), PASSWORD, SALT)
+    database.provision(desired_role(role, settings={}))
     assert facts(database, role)[0][10] == ["pgaudit.log=all", "pgaudit.log_relation=on", f"search_path={role}"]
 
 
 def test_a_suspended_tenant_loses_login_and_sessions(database: Database, role: str) -> None:
     with database.login(role) as session:
-        database.admin(tenants.provision, desired_role(role, login=False), PASSWORD, SALT)
+        database.provision(desired_role(role, login=False))
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-    assert not works(database, role)
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
-    assert works(database, role)
+    assert not database.lets_in(role)
+    database.provision(desired_role(role))
+    assert database.lets_in(role)
 
 
 @pytest.mark.parametrize(
@@ -150,22 +164,22 @@ def test_what_belongs_to_somebody_else_is_not_touched(database: Database, theirs
     database.postgres.query(theirs.format(role=role))
     before = database.postgres.query(CATALOG)
     with pytest.raises(Blocked) as error:
-        database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
+        database.provision(desired_role(role))
     assert error.value.reason == "SlugTaken"
     assert "spec.slug" in error.value.message
-    for function in (tenants.lock, tenants.drop):
-        database.admin(function, role, owner_of(role))
+    for function in (tenants.lock, deletion.drop):
+        database.admin(function, role, uid_of(role))
     assert database.postgres.query(CATALOG) == before
 
 
 def test_another_tenant_can_neither_take_lock_nor_drop_a_role(database: Database, role: str) -> None:
     before = database.postgres.query(CATALOG)
     with pytest.raises(Blocked):
-        database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), "theirs", SALT)
-    for function in (tenants.lock, tenants.drop):
-        database.admin(function, role, ("other", "tenant"))
+        database.provision(desired_role(role, owner=owner("tenant", "other")), "theirs")
+    for function in (tenants.lock, deletion.drop):
+        database.admin(function, role, "uid-other-tenant")
     assert database.postgres.query(CATALOG) == before
-    assert works(database, role)
+    assert database.lets_in(role)
 
 
 def fill(database: Database, role: str) -> None:
@@ -178,14 +192,14 @@ def fill(database: Database, role: str) -> None:
 def test_retain_locks_the_role_and_keeps_data_and_slug(database: Database, role: str) -> None:
     fill(database, role)
     with database.login(role) as session:
-        database.admin(tenants.lock, role, owner_of(role))
+        database.admin(tenants.lock, role, uid_of(role))
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-    assert not works(database, role)
+    assert not database.lets_in(role)
     assert database.postgres.query(f"SELECT id FROM {role}.kept") == [(1,)]
     with pytest.raises(Blocked):
-        database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), PASSWORD, SALT)
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
+        database.provision(desired_role(role, owner=owner("tenant", "other")))
+    database.provision(desired_role(role))
     with database.login(role) as session:
         assert session.execute("SELECT id FROM kept").fetchall() == [(1,)]
 
@@ -193,7 +207,7 @@ def test_retain_locks_the_role_and_keeps_data_and_slug(database: Database, role:
 def test_delete_leaves_nothing_and_frees_the_slug(database: Database, role: str) -> None:
     fill(database, role)
     with database.login(role) as session:
-        database.admin(tenants.drop, role, owner_of(role))
+        database.admin(deletion.drop, role, uid_of(role))
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     left = database.postgres.query(
@@ -203,21 +217,21 @@ def test_delete_leaves_nothing_and_frees_the_slug(database: Database, role: str)
         {"r": role},  # type: ignore[arg-type]
     )
     assert left == []
-    database.admin(tenants.drop, role, owner_of(role))
-    database.admin(tenants.provision, desired_role(role, owner=("other", "tenant")), PASSWORD, SALT)
-    assert works(database, role)
+    database.admin(deletion.drop, role, uid_of(role))
+    database.provision(desired_role(role, owner=owner("tenant", "other")))
+    assert database.lets_in(role)
 
 
 @pytest.mark.parametrize("slug", ["x; DROP TABLE t", 'a"b', "a'b", "ä", "A B", "\\", "a,b", "%s"])
 def test_a_name_is_a_name_whatever_it_holds(database: Database, slug: str) -> None:
     role = f"tenant_{slug}"
     before = [row for row in database.postgres.query(CATALOG) if role not in row[1]]
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
+    database.provision(desired_role(role))
     with database.login(role) as session:
         assert session.execute("SELECT current_user, current_schemas(false)").fetchall() == [(role, [role])]
         session.execute("CREATE TABLE mine()")
-    database.admin(tenants.provision, desired_role(role), PASSWORD, SALT)
-    database.admin(tenants.drop, role, owner_of(role))
+    database.provision(desired_role(role))
+    database.admin(deletion.drop, role, uid_of(role))
     assert database.postgres.query(CATALOG) == before
 
 
@@ -240,7 +254,7 @@ def test_no_password_or_verifier_is_in_the_log(database: Database) -> None:
     database.postgres.query("ALTER SYSTEM SET pgaudit.log = 'all'")
     database.postgres.query("SELECT pg_reload_conf()")
     try:
-        database.admin(tenants.provision, desired_role(role), secrets[0], SALT)
+        database.provision(desired_role(role), secrets[0])
         login = login_name("0123456789abcdef")
         until = datetime.now(UTC) + timedelta(hours=1)
         database.admin(logins.create_login, login=login, role=role, verifier=verifiers[1], valid_until=until)

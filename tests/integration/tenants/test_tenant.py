@@ -1,13 +1,18 @@
 """Tenants end to end: object → Secret, role and schema, and what the status says when something is wrong."""
 
 import base64
+import functools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.harness.network import MACHINE
 from tests.harness.shell import wait_for
 from tests.harness.tenants import KEYS, restart_operator
-from tests.harness.world import ADMIN_PASSWORD, SERVER_NAME, World, secret, server, tenant
+from tests.harness.world import ADMIN_PASSWORD, SERVER_NAME, World, secret, tenant
+
+from vaultbrix.postgres import scram
 
 
 @pytest.fixture
@@ -67,25 +72,66 @@ def test_an_operator_at_rest_writes_nothing(world: World) -> None:
     assert world.api.get("tenant", name, team)["metadata"]["resourceVersion"] == before
 
 
-def test_drift_in_the_database_is_repaired(world: World) -> None:
+DRIFT = {
+    "ALTER ROLE {role} CREATEDB CONNECTION LIMIT 1": "CONNECTION LIMIT, an attribute such as SUPERUSER or CREATEROLE",
+    "GRANT pg_read_all_data TO {role}": "membership in pg_read_all_data",
+    "ALTER ROLE {role} PASSWORD 'mine'": "password",
+    "ALTER ROLE {role} IN DATABASE postgres SET search_path = public": "settings in database postgres",
+    "ALTER ROLE {role} SET log_statement = 'none'": "setting log_statement",
+    "GRANT CREATE ON DATABASE postgres TO {role}": "CREATE on database postgres",
+    "ALTER SCHEMA {role} OWNER TO postgres": "owner of the schema",
+    "DROP SCHEMA {role}": "schema",
+}
+
+
+def events_about(world: World, kind: str, namespace: str, name: str, reason: str) -> str:
+    items = json.loads(world.api.kubectl("-n", namespace, "get", "events", "-o", "json"))["items"]
+    about = [e for e in items if e["involvedObject"]["kind"] == kind and e["involvedObject"]["name"] == name]
+    return "\n".join(event["message"] for event in about if event["reason"] == reason)
+
+
+def test_what_somebody_changed_of_a_role_is_put_back_at_once_with_an_event_that_names_it(world: World) -> None:
     team = world.team()
     name = world.tenant(team)
     role = f"tenant_{name.replace('-', '_')}"
-    world.postgres.query(f'ALTER ROLE "{role}" CREATEDB CREATEROLE CONNECTION LIMIT 1')
-    world.postgres.query(f'GRANT pg_read_all_data TO "{role}"')
-    world.postgres.query(f"ALTER ROLE \"{role}\" PASSWORD 'mine'")
-    restart_operator(world)
 
-    def repaired() -> bool:
-        (row,) = world.postgres.query(
-            "SELECT rolcreatedb, rolcreaterole, rolconnlimit, pg_has_role(rolname, 'pg_read_all_data', 'MEMBER')"
-            " FROM pg_roles WHERE rolname = %s",
-            [role],
+    def told(what: str) -> bool:
+        return f"role {role} was changed by somebody else and is as specified again: {what}" in events_about(
+            world, "Tenant", team, name, "RoleRestored"
         )
-        return row == (False, False, 20, False)
 
-    wait_for("the role is as specified again", repaired)
+    for statement, what in DRIFT.items():
+        world.postgres.query(statement.format(role=role))
+        wait_for(f"an event names {what}", functools.partial(told, what))
+    (row,) = world.postgres.query(
+        "SELECT rolcreatedb, rolconnlimit, pg_has_role(rolname, 'pg_read_all_data', 'MEMBER'),"
+        " has_database_privilege(oid, current_database(), 'CREATE'),"
+        " (SELECT count(*) FROM pg_db_role_setting WHERE setrole = r.oid),"
+        " (SELECT nspowner = r.oid FROM pg_namespace WHERE nspname = rolname)"
+        " FROM pg_roles r WHERE rolname = %s",
+        [role],
+    )
+    assert row == (False, 20, False, False, 1, True)
     assert_password_works(world, team, name)
+
+
+def test_what_a_rules_login_changed_of_the_tenants_role_is_put_back_at_once(world: World) -> None:
+    team = world.team()
+    name = world.tenant(team)
+    role = f"tenant_{name.replace('-', '_')}"
+    rule_name = world.rule(team, name, "203.0.113.77/32", login="PerRule")
+    world.api.await_condition("accessrule", rule_name, team)
+    as_rule = {"secret_name": f"{rule_name}-access"}
+    world.psql("203.0.113.77", team, name, f"ALTER ROLE {role} PASSWORD 'mine'", **as_rule).run()
+    wait_for("the Tenant says so", lambda: "password" in events_about(world, "Tenant", team, name, "RoleRestored"))
+    ((verifier,),) = world.postgres.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role])
+    assert scram.matches(world.password(team, name), verifier)
+    login = world.secret(team, f"{rule_name}-access")["username"]
+    world.postgres.query(f"ALTER ROLE {login} VALID UNTIL 'infinity'")
+    wait_for(
+        "the rule says so", lambda: "VALID UNTIL" in events_about(world, "AccessRule", team, rule_name, "RoleRestored")
+    )
+    assert world.psql("203.0.113.77", team, name, "SELECT 1", **as_rule).works()
 
 
 def assert_password_works(world: World, team: str, name: str) -> None:
@@ -104,16 +150,13 @@ def test_a_secret_that_was_deleted_comes_back_and_works(world: World) -> None:
     assert_password_works(world, team, name)
 
 
-def test_a_crash_between_secret_and_role_heals(world: World) -> None:
+def test_a_crash_between_secret_and_role_heals(world: World, mortal: Path) -> None:
     team = world.team()
-    world.postgres.process.stop()
-    try:
-        name = world.tenant(team, wait=False)
-        world.api.await_condition("tenant", name, team, status="False", reason="Unreachable")
-        secret_written = world.password(team, name)
-        world.operator.kill()
-    finally:
-        world.postgres.start()
+    mortal.write_text("Secret made")
+    name = world.tenant(team, wait=False)
+    wait_for("it dies", lambda: not world.operator.running, patience=60, tell=world.operator.text)
+    mortal.unlink()
+    secret_written = world.password(team, name)
     world.operator.start()
     world.api.await_condition("tenant", name, team, patience=60)
     assert world.password(team, name) == secret_written
@@ -160,7 +203,7 @@ def test_a_tenant_of_a_missing_server_says_so_and_becomes_ready_when_it_comes(wo
     name = world.tenant(team, wait=False, serverRef={"name": "later"})
     told = world.api.await_condition("tenant", name, team, status="False", reason="ServerNotFound")
     assert "PostgresServer later does not exist" in told["message"]
-    world.api.apply(server("later"))
+    world.server("later")
     try:
         world.api.await_condition("tenant", name, team)
     finally:
@@ -179,7 +222,7 @@ def test_a_wrong_admin_password_is_told_without_the_password(world: World, wrong
 def test_postgresql_that_is_down_is_told_and_others_are_unharmed(world: World) -> None:
     team = world.team()
     good = world.tenant(team)
-    world.api.apply(server("down", host=MACHINE, port=9))
+    world.server("down", host=MACHINE, port=9)
     try:
         bad = world.tenant(team, wait=False, serverRef={"name": "down"})
         told = world.api.await_condition("pgs", "down", "", status="False", reason="Unreachable")
@@ -211,12 +254,27 @@ def test_deletion_keeps_or_drops_the_data_as_the_policy_says(world: World, polic
     team = world.team()
     name = world.tenant(team, deletionPolicy=policy)
     role = f"tenant_{name.replace('-', '_')}"
-    world.postgres.query(f'CREATE TABLE "{role}".kept(id int)')
+    world.postgres.query(f'CREATE TABLE "{role}".kept(id int); ALTER TABLE "{role}".kept OWNER TO "{role}"')
     world.api.delete("tenant", name, team)
     found = world.postgres.query("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role])
     assert found == ([(False,)] if remains else [])
     kept = world.postgres.query("SELECT to_regclass(%s) IS NOT NULL", [f"{role}.kept"])
     assert kept == [(remains,)]
+
+
+def test_deletion_waits_for_what_others_built_on_the_tenant_and_goes_on_without_it(world: World) -> None:
+    team = world.team()
+    name = world.tenant(team, deletionPolicy="Delete")
+    role = f"tenant_{name.replace('-', '_')}"
+    world.postgres.query(f'CREATE TYPE "{role}".mood AS ENUM (\'good\'); ALTER TYPE "{role}".mood OWNER TO "{role}"')
+    world.postgres.query(f'CREATE TABLE public.diary(day date, mood "{role}".mood)')
+    world.api.delete("tenant", name, team, wait=False)
+    told = world.api.await_condition("tenant", name, team, status="False", reason="DependentsRemain")
+    assert "table column public.diary.mood" in told["message"]
+    assert world.postgres.query("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]) == [(False,)]
+    world.postgres.query("DROP TABLE public.diary")
+    wait_for("the Tenant is gone", lambda: not world.api.get("tenant", name, team), patience=90)
+    assert world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]) == []
 
 
 def test_deletion_waits_for_postgresql_and_says_so(world: World) -> None:
@@ -231,3 +289,22 @@ def test_deletion_waits_for_postgresql_and_says_so(world: World) -> None:
     wait_for("the Tenant is gone", lambda: not world.api.get("tenant", name, team), patience=90)
     role = f"tenant_{name.replace('-', '_')}"
     assert world.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]) == []
+
+
+def test_a_server_goes_after_its_tenants(world: World) -> None:
+    team = world.team()
+    world.server("leaving")
+    world.api.await_condition("pgs", "leaving", "")
+    name = world.tenant(team, serverRef={"name": "leaving"})
+    world.api.delete("pgs", "leaving", wait=False)
+    told = world.api.await_condition("pgs", "leaving", "", status="False", reason="TenantsRemain")
+    assert f"1 Tenant lives here: {team}/{name}" in told["message"]
+    assert world.api.condition("tenant", name, "Ready", team)["status"] == "True"
+    late = world.tenant(team, wait=False, serverRef={"name": "leaving"})
+    told = world.api.await_condition("tenant", late, team, status="False", reason="ServerNotReady")
+    assert "is being deleted" in told["message"]
+    world.api.delete("tenant", late, team)
+    world.api.delete("tenant", name, team)
+    wait_for("the server is gone", lambda: not world.api.get("pgs", "leaving"))
+    role = f"tenant_{name.replace('-', '_')}"
+    assert world.postgres.query("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]) == [(False,)]

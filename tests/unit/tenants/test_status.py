@@ -7,6 +7,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.tenant import Tenant, TenantStatus
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
 from vaultbrix.tenants.decisions import ready_server, status, tenant_role
+from vaultbrix.tenants.placement import Owner
 
 UNREACHABLE = Transient(Reason.UNREACHABLE, "PostgreSQL cannot be reached")
 TAKEN = Blocked(Reason.SLUG_TAKEN, "tenant_acme belongs to Tenant other/acme")
@@ -14,7 +15,7 @@ FAILURES = [None, UNREACHABLE, TAKEN, Blocked(Reason.SECRET_TAKEN, "exists"), Bl
 
 
 def after(before: Tenant, failure: Expected | None, *, secret_written: bool = True) -> TenantStatus:
-    return status(before, failure, NOW + HOUR, secret_written=secret_written)
+    return status(before, None, failure, NOW + HOUR, secret_written=secret_written)
 
 
 def ready_tenant() -> Tenant:
@@ -44,6 +45,16 @@ def test_a_role_that_is_somebody_elses_is_not_provisioned_whatever_was_before() 
     assert named(found.conditions, "Provisioned").message == named(found.conditions, "Ready").message
 
 
+@pytest.mark.parametrize("reason", [Reason.NAMESPACE_NOT_ALLOWED, Reason.TOO_MANY_TENANTS, Reason.DATA_RETAINED])
+def test_who_has_no_place_is_not_provisioned(reason: Reason) -> None:
+    found = after(tenant(ready=False), Blocked(reason, "why"), secret_written=False)
+    assert [(c.type, c.status, c.reason) for c in found.conditions] == [
+        ("CredentialsReady", "Unknown", "Waiting"),
+        ("Provisioned", "False", reason),
+        ("Ready", "False", reason),
+    ]
+
+
 def test_of_a_secret_that_was_never_written_nothing_is_known() -> None:
     found = after(tenant(ready=False), UNREACHABLE, secret_written=False)
     assert named(found.conditions, "CredentialsReady").status == "Unknown"
@@ -63,5 +74,5 @@ def test_a_server_that_is_missing_is_named_with_the_remedy() -> None:
 
 def test_the_role_is_as_the_spec_says() -> None:
     role = tenant_role(tenant(suspended=True, connectionLimit=7, ddlPolicy={"autoApprove": ["Additive"]}))
-    assert (role.role, role.owner) == ("tenant_acme", ("team", "acme"))
+    assert (role.role, role.owner) == ("tenant_acme", Owner("team", "acme", "uid-acme", NOW))
     assert (role.login, role.connection_limit, role.additive) == (False, 7, True)
