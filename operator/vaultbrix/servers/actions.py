@@ -9,8 +9,8 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.client import resource_type
 from vaultbrix.kube.person import PersonClient, R
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Blocked
 from vaultbrix.servers.overview import Overview, dump, overview
 

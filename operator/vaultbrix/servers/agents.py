@@ -5,8 +5,9 @@ from itertools import chain
 
 from vaultbrix.api.conditions import ConditionType, State
 from vaultbrix.api.postgresserver import PostgresServer, ServerAgent
-from vaultbrix.kube.client import NODES, Kube, NotFound, Object
+from vaultbrix.kube.client import Kube, NotFound, Object
 from vaultbrix.kube.lease import LEASES
+from vaultbrix.kube.resources import NODES
 from vaultbrix.runtime.errors import Blocked, Expected
 from vaultbrix.servers.decisions import Renewal, agent_connected, clock_in_sync, connected
 from vaultbrix.servers.source_addresses import source_addresses, unknown_to
@@ -34,7 +35,7 @@ async def look_at_agents(
         states[ConditionType.AGENT_CONNECTED] = agent_connected(agents, alive)
         states[ConditionType.CLOCK_IN_SYNC] = clock_in_sync(alive)
     sources = list(chain.from_iterable(agent.sources for agent in agents))
-    trusted = server.spec.trusted_cidrs
+    trusted = server.trusted_networks
     try:
         cluster = await _cluster(kube) if unknown_to(sources, trusted) else []
     except Expected as error:

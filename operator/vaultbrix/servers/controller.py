@@ -2,8 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from vaultbrix.access.controller import Access
+from vaultbrix.api.conditions import State
 from vaultbrix.api.postgresserver import PostgresServer
+from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
 from vaultbrix.ddl.controller import Runs
@@ -12,16 +16,30 @@ from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.secrets import SecretKey
-from vaultbrix.kube.status import write_status
+from vaultbrix.kube.status import set_finalizer, write_status
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.servers.agents import look_at_agents
-from vaultbrix.servers.decisions import GateReport, ServerView, server_status
+from vaultbrix.servers.certificate import check_certificate
+from vaultbrix.servers.decisions import (
+    NO_AUTHORITY,
+    GateReport,
+    ServerView,
+    endpoint_certificate,
+    server_status,
+    tenants_remain,
+)
 from vaultbrix.servers.facts import read_facts
+from vaultbrix.servers.orphans.controller import Orphans
+
+log = structlog.get_logger(__name__)
 
 # How often a ready server is looked at, so that switched-off guards are put back and a lost server is noticed.
 CHECK_EVERY = timedelta(seconds=60)
+
+# A server is there for as long as Tenants are, which could not be locked or dropped without it.
+FINALIZER = "vaultbrix.com/postgresserver"
 
 WORKERS = 4
 
@@ -38,12 +56,18 @@ def register(
     access: Access,
 ) -> None:
     """Have PostgresServers reconciled: when they change, when what they refer to does, and every minute."""
-    controller = ServerController(kube, cache, admin, flows, retention, runs, access)
+    orphans = Orphans(registry, kube, cache, admin, access=access, runs=runs)
+    controller = ServerController(kube, cache, admin, flows, retention, runs, access, orphans)
     queue = registry.queue("PostgresServer", controller.reconcile, workers=WORKERS)
 
     def server_changed(change: Change[PostgresServer]) -> None:
         if not change.own:
             queue.add(change.resource.metadata.name)
+
+    def tenant_changed(change: Change[Tenant]) -> None:
+        server = cache.server_of(change.resource)
+        if change.gone and server is not None and server.deleting:
+            queue.add(server.metadata.name)
 
     def secret_changed(secret: SecretKey) -> None:
         for server in cache.servers:
@@ -55,9 +79,10 @@ def register(
             queue.add(server.metadata.name)
 
     registry.on_change(PostgresServer, server_changed)
+    registry.on_change(Tenant, tenant_changed)
     registry.on_resync(resync)
     admin.secrets.on_change(secret_changed)
-    flows.changed = retention.changed = queue.add
+    flows.changed = retention.changed = orphans.changed = queue.add
 
 
 def _secrets_of(server: PostgresServer) -> set[SecretKey]:
@@ -83,6 +108,7 @@ class ServerController:
         retention: Retention,
         runs: Runs,
         access: Access,
+        orphans: Orphans,
     ) -> None:
         self._kube = kube
         self._cache = cache
@@ -91,6 +117,7 @@ class ServerController:
         self._retention = retention
         self._runs = runs
         self._access = access
+        self._orphans = orphans
 
     async def reconcile(self, name: str) -> datetime | None:
         """Make the server ready for tenants; returns when to look again. Raises Expected after the status says so."""
@@ -98,11 +125,20 @@ class ServerController:
         if server is None:
             await self._access.policies.remove_base(name)
             return None
+        tenants = self._cache.tenants_of(name)
+        if server.deleting and not tenants:
+            await set_finalizer(self._kube, server, FINALIZER, present=False)
+            return None
+        if not server.deleting and FINALIZER not in server.metadata.finalizers:
+            server = await set_finalizer(self._kube, server, FINALIZER, present=True)
+            self._cache.refresh(server)
         gate, failure = None, None
         try:
             gate = await self._prepare(server, now)
         except Expected as error:
             failure = error
+        if server.deleting:
+            failure = tenants_remain(tenants)
         view = await self._gather(server, gate, failure, now)
         await write_status(self._kube, self._cache, server, server_status(server, view, now))
         if failure is not None:
@@ -115,8 +151,9 @@ class ServerController:
             facts = await read_facts(connection)
             version = await schema.install(connection)
             risks = await drift.audit_gate(connection)
-            await self._runs.sweep(connection)
-            await self._access.logins.sweep(connection, now)
+            ended = await self._runs.sweep(connection)
+            ended += await self._access.logins.sweep(connection, now)
+        await self._orphans.ended(server, ended)
         await self._access.policies.reconcile_base(server)
         return GateReport(facts, version, risks)
 
@@ -126,6 +163,7 @@ class ServerController:
         agents, alive = await look_at_agents(self._kube, server)
         tenants = self._cache.tenants_of(server.metadata.name)
         verdicts = [v for tenant in tenants for v in self._access.verdicts.of_tenant(tenant.key, now).values()]
+        certificate = await self._look_at_certificate(server) if failure is None else None
         return ServerView(
             agents=agents,
             audit_flowing=self._flows.state(server, alive, now),
@@ -135,4 +173,23 @@ class ServerController:
             open_rules=sum(verdict.grant is not None for verdict in verdicts),
             gate=gate,
             failure=failure,
+            certificate=certificate,
+            no_orphans=self._orphans.state(server),
+            orphans=self._orphans.listed(server),
         )
+
+    async def _look_at_certificate(self, server: PostgresServer) -> State | None:
+        """What clients can know the server by; None when it cannot be looked at now.
+
+        Asked where the operator connects: there is the same server behind the public endpoint, or no rule could match.
+        """
+        if server.spec.tls.ca_secret_ref is None:
+            return NO_AUTHORITY
+        spec = server.spec
+        try:
+            ca = await self._admin.certificate_authority(server)
+            untrusted = await check_certificate(spec.host, spec.port, name=server.endpoint.host, ca=ca)
+        except Expected as error:
+            log.warning("certificate", server=server.metadata.name, message=error.message)
+            return None
+        return endpoint_certificate(server, untrusted)

@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vaultbrix.api.conditions import ConditionType, Reason, State, conditions
+from vaultbrix.api.orphan import Orphan
 from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, PostgresServerStatus, ServerAgent
-from vaultbrix.runtime.errors import Expected
+from vaultbrix.api.tenant import Tenant
+from vaultbrix.runtime.errors import Blocked, Expected
 
 # In seconds. If a clock is off by more than this, people see that rules open and end at the wrong time.
 MOST_SKEW_SECONDS = 5
+
+# Names in one message.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class ServerView:
     """All that is known of a server beside its object.
 
     ``agents`` are the states of the conditions about agents. ``retention`` is left out where nobody asks for any.
-    ``gate`` is there unless a ``failure`` stood in the way.
+    ``gate`` is there unless a ``failure`` stood in the way. ``orphans`` is what the status is to list of them.
     """
 
     agents: Mapping[ConditionType, State | None]
@@ -97,7 +102,45 @@ class ServerView:
     tenants: int = 0
     open_rules: int = 0
     gate: GateReport | None = None
+    certificate: State | None = None
+    no_orphans: State | None = None
+    orphans: Sequence[Orphan] = ()
     failure: Expected | None = None
+
+
+@dataclass(frozen=True)
+class Untrusted:
+    """Why a certificate does not prove that the server has a name; ``name_missing`` if for nothing but the name."""
+
+    why: str
+    name_missing: bool
+
+
+def endpoint_certificate(server: PostgresServer, untrusted: Untrusted | None) -> State:
+    """What EndpointCertificate says of a server with a CA, once its certificate was looked at."""
+    host = server.endpoint.host
+    if untrusted is None:
+        return State(True, Reason.CERTIFICATE_VALID, f"clients can check that they talk to {host}")
+    if untrusted.name_missing:
+        return State(
+            False,
+            Reason.NAME_NOT_IN_CERTIFICATE,
+            f"the server's certificate does not name {host}, where tenants connect: issue one that does, or correct "
+            "spec.publicEndpoint.host; until then clients check the CA alone (sslmode=verify-ca)",
+        )
+    return State(
+        False,
+        Reason.CERTIFICATE_UNTRUSTED,
+        f"clients cannot check that they talk to {host}: {untrusted.why}; correct the server's certificate, or the CA "
+        "in spec.tls.caSecretRef",
+    )
+
+
+NO_AUTHORITY = State(
+    False,
+    Reason.NO_CERTIFICATE_AUTHORITY,
+    "clients cannot know the server: name a Secret with its CA in spec.tls.caSecretRef",
+)
 
 
 def server_status(server: PostgresServer, view: ServerView, now: datetime) -> PostgresServerStatus:
@@ -109,6 +152,8 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
         **view.retention,
         ConditionType.GATE_INSTALLED: _installed(view.gate),
         ConditionType.GATE_INTACT: _intact(view.gate),
+        ConditionType.ENDPOINT_CERTIFICATE: view.certificate,
+        ConditionType.NO_ORPHANS: view.no_orphans,
         ConditionType.READY: _ready(view.failure),
     }
     known = (
@@ -126,9 +171,21 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
             "tenants": view.tenants,
             "open_rules": view.open_rules,
             "audit": view.anchor,
+            "orphans": list(view.orphans),
             "conditions": conditions(states, server.status.conditions, generation=generation, now=now),
             **known,
         }
+    )
+
+
+def tenants_remain(tenants: Sequence[Tenant]) -> Blocked:
+    """Why the object of a server that is to be deleted stays, while Tenants name it."""
+    names = sorted(tenant.display for tenant in tenants)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    lives = "1 Tenant lives" if len(names) == 1 else f"{len(names)} Tenants live"
+    return Blocked(
+        Reason.TENANTS_REMAIN,
+        f"{lives} here: {', '.join(names[:_SHOWN])}{more}; the server is deleted once they are",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.harness.apiserver import Object
 from tests.harness.shell import wait_for
-from tests.harness.world import SYSTEM, World, server
+from tests.harness.world import SYSTEM, World
 
 NAME = "attended"
 
@@ -16,7 +16,7 @@ NAME = "attended"
 @pytest.fixture
 def attended(world: World) -> Iterator[World]:
     """A PostgresServer that no real agent knows."""
-    world.api.apply(server(NAME))
+    world.server(NAME)
     world.api.await_condition("pgs", NAME, "")
     yield world
     world.api.delete("pgs", NAME)

@@ -24,6 +24,8 @@ OWNED = [
     "AuditFlowing",
     "GateInstalled",
     "GateIntact",
+    "EndpointCertificate",
+    "NoOrphans",
     "Ready",
 ]
 
