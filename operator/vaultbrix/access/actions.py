@@ -29,8 +29,9 @@ from vaultbrix.api.accessrule import AccessRule, RuleLogin
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.client import Conflict, Gone, NotFound, resource_type
+from vaultbrix.kube.client import Conflict, Gone, NotFound
 from vaultbrix.kube.person import Collection, Fetched, Missing, PersonClient
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.addresses import Address
 from vaultbrix.runtime.cidrs import parse_cidrs
 from vaultbrix.runtime.errors import Expected

@@ -3,25 +3,30 @@
 Agents enforce; the tenant's NetworkPolicy follows from the rules.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vaultbrix.access.decisions import RuleFacts, rule_status
 from vaultbrix.access.networkpolicy.controller import Policies
-from vaultbrix.access.receipts.controller import Receipts
+from vaultbrix.access.receipts.controller import RuleCounter
 from vaultbrix.access.rule_login import RuleLogins
 from vaultbrix.access.verdicts import Verdicts
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType, find_condition
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.audit.receipts.controller import Receipts
 from vaultbrix.kube.cache import Cache, TenantKey
-from vaultbrix.kube.client import Kube, resource_type
+from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
+from vaultbrix.kube.resources import resource_type
+from vaultbrix.kube.secrets import SecretKey
 from vaultbrix.kube.status import write_status
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
+from vaultbrix.tenants.drift import RoleDrift
 
 WORKERS = 8
 POLICY_WORKERS = 2
@@ -38,15 +43,17 @@ class Access:
     logins: RuleLogins
 
 
-def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> Access:
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, drift: RoleDrift) -> Access:
     """Have AccessRules reconciled, and the NetworkPolicies of Tenants kept, whenever either may differ."""
     verdicts = Verdicts(cache)
-    access = Access(verdicts, Policies(kube, cache, verdicts), RuleLogins(kube, cache, verdicts, admin))
+    access = Access(verdicts, Policies(kube, cache, verdicts), RuleLogins(kube, cache, verdicts, admin, drift))
     controller = AccessRuleController(registry, kube, cache, access, admin)
     registry.on_change(AccessRule, controller.rule_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_resync(controller.resync)
+    admin.secrets.on_change(controller.secret_changed)
+    drift.on_change(controller.roles_changed)
     return access
 
 
@@ -61,7 +68,8 @@ class AccessRuleController:
         self._logins = access.logins
         self._rules = registry.queue("AccessRule", self.reconcile, workers=WORKERS)
         self._policy_queue = registry.queue("NetworkPolicy", self._apply_policy, workers=POLICY_WORKERS)
-        self._receipts = Receipts(registry, cache, admin, self._rules.add)
+        counter = RuleCounter(cache, admin)
+        self._receipts = Receipts(registry, cache, cache.rules, counter, self._rules.add, name="Receipt")
 
     def rule_changed(self, change: Change[AccessRule]) -> None:
         """Look at the rule, and at the policy of its Tenant if what it gives may have changed."""
@@ -84,6 +92,18 @@ class AccessRuleController:
         if change.decisive:
             for tenant in self._cache.tenants_of(change.resource.metadata.name):
                 self._look_at_all_of(tenant.key)
+
+    def secret_changed(self, secret: SecretKey) -> None:
+        """Look at the rules of servers whose CA may have changed: Secrets of logins hold it."""
+        for server in self._cache.servers:
+            if server.ca_secret == secret:
+                for tenant in self._cache.tenants_of(server.metadata.name):
+                    self._look_at_all_of(tenant.key)
+
+    def roles_changed(self, server: PostgresServer, roles: Set[str]) -> None:
+        """Look at the rules whose login somebody else changed."""
+        for rule in self._logins.made_for(server, roles):
+            self._rules.add(rule)
 
     async def resync(self) -> None:
         """Compare logins and policies with what is there, and look at every rule."""

@@ -24,6 +24,7 @@ from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
+from vaultbrix.runtime.addresses import overlapping
 from vaultbrix.runtime.errors import Expected
 
 
@@ -201,7 +202,19 @@ def _rejection(rule: AccessRule, server: PostgresServer, deadline: datetime) -> 
                 f"spec.cidrs[{index}] {text} is wider than /{least}, the limit of PostgresServer {name} "
                 f"(spec.limits.minPrefixV{network.version})",
             )
+        trusted = overlapping(text, server.trusted_networks)
+        if trusted is not None:
+            return Reason.TRUSTED_SOURCE, trusted_source(index, text, trusted, name)
     return None
+
+
+def trusted_source(index: int, cidr: str, trusted: str, server: str) -> str:
+    """Why a rule must not name a source that the server trusts, and what to do."""
+    return (
+        f"spec.cidrs[{index}] {cidr} overlaps {trusted}, which PostgresServer {server} trusts (spec.trusted, "
+        "spec.trustedCIDRs): the kernel lets it in for ever, so the rule could not end there; give another address, or "
+        "have that one taken out of the PostgresServer"
+    )
 
 
 # PostgreSQL cuts names at 63 bytes (4.1.1); a slug must not look like a rule's login (see Tenant's rules).

@@ -197,10 +197,10 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
             held = find_condition(server.status.conditions, type_)
             if held is not None and held.status == "False":
                 notes.append(f"PostgresServer {server.metadata.name}: {type_} is False: {held.message}")
-        if any(address in ip_network(cidr) for cidr in server.spec.trusted_cidrs):
+        if any(address in ip_network(cidr) for cidr in server.trusted_networks):
             notes.append(
-                f"{address} is cluster-internal (trustedCIDRs): it reaches PostgreSQL, "
-                "but logs in as a tenant only under a rule"
+                f"{address} is trusted by PostgresServer {server.metadata.name}: it reaches PostgreSQL, "
+                "but never logs in as a tenant"
             )
     if undecided := by_urgency(a for a in view.approvals if a.spec.tenant_ref.name == view.name and waiting(a)):
         notes.append(
@@ -208,12 +208,23 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
             f"{f' and {len(undecided) - 1} more' if undecided[1:] else ''} (vaultbrix ddl list -n {view.namespace})"
         )
     for rule in view.rules:
+        ended = sum(agent.ended_by_watchdog for agent in rule.status.agents)
+        if ended and rule.spec.tenant_ref.name == view.name and _covers(rule, address):
+            latest = next(a.watchdog for a in rule.status.agents if a.ended_by_watchdog)
+            notes.append(
+                f"rule {rule.metadata.name}: {_sessions(ended)} ended by the watchdog, the latest for {latest}"
+            )
+    for rule in view.rules:
         other = rule.spec.tenant_ref.name
         if other == view.name or rule.status.phase is not AccessPhase.OPEN or ended_at(rule, now) is not None:
             continue
         if _covers(rule, address):
             notes.append(f"rule {rule.metadata.name} lets that address in as Tenant {other}")
     return tuple(notes)
+
+
+def _sessions(count: int) -> str:
+    return f"{count} sessions" if count > 1 else "1 session"
 
 
 def _not_true(conditions: Iterable[Condition], type_: ConditionType) -> str:

@@ -15,7 +15,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import API_VERSION, format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.runtime.addresses import Address
+from vaultbrix.runtime.addresses import Address, overlapping
 from vaultbrix.runtime.usage import Misused, Refused, parse_span, parse_time
 
 
@@ -120,6 +120,12 @@ def check_limits(
             raise Refused(
                 f"--cidr {text}: wider than /{least}, the limit of PostgresServer {name} "
                 f"(minPrefixV{network.version}); name narrower networks"
+            )
+        trusted = overlapping(text, server.trusted_networks)
+        if trusted is not None:
+            raise Refused(
+                f"--cidr {text}: overlaps {trusted}, which PostgresServer {name} lets in without a rule and for ever "
+                "(spec.trusted, spec.trustedCIDRs); name other addresses"
             )
     start, most = start_of(rule), limits.max_ttl
     if deadline_of(rule) - start > most:

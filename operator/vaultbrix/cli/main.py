@@ -31,6 +31,9 @@ def operator(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Its own; Jobs run there.")],
     image: Annotated[str, typer.Option(envvar="VAULTBRIX_IMAGE", help="Image of the Jobs.")],
     pull_policy: Annotated[str, typer.Option(help="imagePullPolicy of the Jobs.")] = "IfNotPresent",
+    pull_secret: Annotated[
+        list[str] | None, typer.Option(help="Secret with which the Jobs' image is pulled. Repeat it for more.")
+    ] = None,
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
     probe_port: ProbePort = 8080,
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
@@ -42,7 +45,7 @@ def operator(
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
-    jobs = JobSettings(namespace=namespace, image=image, pull_policy=pull_policy)
+    jobs = JobSettings(namespace, image, pull_policy, tuple(pull_secret or ()))
     options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes)
     # Many small messages to the API server and to PostgreSQL: this loop takes a fifth less of the processor.
     run(main(options), new_event_loop=uvloop.new_event_loop)
@@ -65,8 +68,32 @@ def agent(
     probe_port: ProbePort = 8081,
     echo_port: Annotated[int, typer.Option(help="Port that tells callers their address; 0: none.")] = 0,
     flow_file: Annotated[Path | None, typer.Option(help="The shipper's flow.json: how the audit record flows.")] = None,
+    most_connections: Annotated[
+        int, typer.Option(min=0, help="Of one address under rules (IPv6: of one /64) at a time; 0: no limit.")
+    ] = 100,
+    admin: Annotated[
+        str,
+        typer.Option(help="The operator's login: let in from trusted sources alone. None: pg_hba.conf has its lines."),
+    ] = "",
+    admin_certificate: Annotated[
+        bool, typer.Option("--admin-certificate", help="It needs a client certificate, of PostgreSQL's ssl_ca_file.")
+    ] = False,
+    certificate_file: Annotated[
+        Path | None, typer.Option(help="PostgreSQL's ssl_cert_file: it reloads when that changes.")
+    ] = None,
+    log_disk: Annotated[
+        Path | None,
+        # It is measured, and not read.
+        typer.Option(readable=False, help="A path on the filesystem that PostgreSQL logs to, whose room is watched."),
+    ] = None,
+    log_floor_percent: Annotated[
+        int, typer.Option(min=1, max=50, help="Of that filesystem, so much has to stay free for auditRequired ...")
+    ] = 10,
+    log_floor_mib: Annotated[int, typer.Option(min=1, help="... and so many MiB; never more than half of it.")] = 1024,
 ) -> None:
     """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
+    from vaultbrix.agent.audit_guard import LogDisk  # noqa: PLC0415
+    from vaultbrix.agent.decisions import LogFloor  # noqa: PLC0415
     from vaultbrix.agent.main import Options, main  # noqa: PLC0415 - netfilter's libraries are needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
@@ -83,6 +110,11 @@ def agent(
         probe_port=probe_port,
         echo_port=echo_port,
         flow_file=flow_file,
+        certificate_file=certificate_file,
+        log_disk=LogDisk(log_disk, LogFloor(log_floor_percent, log_floor_mib * 2**20)) if log_disk else None,
+        admin=admin,
+        admin_certificate=admin_certificate,
+        most_connections=most_connections,
     )
     run(main(options))
 
@@ -159,19 +191,29 @@ def proxy(
 def bootstrap(
     namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE")],
     name: Annotated[str, typer.Option(help="Prefix of the Secrets' names.")],
-    server_name: Annotated[list[str], typer.Option(help="DNS name of PostgreSQL; repeat it for more.")],
     store_name: Annotated[list[str], typer.Option(help="DNS name of the audit store; repeat it for more.")],
+    server: Annotated[
+        list[str], typer.Option(help="PostgresServer that gets a shipper's login: the chart's own; repeat it for more.")
+    ],
+    server_name: Annotated[
+        list[str],
+        typer.Option(
+            help="DNS name or address of PostgreSQL; repeat it for more. None: its certificate comes elsewhere."
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Create the chart's passwords and certificates where they are missing, and the audit store's schema."""
     from vaultbrix.install.bootstrap import Release  # noqa: PLC0415
     from vaultbrix.install.bootstrap import bootstrap as make  # noqa: PLC0415
-    from vaultbrix.kube.client import Kube  # noqa: PLC0415
+    from vaultbrix.kube.client import Kube  # noqa: PLC0415,
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     async def main() -> None:
         kube = await Kube.connect("vaultbrix-bootstrap")
         try:
-            await make(kube, Release(namespace, name, tuple(server_name), tuple(store_name)))
+            await make(
+                kube, Release(namespace, name, tuple(server_name), tuple(store_name), tuple(dict.fromkeys(server)))
+            )
         finally:
             await asyncio.shield(kube.close())
 

@@ -38,11 +38,15 @@ def test_callers_that_stay_or_talk_keep_nobody_from_the_echo(world: World) -> No
 def test_me_is_the_address_that_the_server_sees(world: World) -> None:
     team = world.team()
     name = world.tenant(team)
-    jane = Person.admin(world, team)
+    jane = Person.admin(world, team, host="server")
     wait_for("it answers", lambda: heard(world, EVE, SERVER))
-    jane.succeeds("allow", name, "--cidr", "me", "--for", "1h", "--reason", "CHG-1")
-    assert f"{MACHINE}/32" in jane.succeeds("rules")
-    assert f"yes: {MACHINE} may log in" in jane.succeeds("explain", "--ip", "me", "--tenant", name)
+    done = jane.types("allow", name, "--cidr", "me", "--for", "1h", "--reason", "CHG-1")
+    assert done.returncode == 0, done.stderr
+    assert f"note: {SERVER}/32" in done.stderr, "nobody has proved it"
+    assert f"{SERVER}/32" in jane.succeeds("rules")
+    assert f"yes: {SERVER} may log in" in jane.succeeds("explain", "--ip", "me", "--tenant", name)
+    said = Person.admin(world, team).fails("allow", name, "--cidr", "me", "--for", "1h", "--reason", "CHG-2")
+    assert f"--cidr {MACHINE}/32: overlaps {MACHINE}/32" in said, "it is the operator's address, too"
     world.api.apply(server(publicEndpoint={"host": SERVER, "port": PORT, "echoPort": None}))
     try:
         for command in (["allow", name, "--cidr", "me", "--for", "1h", "--reason", "x"],

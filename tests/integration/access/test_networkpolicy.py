@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.harness.network import MACHINE
 from tests.harness.networkpolicy_oracle import Attempt, allowed
 from tests.harness.shell import TOP, run, wait_for
-from tests.harness.world import ECHO_PORT, EVE, JANE, PORT, World, in_seconds, rule, server
+from tests.harness.world import ECHO_PORT, EVE, JANE, PORT, World, in_seconds, rule
 
 from vaultbrix.access.networkpolicy.render import base_network_policy, tenant_network_policy
 
@@ -55,7 +55,7 @@ class Cluster:
 
     def place(self, **spec: object) -> None:
         """Apply the PostgresServer, with these fields of its spec changed, and wait until the operator has seen it."""
-        self.world.api.apply(server(self.server, **{"namespace": self.namespace, **spec}))
+        self.world.server(self.server, **{"namespace": self.namespace, **spec})
         self.world.api.await_condition("pgs", self.server, "")
 
     def tenant(self) -> str:
@@ -191,7 +191,7 @@ def test_two_tenants_are_let_in_together_and_end_apart(cluster: Cluster) -> None
 
 def test_a_server_outside_the_cluster_has_no_policy(cluster: Cluster) -> None:
     name = f"{cluster.server}-vm"
-    cluster.world.api.apply(server(name, namespace=None, podSelector=None))
+    cluster.world.server(name, namespace=None, podSelector=None)
     try:
         cluster.world.api.await_condition("pgs", name, "")
         tenant = cluster.world.tenant(cluster.team, serverRef={"name": name})
@@ -252,21 +252,29 @@ def test_a_policy_that_somebody_made_under_our_label_is_pruned_and_others_are_le
     assert cluster.world.api.get("networkpolicy", "theirs", cluster.namespace)
 
 
-def test_no_policy_is_left_of_a_server_that_was_deleted(cluster: Cluster, resync: Callable[[], object]) -> None:
+def test_no_policy_is_left_of_a_server_that_was_deleted_with_its_tenants(
+    cluster: Cluster, resync: Callable[[], object]
+) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")
     wait_for("jane is let in", lambda: cluster.admits(JANE))
-    cluster.world.api.delete("pgs", cluster.server)
+    cluster.world.api.kubectl("delete", "pgs", cluster.server, "--wait=false")
+    cluster.world.api.kubectl("delete", "tenant", tenant, "-n", cluster.team)
+    cluster.world.api.kubectl("wait", "pgs", cluster.server, "--for=delete", "--timeout=60s")
     wait_for("jane is refused", lambda: not cluster.admits(JANE) or not cluster.policies())
     resync()
     wait_for("no policy is left", lambda: not cluster.policies(), patience=10)
 
 
-def test_no_policy_is_left_of_a_server_that_was_deleted_unseen(cluster: Cluster, resync: Callable[[], object]) -> None:
+def test_no_policy_is_left_of_a_server_that_was_taken_away_unseen(
+    cluster: Cluster, resync: Callable[[], object]
+) -> None:
     tenant = cluster.tenant()
     cluster.world.rule(cluster.team, tenant, f"{JANE}/32")
     wait_for("jane is let in", lambda: cluster.admits(JANE))
     cluster.world.operator.kill()
+    without_finalizers = json.dumps({"metadata": {"finalizers": None}})
+    cluster.world.api.kubectl("patch", "pgs", cluster.server, "--type=merge", "-p", without_finalizers)
     cluster.world.api.delete("pgs", cluster.server)
     resync()
     try:

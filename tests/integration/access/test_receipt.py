@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tests.harness.apiserver import Object
 from tests.harness.shell import wait_for
-from tests.harness.world import World, rule, server
+from tests.harness.world import World, rule
 
 # The store is asked later and later; what PostgreSQL logs after the end of a rule tells that all before is there.
 PATIENCE = 120
@@ -130,9 +130,7 @@ def test_a_receipt_survives_a_restart_and_is_then_left_alone(world: World) -> No
 
 def test_without_a_store_the_receipt_says_so(world: World) -> None:
     team = world.team()
-    unaudited = server("unaudited")
-    del unaudited["spec"]["auditSecretRef"]
-    world.api.apply(unaudited)
+    world.server("unaudited", auditSecretRef=None)
     tenant = world.tenant(team, serverRef={"name": "unaudited"})
     name = world.rule(team, tenant, "203.0.113.175/32")
     wait_for("it is open", lambda: world.api.get("accessrule", name, team)["status"].get("phase") == "Open")
@@ -146,7 +144,7 @@ def test_without_a_store_the_receipt_says_so(world: World) -> None:
 
 def test_a_secret_of_the_store_that_is_missing_is_named(world: World) -> None:
     team = world.team()
-    world.api.apply(server("unread", auditSecretRef={"name": "no-such", "namespace": "vaultbrix-test"}))
+    world.server("unread", auditSecretRef={"name": "no-such", "namespace": "vaultbrix-test"})
     tenant = world.tenant(team, serverRef={"name": "unread"})
     name = world.rule(team, tenant, "203.0.113.176/32")
     wait_for("it is open", lambda: world.api.get("accessrule", name, team)["status"].get("phase") == "Open")

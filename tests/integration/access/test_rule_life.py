@@ -7,7 +7,7 @@ import pytest
 from tests.harness.apiserver import Object
 from tests.harness.direct_access import is_reset
 from tests.harness.shell import wait_for
-from tests.harness.world import World, in_seconds, rule, server
+from tests.harness.world import World, in_seconds, rule
 
 
 def status(world: World, team: str, name: str) -> Object:
@@ -58,7 +58,7 @@ def test_a_tenant_has_no_more_rules_than_the_limit_and_the_next_in_line_gets_a_f
     world: World, ending: str
 ) -> None:
     team = world.team()
-    world.api.apply(server("limited", limits={"maxRulesPerTenant": 2}))
+    world.server("limited", limits={"maxRulesPerTenant": 2})
     tenant = world.tenant(team, serverRef={"name": "limited"})
     names = []
     for number in range(4):
@@ -79,7 +79,7 @@ def test_a_tenant_has_no_more_rules_than_the_limit_and_the_next_in_line_gets_a_f
     elif ending == "delete":
         world.api.delete("accessrule", names[0], team)
     wait_for("the third has its slot", lambda: phases()[1:] == ["Open", "Open", "Rejected"], tell=phases)
-    world.api.apply(server("limited", limits={"maxRulesPerTenant": 3}))
+    world.server("limited", limits={"maxRulesPerTenant": 3})
     wait_for("a higher limit lets in the fourth", lambda: phases()[1:] == ["Open", "Open", "Open"], tell=phases)
     policy = f"vaultbrix-limited.tenant-{tenant}-access"
 
@@ -108,7 +108,7 @@ def test_a_policy_that_somebody_changed_is_not_that_of_a_second_tenant_of_the_sl
 
 def test_a_server_counts_its_tenants_and_open_rules(world: World) -> None:
     team = world.team()
-    world.api.apply(server("counted"))
+    world.server("counted")
     world.api.await_condition("pgs", "counted", "")
     tenant = world.tenant(team, serverRef={"name": "counted"})
     names = [world.rule(team, tenant, f"203.0.113.{160 + n}/32") for n in range(2)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.harness.database import PASSWORD, SALT, Database, desired_role, send
+from tests.harness.database import PASSWORD, SALT, Database, desired_role, owner, send
 from tests.harness.tenant_schema import ATTACKS, FORBIDDEN, SCENE, TenantSchema, code
 from tests.harness.tenants import CATALOG
 
@@ -15,8 +15,8 @@ from vaultbrix.access.decisions import rule_login
 from vaultbrix.ddl.gate import logins
 from vaultbrix.postgres import scram
 from vaultbrix.runtime.errors import Blocked, Transient
+from vaultbrix.tenants import deletion, rule_logins
 from vaultbrix.tenants import role as tenants
-from vaultbrix.tenants import rule_logins
 from vaultbrix.tenants.rule_logins import LoginClaim, LoginTerms
 
 HOUR = timedelta(hours=1)
@@ -295,7 +295,7 @@ def test_a_role_of_somebody_else_is_neither_taken_over_nor_dropped(case: Case) -
         case.provision()
     assert told.value.reason == "LoginTaken"
     case.drop()
-    case.database.admin(rule_logins.end_logins_of_tenant, case.role, desired_role(case.role).owner)
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, desired_role(case.role).owner.uid)
     assert case.database.postgres.query(CATALOG) == before
     case.database.postgres.query(f"DROP ROLE {case.login}")
 
@@ -303,38 +303,38 @@ def test_a_role_of_somebody_else_is_neither_taken_over_nor_dropped(case: Case) -
 def test_no_login_is_made_for_a_role_that_is_not_the_tenants(case: Case) -> None:
     case.drop()
     with pytest.raises(Transient):
-        case.provision(case.wanted(owner=("other", "tenant")))
+        case.provision(case.wanted(owner=owner("tenant", "other")))
     assert case.database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [case.login]) == []
 
 
-@pytest.mark.parametrize("function", [tenants.lock, tenants.drop])
+@pytest.mark.parametrize("function", [tenants.lock, deletion.drop])
 def test_a_tenant_goes_with_the_logins_of_its_rules_and_is_not_held_up_by_them(case: Case, function: Any) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
-    owner = desired_role(case.role).owner
-    case.database.admin(rule_logins.end_logins_of_tenant, case.role, ("other", "tenant"))
+    uid = desired_role(case.role).owner.uid
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, "uid-other-tenant")
     assert case.works()
-    case.database.admin(rule_logins.end_logins_of_tenant, case.role, owner)
-    case.database.admin(function, case.role, owner)
+    case.database.admin(rule_logins.end_logins_of_tenant, case.role, uid)
+    case.database.admin(function, case.role, uid)
     assert not case.works()
     assert case.claims() == []
 
 
-async def impatiently(connection: psycopg.AsyncConnection, role: str, owner: tuple[str, str]) -> None:
+async def impatiently(connection: psycopg.AsyncConnection, role: str, uid: str) -> None:
     """As the operator, whose connections wait for no lock for long."""
     await connection.execute("SET lock_timeout = '200ms'")
-    await rule_logins.end_logins_of_tenant(connection, role, owner)
+    await rule_logins.end_logins_of_tenant(connection, role, uid)
 
 
 def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
     held = case.session()
-    owner = desired_role(case.role).owner
+    uid = desired_role(case.role).owner.uid
     with case.database.postgres.connect() as holder, holder.transaction():
         holder.execute(f"LOCK TABLE {case.role}.made".encode())
-        case.database.admin(impatiently, case.role, owner)
-        case.database.admin(tenants.lock, case.role, owner)
+        case.database.admin(impatiently, case.role, uid)
+        case.database.admin(tenants.lock, case.role, uid)
         assert not case.works()
         with pytest.raises(psycopg.OperationalError):
             held.execute("SELECT 1")
@@ -347,7 +347,7 @@ def test_a_lock_on_what_a_login_made_holds_up_no_tenants_end(case: Case) -> None
 def test_a_tenant_that_was_dropped_without_us_leaves_logins_that_can_be_dropped(case: Case) -> None:
     other = case.database.tenant(f"r{next(numbers)}")
     hostile(case, other)
-    case.database.admin(tenants.drop, case.role, desired_role(case.role).owner)
+    case.database.admin(deletion.drop, case.role, desired_role(case.role).owner.uid)
     case.drop()
     assert case.claims() == []
     assert case.database.postgres.query("SELECT 1 FROM pg_roles WHERE rolname = %s", [case.login]) == []

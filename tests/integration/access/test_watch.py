@@ -15,8 +15,9 @@ from vaultbrix.access.actions import RuleChange, RulesOptions, list_rules, watch
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.kube import client as kube_client
-from vaultbrix.kube.client import Gone, resource_type
+from vaultbrix.kube.client import Gone
 from vaultbrix.kube.person import Collection, PersonClient, Unreadable
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Transient
 
 PENDING: Raw = {"phase": "Pending"}

@@ -163,3 +163,21 @@ def test_a_clock_that_was_set_back_closes_nothing_that_is_open() -> None:
     assert decide(begun, tenant(), server(), NOW - HOUR).phase is AccessPhase.OPEN
     assert decide(rule(), tenant(), server(), NOW - HOUR).phase is AccessPhase.OPEN
     assert decide(rule(startsAt=rfc3339(NOW)), tenant(), server(), NOW - HOUR).reason is Reason.NOT_YET
+
+
+@pytest.mark.parametrize(
+    ("trusted", "cidr", "overlap"),
+    [
+        ({"trusted": {"addresses": ["203.0.113.7"]}}, "203.0.113.7/32", "203.0.113.7/32"),
+        ({"trusted": {"addresses": ["203.0.113.7"]}}, "203.0.113.0/24", "203.0.113.7/32"),
+        ({"trusted": {"addresses": ["2001:db8::7"]}}, "2001:db8::/64", "2001:db8::7/128"),
+        ({"trustedCIDRs": ["203.0.112.0/20"]}, "203.0.113.7/32", "203.0.112.0/20"),
+    ],
+)
+def test_a_rule_for_a_source_that_the_kernel_lets_in_anyway_is_rejected(
+    trusted: dict[str, Any], cidr: str, overlap: str
+) -> None:
+    found = decide(rule(cidrs=["198.51.100.9/32", cidr]), tenant(), server(**trusted), NOW)
+    assert (found.phase, found.reason, found.grant) == (AccessPhase.REJECTED, Reason.TRUSTED_SOURCE, None)
+    assert f"spec.cidrs[1] {cidr} overlaps {overlap}" in found.message
+    assert decide(rule(cidrs=["198.51.100.9/32"]), tenant(), server(**trusted), NOW).grant is not None

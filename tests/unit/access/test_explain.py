@@ -146,13 +146,18 @@ def test_the_nearest_rules_come_first_and_old_ones_do_not_bury_them() -> None:
 
 
 def test_what_does_not_stand_in_the_way_is_noted() -> None:
-    held = there(condition("AgentConnected", "False", message="since 12:00"), trustedCIDRs=["203.0.113.0/24"])
+    held = there(condition("AgentConnected", "False", message="since 12:00"))
     found = asked(enforced(), server=held)
     assert found.admitted
     assert any("AgentConnected is False: since 12:00" in note for note in found.notes)
-    assert any("cluster-internal" in note for note in found.notes)
     other = asked(enforced("theirs", tenantRef={"name": "beta"}))
     assert other.notes == ("rule theirs lets that address in as Tenant beta",)
+
+
+def test_an_address_that_the_server_trusts_is_told_that_no_rule_can_be_for_it() -> None:
+    found = asked(enforced(), server=there(trusted={"addresses": ["203.0.113.7"]}))
+    assert not found.admitted
+    assert any("203.0.113.7 is trusted by PostgresServer main" in note for note in found.notes)
 
 
 def test_a_person_who_may_not_see_the_server_gets_what_was_reported() -> None:
@@ -215,6 +220,15 @@ def test_nobody_is_said_to_be_let_in_whom_no_open_rule_covers(rules: Any, hours:
     covered = any(g is not None and g.covers(parse_ip(ip)) for g in grants)
     assert not found.admitted or covered
     assert found.headline
+
+
+def test_sessions_that_the_watchdog_ended_are_mentioned_with_what_was_measured() -> None:
+    ended = {"endedByWatchdog": 2, "watchdog": "200,000 locks (limit 10,000)"}
+    found = asked(
+        enforced(agents=[AGENT | ended]), enforced("other", cidrs=["198.51.100.9/32"], agents=[AGENT | ended])
+    )
+    assert found.admitted
+    assert found.notes == ("rule jane: 2 sessions ended by the watchdog, the latest for 200,000 locks (limit 10,000)",)
 
 
 def test_ddl_of_the_tenant_that_waits_is_mentioned() -> None:

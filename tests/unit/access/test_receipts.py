@@ -1,11 +1,7 @@
-from datetime import timedelta
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.harness.builders import HOUR, NOW, SECOND, Raw, rule
 
-from vaultbrix.access.receipts.decisions import FIRST_PAUSE, Usage, blank, next_attempt, receipt, still_open, window
+from vaultbrix.access.receipts.decisions import Usage, blank, receipt, still_open, window
 from vaultbrix.api.accessrule import AccessRule, Receipt
 from vaultbrix.api.meta import rfc3339
 
@@ -42,6 +38,7 @@ def test_a_receipt_says_when_why_and_what() -> None:
         "sessions": 2,
         "statements": 7,
         "objects": ["tenant_acme.orders"],
+        "endedByWatchdog": 0,
         "complete": True,
         "message": "",
     }
@@ -91,21 +88,3 @@ def test_an_agent_that_has_not_closed_the_rule_is_named(open_: Raw) -> None:
     assert still_open(ended(agent(**open_))) == "pg-0"
     assert still_open(ended(agent())) is None
     assert still_open(ended()) is None
-
-
-@given(st.timedeltas(min_value=timedelta(), max_value=timedelta(hours=3)))
-def test_the_store_is_asked_again_later_and_later_and_not_for_ever(since: timedelta) -> None:
-    again = next_attempt(CLOSED, CLOSED + since)
-    if since >= HOUR:
-        assert again is None
-    else:
-        assert again is not None
-        assert CLOSED + since < again <= CLOSED + HOUR
-        assert again == CLOSED + HOUR or again - (CLOSED + since) >= FIRST_PAUSE
-
-
-def test_a_rule_is_asked_about_a_bounded_number_of_times() -> None:
-    asked, now = 0, CLOSED
-    while (again := next_attempt(CLOSED, now)) is not None:
-        asked, now = asked + 1, again
-    assert asked < 20

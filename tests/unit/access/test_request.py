@@ -243,14 +243,15 @@ def test_what_is_beyond_the_limits_names_limit_and_remedy(body: dict[str, Any], 
     by_time=st.booleans(),
     delay=st.integers(min_value=0, max_value=100),
     others=st.integers(min_value=0, max_value=4),
+    trusted=st.sampled_from(["128.0.0.0", "128.0.0.1", "203.0.113.1"]),
 )
 def test_the_command_line_refuses_exactly_what_operator_and_agents_reject(
-    prefix: int, hours: int, by_time: bool, delay: int, others: int
+    prefix: int, hours: int, by_time: bool, delay: int, others: int, trusted: str
 ) -> None:
     start = NOW + delay * HOUR if delay else None
     end = (start or NOW) + hours * HOUR
     body = wanted(f"128.0.0.0/{prefix}", life=Life(None, end, start) if by_time else Life(hours * HOUR, None, start))
-    there = server(limits={"maxTTL": "100h", "maxRulesPerTenant": 3})
+    there = server(limits={"maxTTL": "100h", "maxRulesPerTenant": 3}, trusted={"addresses": [trusted]})
     made = rule("new", cidrs=body["spec"]["cidrs"], metadata={"uid": "z"}, **{"ttl": None, **_times(body)})
     rejected = decide(made, tenant(), there, NOW).phase is AccessPhase.REJECTED or others >= 3
     try:

@@ -11,7 +11,8 @@ from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.kube.cache import Cache, TenantKey
-from vaultbrix.kube.client import NETWORK_POLICIES, Kube, Object
+from vaultbrix.kube.client import Kube, Object
+from vaultbrix.kube.resources import NETWORK_POLICIES
 
 _Place = tuple[str, str]
 # ("", name) of a PostgresServer, (namespace, name) of a Tenant.
@@ -73,10 +74,9 @@ class Policies:
             return
         echo = spec.public_endpoint.echo_port if spec.public_endpoint else None
         place = (spec.namespace, f"vaultbrix-{server.metadata.name}")
-        trusted = frozenset(spec.trusted_cidrs)
-        await self._apply(
-            ("", server.metadata.name), place, (*_terms(server), trusted, echo), trusted, lambda: _base(server)
-        )
+        trusted = frozenset(server.trusted_networks)
+        terms = (*_terms(server), trusted, spec.trusted.pods, echo)
+        await self._apply(("", server.metadata.name), place, terms, trusted, lambda: _base(server))
 
     async def remove_base(self, server: str) -> None:
         """Take away the base policy of a server that is gone, or no longer has Pods here."""
@@ -84,7 +84,7 @@ class Policies:
 
     async def check(self) -> None:
         """Delete policies that nobody wants any more; forget those that somebody else changed or deleted."""
-        expected = {place for server in self._cache.servers for place in self._places(server)}
+        expected = {place for server in self._cache.servers for place in self.places(server)}
         labels = "app.kubernetes.io/managed-by=vaultbrix,vaultbrix.com/server"
         answer = await self._kube.list(NETWORK_POLICIES, labels=labels)
         present: dict[_Place, str] = {}
@@ -115,7 +115,8 @@ class Policies:
         self._applied[owner] = _Applied(place, terms, cidrs, answer["metadata"]["resourceVersion"])
         return True
 
-    def _places(self, server: PostgresServer) -> list[_Place]:
+    def places(self, server: PostgresServer) -> list[_Place]:
+        """Where the server's policies belong: its own, and those that its Tenants have or may get."""
         if server.spec.namespace is None:
             return []
         name = server.metadata.name
@@ -155,6 +156,7 @@ def _base(server: PostgresServer) -> Object:
         namespace=server.spec.namespace or "",
         pod_selector=server.spec.pod_selector,
         port=server.spec.port,
-        trusted=server.spec.trusted_cidrs,
+        trusted=server.trusted_networks,
+        trusted_pods=server.spec.trusted.pods,
         echo_port=server.spec.public_endpoint.echo_port if server.spec.public_endpoint else None,
     )

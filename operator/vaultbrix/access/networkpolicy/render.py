@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from vaultbrix.api.postgresserver import TrustedPods
 from vaultbrix.runtime.templates import render_object
 
 
@@ -13,6 +14,7 @@ def base_network_policy(
     pod_selector: dict[str, str],
     port: int,
     trusted: Sequence[str],
+    trusted_pods: Sequence[TrustedPods] = (),
     echo_port: int | None = None,
 ) -> dict[str, Any]:
     """Ingress to the PostgreSQL pods on their port from trusted sources only; one per server.
@@ -28,6 +30,7 @@ def base_network_policy(
         pod_selector=pod_selector,
         port=port,
         cidrs=trusted,
+        pods=trusted_pods,
         echo_port=echo_port,
     )
 
@@ -52,6 +55,7 @@ def tenant_network_policy(
         pod_selector=pod_selector,
         port=port,
         cidrs=cidrs,
+        pods=(),
         echo_port=None,
     )
 

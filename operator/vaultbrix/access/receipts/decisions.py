@@ -1,21 +1,13 @@
 """The receipt of an ended rule: which records are its, whether the audit store has them all, when to ask again."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from vaultbrix.access.decisions import rule_login, start_of
 from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
-
-# Clocks of API server and PostgreSQL differ a little, and a creation's time is cut to the second.
-_BEFORE = timedelta(seconds=1)
-# A session's last lines are written a moment after the rule has ended.
-_AFTER = timedelta(seconds=5)
-
-FIRST_PAUSE = timedelta(seconds=6)
-LONGEST_PAUSE = timedelta(minutes=10)
-GIVE_UP_AFTER = timedelta(hours=1)
+from vaultbrix.audit.receipts.decisions import AFTER, BEFORE, next_attempt
 
 MOST_OBJECTS = 64
 
@@ -52,8 +44,8 @@ def window(rule: AccessRule, *, server: str, tenant_role: str) -> Window:
         server=server,
         rule=rule.display,
         role=rule_login(tenant_role, rule.metadata.uid) if own else None,
-        since=start_of(rule) - _BEFORE,
-        until=max(closed) + _AFTER,
+        since=start_of(rule) - BEFORE,
+        until=max(closed) + AFTER,
     )
 
 
@@ -63,6 +55,7 @@ def blank(rule: AccessRule, closed_at: datetime, message: str) -> Receipt:
         opened_at=rule.status.opened_at,
         closed_at=closed_at,
         reason=rule.status.closed_reason or "",
+        ended_by_watchdog=sum(agent.ended_by_watchdog for agent in rule.status.agents),
         complete=False,
         message=message[:1024],
     )
@@ -93,14 +86,6 @@ def receipt(rule: AccessRule, closed_at: datetime, asked: Window, usage: Usage |
             "complete": True,
         }
     )
-
-
-def next_attempt(closed_at: datetime, now: datetime) -> datetime | None:
-    """When to ask the store (again): pauses as long as the time since the end, for an hour; None after that."""
-    last = closed_at + GIVE_UP_AFTER
-    if now >= last:
-        return None
-    return min(last, now + min(LONGEST_PAUSE, max(FIRST_PAUSE, now - closed_at)))
 
 
 def receipt_to_show(rule: AccessRule, counted: Receipt | None, server: PostgresServer | None) -> Receipt | None:

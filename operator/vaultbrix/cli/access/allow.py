@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from shlex import quote
 
-from vaultbrix.access.actions import Allowed, AllowOptions, Connection, allow
+from vaultbrix.access.actions import ME, Allowed, AllowOptions, Connection, allow
 from vaultbrix.access.countdown import countdown
 from vaultbrix.access.decisions import deadline_of, start_of
 from vaultbrix.access.progress import Progress, lacking
@@ -16,6 +16,12 @@ from vaultbrix.kube.person import PersonClient
 async def allow_and_print(client: PersonClient, options: AllowOptions, form: Format) -> int:
     """Create the rule, wait, and say how to connect; returns exit code 1 when it is not in force in time, else 0."""
     allowed = await allow(client, options)
+    if ME in options.cidrs:
+        # The answer of the echo is plain text: whoever is on the path could name an address of theirs.
+        warn(
+            f"note: {', '.join(allowed.rule.resource.spec.cidrs)}: what me stands for was told by the server's echo, "
+            "which proves nothing; see that it is an address of yours"
+        )
     if form is not Format.TABLE:
         document(allowed.rule.manifest, form)
     if allowed.progress is None:
@@ -69,8 +75,14 @@ def _print_connection(connection: Connection, namespace: str) -> None:
         say(f"  host    {connection.server.endpoint.host}")
         say(f"  port    {connection.server.endpoint.port}")
     say(f"  role    {connection.role}")
-    say(f"  secret  {connection.secret} (keys host, port, dbname, username, password, uri)")
+    say(f"  secret  {connection.secret} (keys host, port, dbname, username, password, uri, ca.crt)")
     say()
-    get = f"kubectl -n {quote(namespace)} get secret {quote(connection.secret)} -o jsonpath='{{.data.uri}}'"
-    say(f'  psql "$({get} | base64 -d)"')
+    get = f"kubectl -n {quote(namespace)} get secret {quote(connection.secret)} -o jsonpath="
+    parameters = "channel_binding=require"
+    # Without the server's object there is no telling; most have a CA.
+    if connection.server is None or connection.server.ca_secret is not None:
+        authority = f"{connection.secret}.ca.crt"
+        say(f"  {get}'{{.data.ca\\.crt}}' | base64 -d > {quote(authority)}")
+        parameters += f"&sslrootcert={authority}"
+    say(f"""  psql "$({get}'{{.data.uri}}' | base64 -d)&{parameters}\"""")
     say()

@@ -6,11 +6,12 @@ from vaultbrix.access.progress import readiness
 from vaultbrix.api.apikey import APIKey
 from vaultbrix.cli.output import Format, document, say, short, show, table
 from vaultbrix.dataapi.actions import KeysOptions, list_keys
-from vaultbrix.dataapi.progress import ended_at, time_left
+from vaultbrix.dataapi.progress import ended_at, receipt_line, time_left
 from vaultbrix.kube.person import PersonClient, manifest_list
 from vaultbrix.runtime.durations import span
 
-HEADERS = ("NAME", "TENANT", "KIND", "KEY", "PHASE", "TIME", "USED", "READY", "SECRET", "REQUESTED BY", "REASON")
+HEADERS = ("NAME", "TENANT", "KIND", "KEY", "PHASE", "TIME", "USED", "RECEIPT", "READY", "SECRET", "REQUESTED BY",
+           "REASON")  # fmt: skip
 
 
 async def print_keys(client: PersonClient, options: KeysOptions, form: Format) -> int:
@@ -44,6 +45,7 @@ def _row(api_key: APIKey, now: datetime, *, everywhere: bool) -> list[object]:
         status.phase or "",
         time_left(api_key, now),
         f"{span(now - status.last_used_at)} ago" if status.last_used_at is not None else "",
+        receipt_line(status.receipt),
         readiness(status.conditions),
         status.secret_name or "",
         api_key.spec.requested_by,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaultbrix.access.networkpolicy.render import base_network_policy, policy_name, tenant_network_policy
+from vaultbrix.api.postgresserver import TrustedPods
 from vaultbrix.ddl.job.manifest import ddl_job
 
 HOSTILE = [
@@ -41,6 +42,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "deadline_seconds": 1200,
         "image": "registry/vaultbrix:1",
         "pull_policy": "IfNotPresent",
+        "pull_secrets": (),
         "secret": "ddl-uid",
     }
     return ddl_job(**{**values, **changes})
@@ -86,6 +88,26 @@ class TestNetworkPolicy:
         assert found["metadata"]["name"] == "vaultbrix-main"
         assert found["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
         assert "annotations" not in found["metadata"]
+
+    @pytest.mark.parametrize("trusted", [["10.0.0.0/16"], []])
+    def test_trusted_pods_are_let_in_by_namespace_and_labels(self, trusted: list[str]) -> None:
+        found = base_network_policy(
+            server="main",
+            namespace="db",
+            pod_selector={"app": "pg"},
+            port=5433,
+            trusted=trusted,
+            trusted_pods=[TrustedPods(namespace="monitoring", selector={"app": "exporter"})],
+        )
+        (ingress,) = found["spec"]["ingress"]
+        assert ingress["ports"] == [{"port": 5433, "protocol": "TCP"}]
+        assert ingress["from"] == [
+            *({"ipBlock": {"cidr": cidr}} for cidr in trusted),
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+                "podSelector": {"matchLabels": {"app": "exporter"}},
+            },
+        ]
 
     @pytest.mark.parametrize("trusted", [["10.0.0.0/16"], []])
     def test_the_echo_is_open_to_everybody_and_opens_nothing_else(self, trusted: list[str]) -> None:
@@ -169,6 +191,11 @@ class TestJob:
         assert found["labels"]["vaultbrix.com/ddlapproval-uid"] == "uid"
         assert found["annotations"] == {"vaultbrix.com/ddlapproval": "team/drop"}
         assert (found["name"], found["namespace"]) == ("ddl-uid", "system")
+
+    def test_its_image_is_pulled_with_the_releases_secrets(self) -> None:
+        assert "imagePullSecrets" not in job()["spec"]["template"]["spec"]
+        found = job(pull_secrets=("registry", "mirror"))["spec"]["template"]["spec"]["imagePullSecrets"]
+        assert found == [{"name": "registry"}, {"name": "mirror"}]
 
     @settings(max_examples=25)
     @given(TEXTS)
