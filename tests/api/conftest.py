@@ -50,7 +50,7 @@ def sockets(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shards(database: Database, sockets: Path) -> Iterator[Mapping[str, PostgREST]]:
+def postgrests(database: Database, sockets: Path) -> Iterator[Mapping[str, PostgREST]]:
     """The PostgREST of each tenant, running."""
     servers = {slug: PostgREST(sockets, database, slug) for slug in TENANTS}
     try:
@@ -63,13 +63,13 @@ def shards(database: Database, sockets: Path) -> Iterator[Mapping[str, PostgREST
 
 
 @pytest.fixture(scope="session")
-def shard(shards: Mapping[str, PostgREST]) -> PostgREST:
+def postgrest(postgrests: Mapping[str, PostgREST]) -> PostgREST:
     """That of acme."""
-    return shards["acme"]
+    return postgrests["acme"]
 
 
 @pytest.fixture(scope="session")
-def front(directory: Path, sockets: Path, shards: Mapping[str, PostgREST]) -> Iterator[Front]:
+def front(directory: Path, sockets: Path, postgrests: Mapping[str, PostgREST]) -> Iterator[Front]:
     """nginx and authorizer, running."""
     with in_front_of(sockets, directory) as started:
         yield started

@@ -143,7 +143,7 @@ def test_no_number_becomes_a_name_of_the_catalogue(api: Api, select: str, cast: 
     assert (answer.status, answer.json["code"]) == (400, "VBX400")
 
 
-def test_postgrest_itself_would_show_them(shard: PostgREST, database: Database) -> None:
+def test_postgrest_itself_would_show_them(postgrest: PostgREST, database: Database) -> None:
     # The reason for the refusal above; number and name are a neighbour's.
     (number,) = database.postgres.query("SELECT 'tenant_globex'::regrole::oid::int")[0]
     with database.login("tenant_acme") as session:
@@ -153,7 +153,7 @@ def test_postgrest_itself_would_show_them(shard: PostgREST, database: Database) 
         "Accept-Profile": "tenant_acme",
     }
     try:
-        answer = shard.send("GET", f"/pairs?a=eq.{number}&select=a::regrole", headers)
+        answer = postgrest.send("GET", f"/pairs?a=eq.{number}&select=a::regrole", headers)
     finally:
         with database.login("tenant_acme") as session:
             session.execute("DELETE FROM pairs WHERE a = %s", [number])

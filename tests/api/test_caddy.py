@@ -1,5 +1,6 @@
 """Caddy in nginx's place, with the configuration that docs/examples shows: the same keys open the same, and no more."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def front(
-    directory: Path, sockets: Path, shards: Mapping[str, PostgREST]
+    directory: Path, sockets: Path, postgrests: Mapping[str, PostgREST]
 ) -> Iterator[tuple[Caddy, AuthorizerThread, KnownInMemory]]:
     """Caddy and an authorizer of its own, running."""
     folder = directory / "behind-caddy"
@@ -128,13 +129,15 @@ def test_the_query_arrives_as_it_was_sent_but_for_the_key(client: Client) -> Non
     assert echoed == "/rest/v1/notes?select=%7Benv.HOME%7D"
 
 
-def test_what_a_client_claims_of_itself_does_not_arrive(client: Client, database: Database, shard: PostgREST) -> None:
+def test_what_a_client_claims_of_itself_does_not_arrive(
+    client: Client, database: Database, postgrest: PostgREST
+) -> None:
     with database.login("tenant_acme") as session:
         session.execute(TOLD)
-    shard.read_again()
+    postgrest.read_again()
     forged = [
         ("X-Request-Id", "forged"), ("X-Vaultbrix-Tenant", "forged"), ("X-Vaultbrix-Key", "forged"),
-        ("X-Vaultbrix-Path", "/forged"), ("X-Vaultbrix-Shard", "forged"), ("X-Vaultbrix-Other", "forged"),
+        ("X-Vaultbrix-Path", "/forged"), ("X-Vaultbrix-Backend", "forged"), ("X-Vaultbrix-Other", "forged"),
         ("X-Forwarded-For", "192.0.2.66"), ("X-Forwarded-Uri", "/forged"), ("X-Forwarded-Method", "DELETE"),
         ("X-Forwarded-Host", f"globex.{DOMAIN}"), ("X-Forwarded-Proto", "forged"), ("Forwarded", "for=192.0.2.66"),
         ("Cookie", "session=forged"), ("Accept-Profile", "tenant_acme"), ("X-Mine", "kept"),
@@ -146,6 +149,7 @@ def test_what_a_client_claims_of_itself_does_not_arrive(client: Client, database
     assert answer.json["headers"]["x-mine"] == "kept"
     assert answer.json["claims"]["vaultbrix"] == {
         "role": "tenant_acme", "tenant": "apps/acme", "key": "apps/acme-secret", "subject": "",
+        "key_sha256": hashlib.sha256(client.key.encode()).hexdigest()[:16],
         "client": "127.0.0.1", "request": answer.headers["x-request-id"],
     }  # fmt: skip
 
@@ -214,11 +218,11 @@ def test_large_bodies_are_refused(client: Client) -> None:
 
 
 def test_headers_of_a_tenants_function_do_not_steer_a_browser(
-    client: Client, database: Database, shard: PostgREST
+    client: Client, database: Database, postgrest: PostgREST
 ) -> None:
     with database.login("tenant_acme") as session:
         session.execute(STEER)
-    shard.read_again()
+    postgrest.read_again()
     answer = client.call("steer")
     assert (answer.status, answer.headers["x-kept"], answer.headers["location"]) == (200, "yes", "/rest/v1/notes")
     assert not {"set-cookie", "strict-transport-security", "authorization"} & set(answer.headers)
@@ -231,16 +235,16 @@ def without(part: Any, client: Client) -> Answer:
 
 
 def test_without_authorizer_or_postgrest_nothing_is_let_in_and_no_key_is_logged(
-    client: Client, shard: PostgREST
+    client: Client, postgrest: PostgREST
 ) -> None:
     try:
         answers = [without(client.authorizer, client)]
         client.authorizer.start()
-        answers.append(without(shard, client))
+        answers.append(without(postgrest, client))
     finally:
-        shard.serve()
+        postgrest.serve()
     assert [(answer.status, answer.json["code"]) for answer in answers] == [(503, "VBX503")] * 2
-    client.known.add_tenant("acme", shard="elsewhere")
+    client.known.add_tenant("acme", backend="elsewhere")
     assert client.send("GET", "/rest/v1/notes").json["code"] == "VBX503"
     assert "/rest/v1/notes" in client.caddy.log()
     assert client.key not in client.caddy.log()

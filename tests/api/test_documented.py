@@ -48,7 +48,7 @@ def without_grants(database: Database) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_grants")
 def test_each_command_of_the_page_prints_what_it_says(
-    database: Database, shard: PostgREST, environment: Mapping[str, str]
+    database: Database, postgrest: PostgREST, environment: Mapping[str, str]
 ) -> None:
     steps = list(STEP.finditer(PAGE))
     assert len(steps) >= 14
@@ -59,7 +59,7 @@ def test_each_command_of_the_page_prints_what_it_says(
             if sql:
                 with database.login("tenant_acme") as session:
                     session.execute(sql)
-                shard.read_again()
+                postgrest.read_again()
                 continue
             lines = [line[4:] for line in printed.splitlines()]
             assert run("bash", "-c", command, env=environment).stdout.splitlines() == lines, command

@@ -1,16 +1,13 @@
 """nginx at the edge: TLS of today alone, and the client's address from proxies that are trusted, and no other."""
 
-import contextlib
 import http.client
 import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.harness.database import free_port
-from tests.harness.gateway import AuthorizerThread, Nginx
+from tests.harness.gateway import AuthorizerThread, in_front_of
 from tests.harness.known_keys import DOMAIN, KnownInMemory
 from tests.harness.postgrest import programs
 from tests.harness.processes import VAULTBRIX, Process
@@ -19,26 +16,9 @@ from tests.harness.shell import wait_for
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.install import certificates
 
-pytestmark = pytest.mark.usefixtures("shards")
+pytestmark = pytest.mark.usefixtures("postgrests")
 
 NOTES = "/rest/v1/notes?select=text&limit=1"
-
-
-@contextlib.contextmanager
-def edge(folder: Path, sockets: Path, **changes: Any) -> Iterator[tuple[Nginx, KnownInMemory]]:
-    """nginx with other values, and an authorizer of its own."""
-    folder.mkdir()
-    known = KnownInMemory()
-    known.add_tenant("acme")
-    authorizer = AuthorizerThread(folder, known)
-    nginx = Nginx(folder, authorizer.socket, sockets, **changes)
-    try:
-        authorizer.start()
-        nginx.start()
-        yield nginx, known
-    finally:
-        nginx.stop()
-        authorizer.stop()
 
 
 def test_clients_come_by_tls_with_http_2(directory: Path, sockets: Path) -> None:
@@ -48,7 +28,9 @@ def test_clients_come_by_tls_with_http_2(directory: Path, sockets: Path) -> None
     certificate.write_text(made.certificate)
     key.write_text(made.key)
     tls = {"certificate": certificate, "key": key}
-    with edge(directory / "tls", sockets, tls=tls) as (nginx, known):
+    with in_front_of(sockets, directory / "tls", tls=tls) as front:
+        nginx, known = front.nginx, front.known
+        known.add_tenant("acme")
         context = ssl.create_default_context(cadata=issued.certificate)
         connection = http.client.HTTPSConnection("localhost", nginx.port, context=context, timeout=30)
         connection.request("GET", NOTES, headers={"Host": DOMAIN, "apikey": known.add_key("acme", KeyKind.SECRET)})
@@ -82,10 +64,11 @@ def test_the_clients_address_is_what_a_trusted_proxy_says(
     directory: Path, sockets: Path, trusted: list[str], forwarded: str, status: int
 ) -> None:
     folder = directory / f"trusted-{len(trusted)}-{len(forwarded)}"
-    with edge(folder, sockets, trusted_proxies=trusted) as (nginx, known):
-        key = known.add_key("acme", KeyKind.SECRET, allowed_cidrs=("203.0.113.0/24",))
+    with in_front_of(sockets, folder, trusted_proxies=trusted) as front:
+        front.known.add_tenant("acme")
+        key = front.known.add_key("acme", KeyKind.SECRET, allowed_cidrs=("203.0.113.0/24",))
         headers = [("apikey", key), *([("X-Forwarded-For", forwarded)] if forwarded else [])]
-        assert nginx.send("GET", NOTES, headers).status == status
+        assert front.nginx.send("GET", NOTES, headers).status == status
 
 
 def test_the_proxy_reads_a_new_certificate_and_keeps_the_old_one_while_that_is_none(

@@ -1,54 +1,16 @@
 """Keys of users from a real HTTPS server: bounded, cached, rotated, and kept for a while when it is away."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tests.harness.issuer import Issuer
 from tests.harness.known_keys import OTHER_RSA_KEY, RSA_KEY, jwks
 
 from vaultbrix.gateway.jwks import SECONDS_BETWEEN_ATTEMPTS, SECONDS_GOOD, KeySets
-from vaultbrix.install import certificates
 from vaultbrix.runtime.addresses import Address
-
-
-class Issuer:
-    """Serves ``document``, or what ``answer`` says; ``reads`` counts."""
-
-    def __init__(self, folder: Path) -> None:
-        issued = certificates.authority("tests", datetime.now(UTC))
-        made = certificates.server(issued, ["localhost"], datetime.now(UTC))
-        (folder / "tls.crt").write_text(made.certificate)
-        (folder / "tls.key").write_text(made.key)
-        self._server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._server_context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-        self.trust = ssl.create_default_context(cadata=issued.certificate)
-        self.document = jwks(RSA_KEY)
-        self.answer: Callable[[], Awaitable[web.StreamResponse]] | None = None
-        self.reads = 0
-        self.url = ""
-        self.now = 1000.0
-
-    def key_sets(self) -> KeySets:
-        return KeySets(forbidden=lambda _: False, trust=self.trust, clock=lambda: self.now, seconds_per_read=2)
-
-    async def _serve(self, _: web.Request) -> web.StreamResponse:
-        self.reads += 1
-        return await self.answer() if self.answer is not None else web.Response(body=self.document)
-
-    async def start(self) -> web.AppRunner:
-        application = web.Application()
-        application.add_routes([web.get("/{tail:.*}", self._serve)])
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._server_context)
-        await site.start()
-        port = runner.addresses[0][1]
-        self.url = f"https://localhost:{port}/jwks"
-        return runner
 
 
 @pytest.fixture

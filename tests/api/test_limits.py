@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from tests.harness.database import Database
-from tests.harness.gateway import Api, AuthorizerThread, Nginx
-from tests.harness.known_keys import DOMAIN, KnownInMemory
+from tests.harness.gateway import Api, Front, in_front_of
+from tests.harness.known_keys import DOMAIN
 
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway.limits import Limits
 
-pytestmark = pytest.mark.usefixtures("shards")
+pytestmark = pytest.mark.usefixtures("postgrests")
 
 # As the template has it.
 CONNECTIONS_OF_AN_ADDRESS = 200
@@ -21,25 +21,15 @@ SECONDS_WITHOUT_A_BYTE = 10
 
 
 @pytest.fixture
-def limited(directory: Path, sockets: Path) -> Iterator[tuple[Nginx, KnownInMemory]]:
+def limited(directory: Path, sockets: Path) -> Iterator[Front]:
     """nginx and an authorizer that lets ten requests of a key through at once, and then next to none."""
-    folder = directory / "limited"
-    folder.mkdir()
-    known = KnownInMemory()
-    known.add_tenant("acme")
-    authorizer = AuthorizerThread(folder, known, limits=Limits(rate=0.01, burst=10))
-    nginx = Nginx(folder, authorizer.socket, sockets)
-    try:
-        authorizer.start()
-        nginx.start()
-        yield nginx, known
-    finally:
-        nginx.stop()
-        authorizer.stop()
+    with in_front_of(sockets, directory / "limited", options={"limits": Limits(rate=0.01, burst=10)}) as front:
+        front.known.add_tenant("acme")
+        yield front
 
 
-def test_a_key_that_asks_too_often_is_told_to_wait_and_no_other_is(limited: tuple[Nginx, KnownInMemory]) -> None:
-    nginx, known = limited
+def test_a_key_that_asks_too_often_is_told_to_wait_and_no_other_is(limited: Front) -> None:
+    nginx, known = limited.nginx, limited.known
     busy = known.add_key("acme", KeyKind.SECRET)
     quiet = known.add_key("acme", KeyKind.SECRET, name=("apps", "quiet"))
     answers = [nginx.send("GET", "/rest/v1/notes?limit=1", [("apikey", busy)]) for _ in range(12)]

@@ -3,14 +3,19 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 from tests.harness.database import Database
-from tests.harness.postgrest import PASSWORD, served_roles
+from tests.harness.known_keys import request
+from tests.harness.postgrest import PASSWORD, SALT, served_roles
 
-from vaultbrix.dataapi.serving import schema
-from vaultbrix.dataapi.serving.decisions import rest_login
+from vaultbrix.dataapi.serving import roles, schema
+from vaultbrix.dataapi.serving.decisions import LISTENER, rest_login
+from vaultbrix.gateway import refusals
+from vaultbrix.gateway.refusals import Refusal, Why
+from vaultbrix.gateway.refused import Entry, entry_of
 
 
 def serve_data_api(database: Database, *roles: str) -> None:
@@ -25,6 +30,23 @@ def about(role: str, request: str, **more: str) -> dict[str, str]:
     slug = role.removeprefix("tenant_").removesuffix("_anon").removesuffix("_authenticated")
     values = {"tenant": f"apps/{slug}", "key": "apps/web", "subject": "", "client": "198.51.100.7"}
     return {**values, "role": role, "request": request, **more}
+
+
+def refused(refusal: Refusal, request_id: str, path: str = "/rest/v1/notes", **more: str) -> Entry:
+    """What a gateway tells of a request that it has let in nowhere."""
+    return {**entry_of(refusal, request(path)), "request": request_id, "client": "198.51.100.7", **more}
+
+
+def note_refusals(database: Database, *entries: Entry) -> None:
+    """Have them told in the database, as a gateway does."""
+    database.admin(roles.ensure_listener, PASSWORD, SALT)
+    with database.login(LISTENER, PASSWORD, application_name="vaultbrix-gateway") as connection:
+        connection.execute("SELECT vaultbrix.note_refusals(%s::jsonb)", [json.dumps(entries)])
+
+
+def key_refused(why: Why, slug: str, name: str) -> Refusal:
+    """For a key of a tenant of the namespace ``apps`` that is known."""
+    return replace(refusals.bad_key(why), key=("apps", name), tenant=("apps", slug))
 
 
 class DataApiSession:

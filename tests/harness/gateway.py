@@ -94,10 +94,19 @@ class Nginx:
         """Process id of the master; it must have been started."""
         return self._process.pid
 
-    def send(self, method: str, target: str, headers: Headers = (), body: bytes = b"", *, host: str = DOMAIN) -> Answer:
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        host: str = DOMAIN,
+        timeout: float = 30,
+    ) -> Answer:
         """One request as a client sends it."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
-        return request(self.port, method, target, [("Host", host), *pairs], body)
+        return request(self.port, method, target, [("Host", host), *pairs], body, timeout=timeout)
 
     def send_raw(self, message: bytes, *, timeout: float = 5) -> bytes:
         """These bytes; all that is answered."""
@@ -156,11 +165,17 @@ class Front:
 
 
 @contextlib.contextmanager
-def in_front_of(sockets: Path, directory: Path) -> Iterator[Front]:
-    """Serve what each PostgREST has whose socket is in this folder, until the end."""
+def in_front_of(
+    sockets: Path, directory: Path, *, options: Mapping[str, Any] | None = None, **changes: Any
+) -> Iterator[Front]:
+    """Serve what each PostgREST has whose socket is in ``sockets``, until the end; ``directory`` is made if need be.
+
+    ``options`` are as for Authorizer, ``changes`` as for Nginx.
+    """
+    directory.mkdir(exist_ok=True)
     known = KnownInMemory()
-    authorizer = AuthorizerThread(directory, known)
-    nginx = Nginx(directory, authorizer.socket, sockets)
+    authorizer = AuthorizerThread(directory, known, **(options or {}))
+    nginx = Nginx(directory, authorizer.socket, sockets, **changes)
     try:
         authorizer.start()
         nginx.start()

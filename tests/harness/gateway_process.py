@@ -66,7 +66,7 @@ class GatewayProcess:
         told = decision.headers
         names = ("authorization", "accept-profile", "content-profile", "x-request-id")
         headers = {**{name: told[name] for name in names}, **more}
-        socket = self.folder / f"{told['x-vaultbrix-shard']}.socket"
+        socket = self.folder / f"{told['x-vaultbrix-backend']}.socket"
         return request(socket, method, told["x-vaultbrix-path"], headers, body)
 
     def metrics(self) -> str:

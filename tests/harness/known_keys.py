@@ -40,14 +40,16 @@ class KnownInMemory:
 
     def add_tenant(self, slug: str, **changes: Any) -> KnownTenant:
         """A tenant in the namespace ``apps``."""
-        tenant = replace(KnownTenant(("apps", slug), slug, shard=socket_name(("apps", slug))), **changes)
+        tenant = replace(KnownTenant(("apps", slug), slug, backend=socket_name(("apps", slug))), **changes)
         self.tenants[tenant.name] = tenant
         return tenant
 
     def add_key(self, slug: str, kind: KeyKind = KeyKind.PUBLISHABLE, **changes: Any) -> str:
         """A key of a tenant; returns its text."""
         text = f"vbx_{kind.lower()}_{slug}{len(self.keys):03}".ljust(60, "x")
-        self.keys[digest(text)] = replace(KnownKey(("apps", f"{slug}-{kind.lower()}"), ("apps", slug), kind), **changes)
+        self.keys[digest(text)] = replace(
+            KnownKey(("apps", f"{slug}-{kind.lower()}"), ("apps", slug), kind, digest(text)), **changes
+        )
         return text
 
     def change_key(self, text: str, **changes: Any) -> None:

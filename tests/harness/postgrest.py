@@ -32,8 +32,8 @@ SECRET = bytes(range(32))
 
 @cache
 def programs(*names: str) -> Mapping[str, Path]:
-    """Where these are, or all of them if none is named; see ``tests/api/prepare``."""
-    lines = run(TOP / "tests/api/prepare", *names, timeout=900).stdout.splitlines()
+    """Where these are, or all of them if none is named; see ``hack/api/prepare``."""
+    lines = run(TOP / "hack/api/prepare", *names, timeout=900).stdout.splitlines()
     return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
 
 
@@ -77,17 +77,19 @@ class PostgREST:
         self.socket = folder / f"{file}.socket"
         self._ready_port = free_port()
         login = served_roles(database, slug).rest
-        served = Served(
+        self.served = Served(
             tenant=("apps", slug),
             server="main",
             schema=f"tenant_{slug}",
-            conninfo=conninfo(Target("127.0.0.1", database.postgres.port, name, login, PASSWORD, ssl_mode="require")),
+            conninfo=conninfo(
+                Target("127.0.0.1", database.postgres.port, name, login, PASSWORD, ssl_mode="require", any_libpq=True)
+            ),
             max_rows=max_rows,
             url="https://api.example.com",
         )
-        text = configuration(served, socket=str(self.socket), secret=secret, admin_port=self._ready_port)
+        text = configuration(self.served, socket=str(self.socket), secret=secret, admin_port=self._ready_port)
         if port is not None:
-            text = text.replace("server-unix-socket =", f'server-host = "127.0.0.1"\nserver-port = {port}\n#')
+            text = text.replace("server-unix-socket =", f"server-port = {port}\n#")
         written = folder / f"{file}.conf"
         written.write_text(text)
         self._process = Process([str(programs("postgrest")["postgrest"]), str(written)], folder / f"{file}.log")

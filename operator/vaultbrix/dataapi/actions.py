@@ -18,8 +18,9 @@ from vaultbrix.api.tenant import Tenant
 from vaultbrix.dataapi.key import sha256_of
 from vaultbrix.dataapi.progress import Progress, ended_at, progress
 from vaultbrix.dataapi.request import api_key_manifest, parse_life, parse_overlap
-from vaultbrix.kube.client import SECRETS, NotFound
+from vaultbrix.kube.client import NotFound
 from vaultbrix.kube.person import Fetched, Missing, PersonClient
+from vaultbrix.kube.resources import SECRETS
 from vaultbrix.runtime.cidrs import parse_cidrs
 from vaultbrix.runtime.usage import Refused, check_name, check_texts, parse_span
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 from vaultbrix.api.apikey import APIKey, KeyPhase
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.audit.receipts.controller import Receipts
 from vaultbrix.dataapi.decisions import KeyFacts, NewKey, decide, keeps, key_status, next_turn, notices
 from vaultbrix.dataapi.key import RANDOM_BYTES, key_text, secret_values, sha256_of, shown_prefix
+from vaultbrix.dataapi.receipts.controller import KeyCounter
 from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
@@ -18,6 +20,7 @@ from vaultbrix.kube.owned_secret import OwnedSecret, Values, delete_secret, ensu
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.status import write_status
 from vaultbrix.kube.store import Change
+from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 
 WORKERS = 8
@@ -25,9 +28,9 @@ WORKERS = 8
 Key = tuple[str, str]
 
 
-def register(registry: Registry, kube: Kube, cache: Cache) -> None:
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> None:
     """Have APIKeys reconciled: when they or their Tenant change, when they are due, and at every resync."""
-    controller = APIKeyController(registry, kube, cache)
+    controller = APIKeyController(registry, kube, cache, admin)
     registry.on_change(APIKey, controller.api_key_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
@@ -36,15 +39,19 @@ def register(registry: Registry, kube: Kube, cache: Cache) -> None:
 class APIKeyController:
     """Makes, replaces and ends keys."""
 
-    def __init__(self, registry: Registry, kube: Kube, cache: Cache) -> None:
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> None:
         self._kube = kube
         self._cache = cache
         self._queue = registry.queue("APIKey", self.reconcile, workers=WORKERS)
+        counter = KeyCounter(admin)
+        self._receipts = Receipts(registry, cache, cache.api_keys, counter, self._queue.add, name="KeyReceipt")
 
     def api_key_changed(self, change: Change[APIKey]) -> None:
         """Look at the key, unless only its use was written down."""
         if change.decisive and not change.own:
             self._queue.add(change.resource.key)
+        if change.gone:
+            self._receipts.forget(change.resource)
 
     def tenant_changed(self, change: Change[Tenant]) -> None:
         """Look at all keys of the Tenant."""
@@ -75,7 +82,12 @@ class APIKeyController:
         turn = next_turn(status, now)
         if turn is not None:
             self._queue.add_at(key, turn)
+        receipt = self._receipts.of(api_key.model_copy(update={"status": status}))
+        status = status.model_copy(update={"receipt": receipt})
         await write_status(self._kube, self._cache, api_key, status)
+        written = self._cache.api_keys.get(*key)
+        if written is not None:
+            self._receipts.schedule(written, now)
         for notice in notices(api_key.status, status):
             await events.note(self._kube, api_key, str(notice.reason), notice.message, component="vaultbrix-operator")
         if failure is not None:

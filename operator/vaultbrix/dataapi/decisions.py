@@ -7,7 +7,7 @@ same object, so a key that was revoked is refused before the operator has seen i
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vaultbrix.api.apikey import APIKey, APIKeyStatus, KeyEntry, KeyPhase
+from vaultbrix.api.apikey import APIKey, APIKeyStatus, KeyEntry, KeyPhase, KeyReceipt
 from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, is_true
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
@@ -117,7 +117,10 @@ class KeyFacts:
 
 
 def key_status(api_key: APIKey, facts: KeyFacts, now: datetime) -> APIKeyStatus:
-    """The whole status; when the key was last used stays as the gateway wrote it."""
+    """The whole status; when the key was last used stays as the gateway wrote it.
+
+    A receipt begins without counts, where the APIKey has ended or a key that was replaced.
+    """
     old, generation = api_key.status, api_key.metadata.generation
     now = now.replace(microsecond=0)
     keys = _keys(api_key, facts.new_key, now)
@@ -129,16 +132,19 @@ def key_status(api_key: APIKey, facts: KeyFacts, now: datetime) -> APIKeyStatus:
         ConditionType.KEY_READY: _key_ready(api_key, verdict, facts.failure, keys),
         ConditionType.READY: _ready(verdict, facts.failure),
     }
+    closed_at = old.closed_at or (now if verdict.closed else None)
+    closed_reason = old.closed_reason or (str(verdict.reason) if verdict.closed else None)
     return APIKeyStatus(
         observed_generation=generation,
         phase=verdict.phase,
         secret_name=api_key.secret_name if keys and not verdict.closed else None,
         rotate_token=old.rotate_token if facts.new_key is None else api_key.spec.rotate_token or old.rotate_token,
         expires_at=verdict.ends_at,
-        closed_at=old.closed_at or (now if verdict.closed else None),
-        closed_reason=old.closed_reason or (str(verdict.reason) if verdict.closed else None),
+        closed_at=closed_at,
+        closed_reason=closed_reason,
         keys=keys,
         last_used_at=old.last_used_at,
+        receipt=_receipt(api_key, keys, closed_at, closed_reason or "", now),
         conditions=conditions(states, old.conditions, generation=generation, now=now),
     )
 
@@ -188,6 +194,28 @@ def _keys(api_key: APIKey, new_key: NewKey | None, now: datetime) -> list[KeyEnt
     if before.expires_at is not None:
         end = min(end, before.expires_at)
     return [keys[0], replace(before, expires_at=end)] if now < end else keys[:1]
+
+
+def _receipt(
+    api_key: APIKey, keys: list[KeyEntry], closed_at: datetime | None, reason: str, now: datetime
+) -> KeyReceipt | None:
+    """Of the APIKey once it has ended, else of the key that is among ``keys`` no more, else as it is."""
+    old = api_key.status
+    if closed_at is not None:
+        if old.receipt is not None and old.receipt.sha256 is None:
+            return old.receipt
+        return KeyReceipt(created_at=api_key.metadata.creation_timestamp, closed_at=closed_at, reason=reason)
+    good = {entry.sha256 for entry in keys}
+    replaced = next((entry for entry in old.keys if entry.sha256 not in good), None)
+    if replaced is None:
+        return old.receipt
+    return KeyReceipt(
+        sha256=replaced.sha256,
+        prefix=replaced.prefix,
+        created_at=replaced.created_at,
+        closed_at=min(replaced.expires_at or now, now),
+        reason=str(Reason.ROTATED),
+    )
 
 
 def _verdict(facts: KeyFacts, *, has_key: bool) -> KeyVerdict:

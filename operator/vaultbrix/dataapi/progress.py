@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import Enum
 
-from vaultbrix.api.apikey import APIKey, KeyPhase
+from vaultbrix.api.apikey import APIKey, KeyPhase, KeyReceipt
 from vaultbrix.api.conditions import ConditionType, Reason, find_condition
 from vaultbrix.dataapi.decisions import deadline_of
 from vaultbrix.runtime.durations import span
@@ -54,3 +54,14 @@ def time_left(api_key: APIKey, now: datetime) -> str:
         return "not made"
     deadline = deadline_of(api_key)
     return "until revoked" if deadline is None else f"{span(deadline - now)} left"
+
+
+def receipt_line(receipt: KeyReceipt | None) -> str:
+    """``3 requests, 2 refused since``, with the key that was replaced before it; empty where nothing has ended."""
+    if receipt is None:
+        return ""
+    counts = "not counted"
+    if receipt.requests is not None:
+        requests = f"{receipt.requests} request{'s' if receipt.requests != 1 else ''}"
+        counts = f"{requests}, {receipt.refused or 0} refused since"
+    return f"{receipt.prefix}…: {counts}" if receipt.prefix else counts

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import psycopg
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.dataapi.serving.decisions import LISTENER, password_of, rest_login, url_of
+from vaultbrix.dataapi.serving.decisions import LISTENER, password_of, rest_login
 from vaultbrix.dataapi.serving.secret import ServerAccess, read_server_secret
 from vaultbrix.gateway.known import ObjectKey
 from vaultbrix.gateway.objects import is_served
@@ -40,16 +41,18 @@ class Backends:
         """What the tenant's PostgREST is run for; None for one that is not served. Raises Expected."""
         tenant = self._cache.tenants.get(*name)
         server = self._cache.server_of(tenant)
-        if tenant is None or server is None or not is_served(tenant):
+        data_api = server.spec.data_api if server is not None else None
+        if tenant is None or server is None or data_api is None or not is_served(tenant):
             return None
         login = rest_login(tenant.role)
         return Served(
             tenant=name,
             server=server.metadata.name,
             schema=tenant.role,
-            conninfo=conninfo(await self._target(server, login)),
+            conninfo=conninfo(replace(await self._target(server, login), any_libpq=True)),
             max_rows=_max_rows(tenant),
-            url=url_of(tenant, server),
+            # Good with and without a certificate for the tenants' own hosts.
+            url=data_api.url,
         )
 
     def servers(self) -> list[str]:

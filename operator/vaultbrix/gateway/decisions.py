@@ -100,7 +100,14 @@ def decide(
         return _allowed(request, target.upstream, key, tenant, caller, now, settings)
 
     decision = with_key()
-    return replace(decision, key=key.name, tenant=key.tenant) if isinstance(decision, Refusal) else decision
+    if isinstance(decision, Refusal):
+        return replace(decision, key=key.name, key_sha256=shown_hash(key), tenant=key.tenant)
+    return decision
+
+
+def shown_hash(key: KnownKey) -> str:
+    """What the record has of a key's text: as much of its hash as tells the texts of one APIKey apart."""
+    return key.sha256[:16]
 
 
 def _key_of(text: str, known: Known) -> KnownKey | None:
@@ -178,6 +185,7 @@ def _allowed(
         "role": caller.role,
         "tenant": "/".join(tenant.name),
         "key": "/".join(key.name),
+        "key_sha256": shown_hash(key),
         "subject": subject,
         "client": str(request.client),
         "request": request.request_id,
@@ -192,7 +200,7 @@ def _allowed(
         "X-Request-Id": request.request_id,
         "X-Vaultbrix-Tenant": about["tenant"],
         "X-Vaultbrix-Key": about["key"],
-        "X-Vaultbrix-Shard": tenant.shard,
+        "X-Vaultbrix-Backend": tenant.backend,
         "X-Vaultbrix-Path": upstream,
     }
     return Allowed(headers, key, caller.role, subject)

@@ -22,6 +22,7 @@ class KnownKey:
     name: ObjectKey
     tenant: ObjectKey
     kind: KeyKind
+    sha256: str = ""
     ends_at: datetime | None = None
     closed: bool = False
     allowed_cidrs: tuple[str, ...] = ()
@@ -31,14 +32,14 @@ class KnownKey:
 class KnownTenant:
     """A Tenant whose data API may be asked for.
 
-    ``served`` says that its owner wants it and that its role may be used. ``shard`` names the socket of its
+    ``served`` says that its owner wants it and that its role may be used. ``backend`` names the socket of its
     PostgREST. ``users`` is None where the tenant has no users of its own.
     """
 
     name: ObjectKey
     slug: str
     served: bool = True
-    shard: str = ""
+    backend: str = ""
     users: Users | None = None
 
     @property

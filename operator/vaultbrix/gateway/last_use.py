@@ -9,7 +9,8 @@ import structlog
 from vaultbrix.api.apikey import APIKey
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.gateway.known import ObjectKey
-from vaultbrix.kube.client import Conflict, Kube, NotFound, resource_type
+from vaultbrix.kube.client import Conflict, Kube, NotFound
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.store import Store
 from vaultbrix.runtime.errors import Expected
 

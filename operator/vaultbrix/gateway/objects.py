@@ -17,18 +17,23 @@ def is_served(tenant: Tenant) -> bool:
 
 
 def known_key(api_key: APIKey, sha256: str) -> KnownKey | None:
-    """The key of that hash as ``dataapi.decisions.is_good`` decides on it, or None where the object has none such."""
-    entry = next((one for one in api_key.status.keys if one.sha256 == sha256), None)
-    if entry is None:
-        return None
+    """The key of that hash as ``dataapi.decisions.is_good`` decides on it, or None where the object has none such.
+
+    The one that was replaced last is known as one that is good no more, so that who still uses it is on record.
+    """
     spec, status = api_key.spec, api_key.status
-    ends = (entry.expires_at, status.expires_at, deadline_of(api_key))
+    entry = next((one for one in status.keys if one.sha256 == sha256), None)
+    replaced = status.receipt is not None and status.receipt.sha256 == sha256
+    if entry is None and not replaced:
+        return None
+    ends = (entry.expires_at if entry is not None else None, status.expires_at, deadline_of(api_key))
     return KnownKey(
         name=api_key.key,
         tenant=api_key.tenant_key,
         kind=spec.kind,
+        sha256=sha256,
         ends_at=min((end for end in ends if end is not None), default=None),
-        closed=spec.revoked or api_key.deleting or status.phase is not KeyPhase.ACTIVE,
+        closed=entry is None or spec.revoked or api_key.deleting or status.phase is not KeyPhase.ACTIVE,
         allowed_cidrs=tuple(spec.allowed_cidrs),
     )
 
@@ -46,6 +51,6 @@ def known_tenant(tenant: Tenant, keys: tuple[TokenKey, ...]) -> KnownTenant:
         name=tenant.key,
         slug=tenant.slug,
         served=is_served(tenant),
-        shard=socket_name(tenant.key),
+        backend=socket_name(tenant.key),
         users=users,
     )

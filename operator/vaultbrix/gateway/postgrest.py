@@ -19,7 +19,8 @@ POOL_IDLE_SECONDS = 30
 class Served:
     """What one PostgREST is run for. ``conninfo`` is libpq's connection string, which holds the login's password.
 
-    ``server`` and ``schema`` say where a change of the schema is told; ``url`` is the tenant's address.
+    ``server`` and ``schema`` say where a change of the schema is told; ``url`` is the address that the description of
+    the API (OpenAPI) names, without a path.
     """
 
     tenant: ObjectKey
@@ -61,6 +62,8 @@ def configuration(served: Served, *, socket: str, secret: bytes, admin_port: int
         "log-level": "error",
         "openapi-mode": "follow-privileges",
         "openapi-server-proxy-uri": f"{served.url}/rest/v1",
+        # Where readiness is told, too: all addresses unless said otherwise.
+        "server-host": "127.0.0.1",
         "server-unix-socket": socket,
         # The folder decides who reaches it.
         "server-unix-socket-mode": "666",

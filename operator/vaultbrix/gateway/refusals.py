@@ -36,8 +36,8 @@ class Why(StrEnum):
 class Refusal:
     """One answer. ``challenge`` is the value of WWW-Authenticate; ``retry_after`` is in seconds, 0 for none.
 
-    ``key`` and ``tenant`` are those that the request names, as far as they are known, (namespace, name) each. The
-    client is not told.
+    ``key`` and ``tenant`` are those that the request names, as far as they are known, (namespace, name) each;
+    ``key_sha256`` is the beginning of the hash of the key's text. The client is not told.
     """
 
     why: Why
@@ -48,6 +48,7 @@ class Refusal:
     challenge: str = ""
     retry_after: int = 0
     key: ObjectKey | None = None
+    key_sha256: str = ""
     tenant: ObjectKey | None = None
 
     @property

@@ -120,7 +120,8 @@ def entry_of(refusal: Refusal, request: Request | None) -> Entry:
             "path": _shown(request.target.partition("?")[0], 256),
         }
     if refusal.key is not None and refusal.tenant is not None:
-        entry |= {"key": "/".join(refusal.key), "tenant": "/".join(refusal.tenant)}
+        names = {"key": "/".join(refusal.key), "tenant": "/".join(refusal.tenant)}
+        entry |= {**names, "key_sha256": refusal.key_sha256}
     return entry
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import time
@@ -14,6 +15,7 @@ import structlog
 
 from vaultbrix.gateway.known import ObjectKey
 from vaultbrix.gateway.postgrest import Served, configuration, socket_name
+from vaultbrix.postgres.connect import SCRAM
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
 
@@ -22,6 +24,9 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 5.0
 IDLE_SECONDS = 600.0
 MOST = 300
+# Memory of one process, in bytes (RLIMIT_DATA). An answer is held whole, about four times over, and its size is the
+# tenant's choice; the machine's or the container's memory is everybody's.
+MEMORY = 256 * 1024 * 1024
 # What changes one after the other is read once; and whoever sends notices without end, which any tenant can, has a
 # schema read no more often than this.
 DEBOUNCE_SECONDS = 0.2
@@ -172,7 +177,7 @@ class Runner:
             content.write(configuration(served, socket=str(path), secret=self._secret, admin_port=port))
         process = await asyncio.create_subprocess_exec(
             self._program, file, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, env={}, start_new_session=True, preexec_fn=_end_with_parent,
+            stderr=asyncio.subprocess.PIPE, env={"PGREQUIREAUTH": SCRAM}, start_new_session=True, preexec_fn=_confine,
         )  # fmt: skip
         running = self._running[tenant] = _Running(served, process, (path, file))
         self._spawn(_log_errors(tenant, process))
@@ -208,9 +213,11 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
 
 
-def _end_with_parent() -> None:
+def _confine() -> None:
     # Whose tokens it accepts is gone with the gateway (prctl(2), PR_SET_PDEATHSIG).
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Its runtime reserves a terabyte of addresses, so that RLIMIT_AS would not do.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 async def _ready(port: int, process: asyncio.subprocess.Process) -> bool:

@@ -2,15 +2,13 @@
 
 import json
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness import die_after_step
 from tests.harness.apiserver import Object
 from tests.harness.command_line import READ, Person, may
 from tests.harness.shell import wait_for
@@ -230,21 +228,6 @@ def test_a_secret_of_somebody_else_is_left_alone_and_it_says_so(world: World, ma
     world.api.await_condition("apikey", "taken", key.team, status="False", reason="Revoked")
     assert world.secret(key.team, "taken-api-key") == {"key": "theirs"}
     assert world.password(key.team, key.tenant) == password
-
-
-@pytest.fixture
-def mortal(world: World) -> Iterator[Path]:
-    """The world with an operator that dies when this file says so."""
-    trap, command = world.directory / "keys-trap", list(world.operator.command)
-    at = command.index("operator")
-    world.operator.stop()
-    world.operator.command[at - 3 : at] = [sys.executable, die_after_step.__file__, str(trap)]
-    world.operator.start()
-    yield trap
-    trap.unlink(missing_ok=True)
-    world.operator.stop()
-    world.operator.command[:] = command
-    world.heal()
 
 
 def test_an_operator_killed_between_secret_and_status_heals_with_a_new_key(

@@ -7,7 +7,7 @@ import pytest
 from tests.harness.apiserver import Object
 from tests.harness.shell import wait_for
 from tests.harness.tenants import restart_operator
-from tests.harness.world import SERVER_NAME, SYSTEM, World
+from tests.harness.world import FOR_SERVER, SERVER_NAME, SYSTEM, World
 
 URL = "https://api.example.test"
 
@@ -73,6 +73,8 @@ def test_an_operator_at_rest_or_started_again_writes_nothing(world: World) -> No
     world.api.await_condition("tenant", name, team, type_="DataAPIReady")
     version = world.api.get("tenant", name, team)["metadata"]["resourceVersion"]
     key = world.secret(SYSTEM, f"{SERVER_NAME}-data-api")
+    labels = world.api.get("secret", f"{SERVER_NAME}-data-api", SYSTEM)["metadata"]["labels"]
+    assert labels[FOR_SERVER] == SERVER_NAME
     restart_operator(world)
     marker = world.tenant(world.team(), dataAPI={})
     assert marker

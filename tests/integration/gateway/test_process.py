@@ -15,8 +15,9 @@ from tests.harness.world import World
 from vaultbrix.api.apikey import APIKey
 from vaultbrix.gateway.last_use import write_last_use
 from vaultbrix.kube.cache import Cache
-from vaultbrix.kube.client import Kube, resource_type
+from vaultbrix.kube.client import Kube
 from vaultbrix.kube.informer import Informer
+from vaultbrix.kube.resources import resource_type
 
 
 def test_it_lets_nobody_in_without_an_api_server_and_ends_when_asked(tmp_path: Path) -> None:

@@ -1,81 +1,25 @@
 """The data API from Tenant to row: operator, gateway, PostgREST, agent and PostgreSQL, all of them real."""
 
-import contextlib
 import os
 import secrets
-import shutil
 import signal
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import jwt
 import psycopg
 import pytest
-from tests.harness import gateway_process
 from tests.harness.gateway_process import GatewayProcess
-from tests.harness.http_messages import Answer
 from tests.harness.network import SERVER
-from tests.harness.postgrest import programs
+from tests.harness.processes import commands_ending_with
 from tests.harness.shell import run, wait_for
-from tests.harness.slot import folder
-from tests.harness.world import SERVER_NAME, SYSTEM, World, secret
+from tests.harness.shop import Shop, served, user
+from tests.harness.world import SERVER_NAME, SYSTEM, World
 
 from vaultbrix.gateway.postgrest import socket_name
 
-USERS = "the secret that the issuer of these users signs with"
+pytestmark = pytest.mark.usefixtures("data_api")
+
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def data_api(running: World) -> Iterator[None]:
-    running.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": {"url": "https://api.example.com"}}})
-    running.api.await_condition("pgs", SERVER_NAME, "", type_="DataAPIReady")
-    yield
-    running.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": None}})
-
-
-@pytest.fixture(scope="module")
-def gateway(running: World) -> Iterator[GatewayProcess]:
-    place = folder()
-    try:
-        with gateway_process.running(
-            GatewayProcess(place, running.api.kubeconfig, str(programs()["postgrest"]))
-        ) as started:
-            yield started
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-class Shop:
-    """A tenant with a data API, users of its own and a Secret key."""
-
-    def __init__(self, world: World) -> None:
-        self.world, self.team = world, world.team()
-        world.api.apply(secret(self.team, "users", {"secret": USERS}))
-        self.name = world.tenant(self.team, dataAPI={"jwt": {"secretRef": {"name": "users"}}})
-        self.role = f"tenant_{self.name.replace('-', '_')}"
-        world.api.await_condition("tenant", self.name, self.team, type_="DataAPIReady")
-        self.secret = self.key("Secret")
-
-    def key(self, kind: str) -> str:
-        name = self.world.api_key(self.team, self.name, kind=kind)
-        return self.world.secret(self.team, f"{name}-api-key")["key"]
-
-    def run(self, *statements: str) -> None:
-        """Run statements as the tenant, as somebody with an open rule would."""
-        with contextlib.closing(self.world.postgres.connect()) as connection:
-            for statement in (f"SET SESSION AUTHORIZATION {self.role}", f"SET search_path = {self.role}", *statements):
-                connection.execute(statement)
-            connection.commit()
-
-    def pids(self) -> list[int]:
-        """PostgreSQL's processes that serve its PostgREST."""
-        login = f"vaultbrix_rest_{self.role.removeprefix('tenant_')}"
-        return [pid for (pid,) in self.world.postgres.query(
-            "SELECT pid FROM pg_stat_activity WHERE usename = %s", [login])]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,24 +34,6 @@ def shop(running: World) -> Shop:
     # Takes an approval.
     running.postgres.query(f"ALTER TABLE {shop.role}.notes ENABLE ROW LEVEL SECURITY")
     return shop
-
-
-def served(gateway: GatewayProcess, shop: Shop, target: str = "/rest/v1/notes") -> Answer:
-    """The answer once there is one; the gateway hears of objects a moment after they were made."""
-
-    def answer() -> Answer | None:
-        # What is in the way when PostgREST ends is a proxy's error.
-        with contextlib.suppress(ConnectionError):
-            sent = gateway.send(shop.secret, target)
-            return sent if sent.status == 200 else None
-        return None
-
-    return wait_for("it is served", answer)
-
-
-def user(sub: str) -> str:
-    claims = {"sub": sub, "role": "authenticated", "exp": int(time.time()) + 60}
-    return jwt.encode(claims, USERS, algorithm="HS256")
 
 
 def test_a_key_reads_and_writes_and_a_user_sees_what_is_theirs(gateway: GatewayProcess, shop: Shop) -> None:
@@ -133,6 +59,24 @@ def test_a_changed_schema_is_served_by_itself(gateway: GatewayProcess, shop: Sho
     assert served(gateway, shop, "/rest/v1/rpc/double?n=21").json == 42
 
 
+def test_the_description_of_the_api_names_the_address_of_the_server(
+    world: World, gateway: GatewayProcess, shop: Shop
+) -> None:
+    served(gateway, shop)
+    document = gateway.send(shop.secret, "/rest/v1/").json
+    assert "/notes" in document["paths"]
+    address = (document["schemes"], document["host"], document["basePath"])
+    assert address == (["https"], "api.example.com:443", "/rest/v1")
+    try:
+        world.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": {"url": "https://api.example.com:8443"}}})
+        wait_for(
+            "the address is the new one",
+            lambda: served(gateway, shop, "/rest/v1/").json["host"] == "api.example.com:8443",
+        )
+    finally:
+        world.api.patch("pgs", SERVER_NAME, "", {"spec": {"dataAPI": {"url": "https://api.example.com"}}})
+
+
 def test_no_login_of_postgrest_becomes_another_tenant(world: World, gateway: GatewayProcess, shop: Shop) -> None:
     other = Shop(world)
     other.run("CREATE TABLE notes (text text)", "INSERT INTO notes VALUES ('theirs')")
@@ -153,8 +97,8 @@ def test_requests_that_come_while_postgrest_starts_wait_for_it(world: World, gat
     shop = Shop(world)
     shop.run("CREATE TABLE notes (text text)")
     served(gateway, shop)
-    os.kill(_processes(f"{_socket(gateway, shop)}.conf")[0], signal.SIGTERM)
-    wait_for("it has ended", lambda: not _processes(f"{_socket_name(shop)}.conf"))
+    os.kill(commands_ending_with(f"{_socket(gateway, shop)}.conf")[0], signal.SIGTERM)
+    wait_for("it has ended", lambda: not commands_ending_with(f"{_socket_name(shop)}.conf"))
     with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(lambda _: gateway.send(shop.secret, "/rest/v1/notes").status, range(8)))
     assert answers == [200] * 8
@@ -162,7 +106,7 @@ def test_requests_that_come_while_postgrest_starts_wait_for_it(world: World, gat
 
 def test_postgrest_that_dies_is_started_again(gateway: GatewayProcess, shop: Shop) -> None:
     served(gateway, shop)
-    (process,) = _processes(f"{_socket(gateway, shop)}.conf")
+    (process,) = commands_ending_with(f"{_socket(gateway, shop)}.conf")
     os.kill(process, signal.SIGKILL)
     served(gateway, shop)
 
@@ -173,7 +117,7 @@ def test_a_gateway_that_is_killed_leaves_no_postgrest_and_goes_on_when_started(
     served(gateway, shop)
     name = f"{_socket(gateway, shop)}.conf"
     gateway.process.kill()
-    wait_for("no PostgREST is left", lambda: not _processes(name))
+    wait_for("no PostgREST is left", lambda: not commands_ending_with(name))
     gateway.start()
     served(gateway, shop)
 
@@ -268,17 +212,4 @@ def _conninfo(gateway: GatewayProcess, shop: Shop) -> dict[str, Any]:
 
 
 def _socket(gateway: GatewayProcess, shop: Shop) -> str:
-    return str(gateway.authorize(shop.secret).headers["x-vaultbrix-shard"])
-
-
-def _processes(ending: str) -> list[int]:
-    """Processes whose command line ends so."""
-    numbers = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [int(entry.name) for entry in numbers if _command(entry).endswith(ending)]
-
-
-def _command(process: Path) -> str:
-    try:
-        return process.joinpath("cmdline").read_bytes().decode(errors="replace").strip("\0")
-    except OSError:
-        return ""
+    return str(gateway.authorize(shop.secret).headers["x-vaultbrix-backend"])

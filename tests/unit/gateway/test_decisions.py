@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.known_keys import DOMAIN, NOW, USERS_SECRET, KnownInMemory, request, user_token
+from tests.harness.known_keys import DOMAIN, NOW, USERS_SECRET, KnownInMemory, digest, request, user_token
 
 from vaultbrix.api.apikey import KeyKind
 from vaultbrix.gateway import jwt
@@ -101,7 +101,7 @@ def test_what_goes_on_is_written_here() -> None:
         "X-Request-Id": "0123456789abcdef0123456789abcdef",
         "X-Vaultbrix-Tenant": "apps/acme",
         "X-Vaultbrix-Key": "apps/acme-publishable",
-        "X-Vaultbrix-Shard": socket_name(("apps", "acme")),
+        "X-Vaultbrix-Backend": socket_name(("apps", "acme")),
         "X-Vaultbrix-Path": "/notes?a=eq.1",
     }
     assert minted(decision) == {
@@ -114,6 +114,7 @@ def test_what_goes_on_is_written_here() -> None:
             "role": "tenant_acme_authenticated",
             "tenant": "apps/acme",
             "key": "apps/acme-publishable",
+            "key_sha256": digest(PUBLISHABLE)[:16],
             "subject": "u1",
             "client": "203.0.113.7",
             "request": "0123456789abcdef0123456789abcdef",

@@ -64,6 +64,17 @@ def test_a_key_is_its_tenants_and_of_its_kind() -> None:
     assert (known.tenant, known.kind, known.allowed_cidrs) == (found.tenant_key, KeyKind.SECRET, ("198.51.100.0/24",))
 
 
+def test_the_key_that_was_replaced_last_is_known_as_one_that_is_good_no_more() -> None:
+    receipt = {
+        "sha256": OLD, "createdAt": rfc3339(NOW), "closedAt": rfc3339(NOW + HOUR), "reason": "Rotated", "message": "",
+    }  # fmt: skip
+    found = api_key(status={"phase": "Active", "keys": [entry(NEW, None)], "receipt": receipt})
+    known = known_key(found, OLD)
+    assert known is not None
+    assert (known.name, known.sha256, known.closed) == (found.key, OLD, True)
+    assert known_key(found, OTHER) is None
+
+
 @pytest.mark.parametrize(
     ("served", "changes"),
     [
@@ -85,7 +96,7 @@ def test_users_are_those_of_the_tenant() -> None:
     tokens = {"jwksURL": "https://id.example/jwks", "issuer": "i", "audience": "a", "roleClaim": "group"}
     known = known_tenant(tenant(dataAPI={"jwt": tokens}), KEYS)
     assert known.users == Users(KEYS, "i", "a", "group", "https://id.example/jwks")
-    assert (known.role, known.shard) == ("tenant_acme", socket_name(("team", "acme")))
+    assert (known.role, known.backend) == ("tenant_acme", socket_name(("team", "acme")))
 
 
 def test_a_socket_has_a_path_that_is_short_enough_whatever_the_names() -> None:

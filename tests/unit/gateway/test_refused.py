@@ -13,7 +13,10 @@ from vaultbrix.gateway.refused import MOST_WAITING, TOLD_PER_SECOND, Refused, en
 from vaultbrix.runtime.errors import Transient
 
 UNKNOWN = refusals.bad_key(Why.KEY_UNKNOWN)
-OURS = Refusal(Why.KEY_CLOSED, 401, "VBX401", "Invalid API key", key=("team", "web"), tenant=("team", "acme"))
+OURS = Refusal(
+    Why.KEY_CLOSED, 401, "VBX401", "Invalid API key",
+    key=("team", "web"), key_sha256="0123456789abcdef", tenant=("team", "acme"),
+)  # fmt: skip
 
 
 class Servers:
@@ -58,6 +61,7 @@ def test_nothing_of_key_query_or_token_is_told() -> None:
     told = entry_of(OURS, request("/rest/v1/notes?apikey=vbx_secret_x&a=eq.private", *headers))
     assert not any(text in json.dumps(told) for text in ("vbx_secret", "private", "token"))
     assert (told["path"], told["key"], told["tenant"]) == ("/rest/v1/notes", "team/web", "team/acme")
+    assert told["key_sha256"] == "0123456789abcdef"
 
 
 def test_a_flood_is_told_by_its_number() -> None:

@@ -5,6 +5,7 @@ namespace, and the objects.
 """
 
 import secrets
+from collections.abc import Set
 from datetime import UTC, datetime
 
 from vaultbrix.api.conditions import ConditionType, Reason, is_true
@@ -15,12 +16,14 @@ from vaultbrix.dataapi.serving.decisions import (
     LISTENER,
     api_roles,
     password_of,
+    served_before,
     server_part,
     serving_server,
     tenant_part,
     url_of,
 )
 from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret, server_of_secret
+from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
@@ -30,17 +33,19 @@ from vaultbrix.kube.store import Change
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Blocked, Expected
+from vaultbrix.tenants.drift import DRIFT_EVENT, RoleDrift, put_back
 
 WORKERS = 4
 
 
-def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, namespace: str) -> None:
+def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, namespace: str, drift: RoleDrift) -> None:
     """Have servers and Tenants reconciled: when they change, and at every resync. ``namespace`` is the operator's."""
     controller = ServingController(registry, kube, cache, admin, namespace)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
     admin.secrets.on_change(controller.secret_changed)
+    drift.on_change(controller.roles_changed)
 
 
 class ServingController:
@@ -74,6 +79,14 @@ class ServingController:
         if name is not None and self._cache.servers.get("", name) is not None:
             self._servers.add(name)
 
+    def roles_changed(self, server: PostgresServer, roles: Set[str]) -> None:
+        """Look at what somebody else changed of the data API's roles."""
+        if LISTENER in roles:
+            self._servers.add(server.metadata.name)
+        for tenant in self._cache.tenants_of(server.metadata.name):
+            if _asks(tenant) and not roles.isdisjoint(api_roles(tenant).names):
+                self._tenants.add(tenant.key)
+
     def resync(self) -> None:
         """Look at everything."""
         for server in self._cache.servers:
@@ -101,7 +114,7 @@ class ServingController:
                 await self._lock(server)
         except Expected as error:
             failure = error
-        await write_part(self._kube, server, server_part(server, failure, datetime.now(UTC)))
+        await write_part(self._kube, self._cache, server, server_part(server, failure, datetime.now(UTC)))
         if failure is not None:
             raise failure
 
@@ -121,7 +134,7 @@ class ServingController:
         except Expected as error:
             failure = error
         part = tenant_part(tenant, url_of(tenant, server), failure, datetime.now(UTC))
-        await write_part(self._kube, tenant, part)
+        await write_part(self._kube, self._cache, tenant, part)
         if failure is not None:
             raise failure
 
@@ -152,9 +165,13 @@ class ServingController:
         desired = api_roles(tenant)
         access = await read_server_secret(self._admin.secrets, self._namespace, server)
         async with self._admin.connection(server) as connection:
-            await roles.provision(
+            changed = await roles.provision(
                 connection, desired, password_of(access.key, desired.rest), secrets.token_bytes(scram.SALT_BYTES)
             )
+        if served_before(tenant):
+            for role, what in changed.items():
+                message = put_back(role, what)
+                await events.warn(self._kube, tenant, DRIFT_EVENT, message, component="vaultbrix-operator")
 
     async def _withdraw(self, key: TenantKey, tenant: Tenant | None) -> None:
         """Take the roles away; where the Tenant's object is gone, its server's next look does."""

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, StatusPart, conditions, is_true
+from vaultbrix.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    State,
+    StatusPart,
+    conditions,
+    find_condition,
+    is_true,
+)
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.runtime.errors import Blocked, Expected
@@ -53,6 +62,11 @@ class ApiRoles:
     def rest(self) -> str:
         """Whom PostgREST logs in as."""
         return rest_login(self.tenant_role)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.anon, self.authenticated, self.rest)
 
 
 def rest_login(tenant_role: str) -> str:
@@ -108,10 +122,18 @@ def serving_server(tenant: Tenant, server: PostgresServer | None) -> PostgresSer
     return server
 
 
+def served_before(resource: Tenant | PostgresServer) -> bool:
+    """Whether all was as this spec asks for once, so that a difference is somebody else's doing."""
+    ready = find_condition(resource.status.conditions, ConditionType.DATA_API_READY)
+    return ready is not None and ready.status == "True" and ready.observed_generation == resource.metadata.generation
+
+
 def tenant_part(tenant: Tenant, url: str, failure: Expected | None, now: datetime) -> StatusPart:
     """What the Tenant says of its data API after an attempt to have it served at ``url``; nothing without one."""
     if tenant.spec.data_api is None:
         return _part(tenant, None, {"dataAPI": None}, now)
+    if _stands(tenant, failure):
+        return _as_it_is(tenant, {"dataAPI": tenant.status.dump().get("dataAPI")})
     served = failure is None and tenant.spec.data_api.enabled and not tenant.spec.suspended
     if failure is not None:
         state = State(False, failure.reason, failure.message)
@@ -126,6 +148,8 @@ def tenant_part(tenant: Tenant, url: str, failure: Expected | None, now: datetim
 
 def server_part(server: PostgresServer, failure: Expected | None, now: datetime) -> StatusPart:
     """What the server says of its data API; nothing where it has none."""
+    if server.spec.data_api is not None and _stands(server, failure):
+        return _as_it_is(server, {})
     if failure is not None:
         # As it was: whoever is to be locked out is so only once that was done.
         state = State(server.spec.data_api is None, failure.reason, failure.message)
@@ -134,6 +158,16 @@ def server_part(server: PostgresServer, failure: Expected | None, now: datetime)
     else:
         state = State(True, Reason.INSTALLED, f"Tenants with spec.dataAPI are served at {server.spec.data_api.url}")
     return _part(server, state, {}, now)
+
+
+def _stands(resource: Tenant | PostgresServer, failure: Expected | None) -> bool:
+    """Whether what the object says holds on: who is served must not depend on what the operator reaches right now."""
+    return failure is not None and failure.reason is Reason.UNREACHABLE and served_before(resource)
+
+
+def _as_it_is(resource: Tenant | PostgresServer, fields: Mapping[str, object]) -> StatusPart:
+    written = [condition for condition in resource.status.conditions if condition.type in _TYPES]
+    return StatusPart(MANAGER, _TYPES, written, fields)
 
 
 def _part(

@@ -15,15 +15,20 @@ from vaultbrix.postgres import roles
 from vaultbrix.runtime.errors import Blocked
 
 
-async def provision(connection: psycopg.AsyncConnection, desired: ApiRoles, password: str, salt: bytes) -> None:
+async def provision(
+    connection: psycopg.AsyncConnection, desired: ApiRoles, password: str, salt: bytes
+) -> dict[str, Sequence[str]]:
     """Make the three roles as desired, in one transaction; ``password`` is the login's.
+
+    Returns what of a role that was there already was not as it should be, by its name.
 
     Raises Blocked(SlugTaken), changing nothing, when one of their names is somebody else's.
     """
     async with connection.transaction():
         await _claim(connection, desired)
-        for name in (desired.anon, desired.authenticated):
-            await _ensure_group(connection, desired, name)
+        changed = {
+            name: await _ensure_group(connection, desired, name) for name in (desired.anon, desired.authenticated)
+        }
         login = roles.LoginRole(
             name=desired.rest,
             login=desired.login,
@@ -33,9 +38,10 @@ async def provision(connection: psycopg.AsyncConnection, desired: ApiRoles, pass
             settings={},
             acts_as=(desired.tenant_role, desired.anon, desired.authenticated),
         )
-        await roles.ensure(connection, login, password, salt)
+        changed[desired.rest] = (await roles.ensure(connection, login, password, salt)).changed
     if not desired.login:
         await roles.end_sessions(connection, desired.rest)
+    return {name: what for name, what in changed.items() if what}
 
 
 async def withdraw(connection: psycopg.AsyncConnection, owner: tuple[str, str]) -> None:
@@ -94,7 +100,7 @@ async def _claim(connection: psycopg.AsyncConnection, desired: ApiRoles) -> None
             )
 
 
-async def _ensure_group(connection: psycopg.AsyncConnection, desired: ApiRoles, name: str) -> None:
+async def _ensure_group(connection: psycopg.AsyncConnection, desired: ApiRoles, name: str) -> Sequence[str]:
     group = roles.LoginRole(
         name=name,
         login=False,
@@ -103,9 +109,11 @@ async def _ensure_group(connection: psycopg.AsyncConnection, desired: ApiRoles, 
         search_path=desired.tenant_role,
         settings=desired.settings,
     )
-    changes = roles.changes(group, await roles.read(connection, name), connection.info.server_version)
+    seen = await roles.read(connection, name)
+    changes = roles.changes(group, seen, connection.info.server_version, connection.info.dbname)
     if changes:
-        await connection.execute(sql.SQL("; ").join(changes))
+        await connection.execute(sql.SQL("; ").join(change.statement for change in changes))
+    return () if seen is None else [change.what for change in changes]
 
 
 async def ensure_listener(connection: psycopg.AsyncConnection, password: str, salt: bytes) -> None:

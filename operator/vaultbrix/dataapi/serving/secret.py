@@ -11,6 +11,7 @@ from vaultbrix.dataapi.serving.decisions import KEY_BYTES
 from vaultbrix.kube.client import Kube, NotFound
 from vaultbrix.kube.owned_secret import OwnedSecret, Values, decoded, ensure_secret
 from vaultbrix.kube.secrets import SecretKey, Secrets
+from vaultbrix.postgres.server_secret import FOR_SERVER
 from vaultbrix.runtime.errors import Blocked
 
 _SUFFIX = "-data-api"
@@ -65,7 +66,8 @@ async def ensure_server_secret(kube: Kube, secret: ServerSecret) -> bytes:
 
     name = secret_name(secret.server.metadata.name)
     remedy = f"give it another name: the data API needs this one in namespace {secret.namespace}"
-    owned = OwnedSecret(secret.server, name, remedy, cluster_namespace=secret.namespace)
+    labels = {FOR_SERVER: secret.server.metadata.name}
+    owned = OwnedSecret(secret.server, name, remedy, cluster_namespace=secret.namespace, labels=labels)
     key = _key(await ensure_secret(kube, owned, values_of))
     assert key is not None
     return key

@@ -1,4 +1,4 @@
-module vaultbrix.com/tests/api/caddy
+module vaultbrix.com/hack/api/caddy
 
 go 1.26.0
 

@@ -1,0 +1,1 @@
+"""What keys were used for that have ended, counted in the audit store."""
