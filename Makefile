@@ -10,14 +10,14 @@ STAMP := $(VENV)/.complete
 # What real migration tools need to be fetched and to run; a machine may have them from elsewhere.
 TOOL_PACKAGES = $(shell command -v javac >/dev/null || echo default-jdk-headless; command -v mvn >/dev/null || echo maven; \
 	echo $(NODE_PACKAGES))
-# What fetches PostgREST.
+# What fetches PostgREST and runs supabase-js.
 NODE_PACKAGES = $(shell command -v node >/dev/null || echo nodejs; command -v npm >/dev/null || echo npm)
 # What tests and demo need of Debian beside hack/cluster's own list.
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
-	libc6-dev make
+	libc6-dev make curl
 
 .PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-api test-tools \
-	test-e2e lint generate bench bench-access bench-ddl bench-api bench-audit bench-tenants \
+	test-e2e lint generate bench bench-access bench-harm bench-ddl bench-api bench-audit bench-tenants \
 	soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
@@ -34,6 +34,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	touch $@
 
 demo: setup ## the main job, narrated, on a real cluster (brings one up unless KUBECONFIG is set)
+	@hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	@$(RUN)/python hack/demo
 
 test: lint test-unit test-integration test-attacks-15 test-api test-e2e ## everything below
@@ -68,7 +69,7 @@ test-attacks-17: setup ## and all tests of the gate on trixie's, fetched into a 
 
 test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
 	hack/cluster/install-prerequisites $(NODE_PACKAGES)
-	tests/api/prepare >/dev/null
+	hack/api/prepare >/dev/null
 	$(RUN)/pytest tests/api --durations 10
 
 test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate
@@ -78,6 +79,7 @@ test-tools: setup ## real migration tools against the gate: Alembic, Django, Fly
 	$(RUN)/pytest tests/tools -n 2 --durations 15
 
 test-e2e: setup ## the chart on the one-node cluster
+	hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	hack/cluster/up
 	hack/image/build
 	$(RUN)/pytest tests/e2e
@@ -94,6 +96,10 @@ bench-access: setup ## direct access alone: about half an hour, on a machine tha
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_access.py
 
+bench-harm: setup ## how long a revoked session lives while PostgreSQL is in trouble: about five minutes
+	hack/cluster/build.sh
+	$(RUN)/pytest -s -q tests/bench/test_harm.py
+
 bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
@@ -109,7 +115,7 @@ bench-tenants: setup ## many Tenants at once against the same SQL by psql: about
 bench-api: setup ## the data API by the gateway against PostgREST alone, ended keys, changed schemas: about ten minutes
 	hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	hack/cluster/build.sh
-	tests/api/prepare postgrest nginx wrk >/dev/null
+	hack/api/prepare postgrest nginx wrk >/dev/null
 	$(RUN)/pytest -s -q tests/bench/test_api.py
 
 soak-audit: setup ## 100 kills, crashes, full disks, damaged files: the audit store against the log, a table

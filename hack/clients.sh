@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # External clients of the one-node cluster: each a network namespace with a public address of its own, routed to the node.
 #   clients.sh add NAME ADDRESS     clients.sh exec NAME COMMAND…     clients.sh del NAME     clients.sh del-all
+#   clients.sh host NAME HOST ADDRESS     as the client's DNS would answer
 # From there the node is 10.244.0.1: connect to a Service with externalIPs [10.244.0.1] and externalTrafficPolicy Local.
 set -euo pipefail
 
@@ -16,7 +17,7 @@ die() {
   exit 1
 }
 
-usage() { die "usage: $(basename "$0") add NAME ADDRESS | exec NAME COMMAND… | del NAME | del-all"; }
+usage() { die "usage: $(basename "$0") add NAME ADDRESS | host NAME HOST ADDRESS | exec NAME COMMAND… | del NAME | del-all"; }
 
 namespaces() { ip netns list 2>/dev/null | awk -v prefix="$PREFIX" 'index($1, prefix) == 1 { print $1 }'; }
 exists() { namespaces | grep -qxF "$PREFIX$1"; }
@@ -34,6 +35,15 @@ del() {
   # Deleting one end of a veth deletes the other, and with it the node's routes through it.
   [[ -z $index ]] || ip link del "$LINK_PREFIX$index" 2>/dev/null || true
   ip netns del "$namespace"
+  rm -rf "/etc/netns/$namespace"
+}
+
+# `ip netns exec` puts this file in the place of /etc/hosts.
+host() {
+  local folder=/etc/netns/$PREFIX$1
+  mkdir -p "$folder"
+  [[ -f $folder/hosts ]] || cp /etc/hosts "$folder/hosts"
+  echo "$3 $2" >>"$folder/hosts"
 }
 
 free_index() {
@@ -73,6 +83,11 @@ case $action in
   add)
     (($# == 2)) || usage
     add "$@"
+    ;;
+  host)
+    (($# == 3)) || usage
+    exists "$1" || die "no client $1" "create it: $(basename "$0") add $1 ADDRESS"
+    host "$@"
     ;;
   exec)
     (($# >= 2)) || usage

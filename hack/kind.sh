@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The same cluster with kind, where Docker runs:   hack/kind.sh up | load | down
-# Needs docker, kind and kubectl. `load` builds both images from the Dockerfile and loads them.
+# Needs docker, kind and kubectl. `load` builds the images from the Dockerfile and loads them.
 set -euo pipefail
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 NAME=vaultbrix
@@ -22,8 +22,8 @@ exists() { kind get clusters 2>/dev/null | grep -qxF "$NAME"; }
 
 load() {
   local target
-  for target in vaultbrix vaultbrix-postgresql; do
-    docker build --quiet --target "${target/vaultbrix-postgresql/postgresql}" --tag "localhost/$target:dev" "$TOP" >/dev/null
+  for target in vaultbrix vaultbrix-postgresql vaultbrix-data-api; do
+    docker build --quiet --target "${target#vaultbrix-}" --tag "localhost/$target:dev" "$TOP" >/dev/null
     kind load docker-image --name "$NAME" "localhost/$target:dev"
   done
 }

@@ -8,7 +8,7 @@ from tests.harness.kubectl import SYSTEM, TEAM, Cluster
 
 STEPS = [
     "1  Without a rule", "2  A Tenant", "3  An AccessRule", "4  DROP TABLE needs", "5  An admin approves",
-    "6  The rule ends", "7  A second rule", "8  Every statement", "Measured in this run",
+    "6  The rule ends", "7  A second rule", "8  An application", "9  Every statement", "Measured in this run",
 ]  # fmt: skip
 
 
@@ -19,12 +19,12 @@ def test_the_demo_shows_every_step_and_measures(demo: Demo) -> None:
 
 
 def secrets(cluster: Cluster) -> set[str]:
-    """Every password of the release and of the tenant."""
+    """Every password of the release and of the tenant, and every API key."""
     found = set()
     for namespace in (SYSTEM, TEAM):
         for secret in cluster.items("secrets", namespace):
             for key, value in (secret.get("data") or {}).items():
-                if key == "password":
+                if key in ("password", "key"):
                     found.add(base64.b64decode(value).decode())
     return found
 
@@ -93,4 +93,4 @@ def test_only_pods_that_need_the_api_have_a_token(cluster: Cluster) -> None:
         component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
         for container in (*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]):
             mounted = any(m["mountPath"] == token for m in container.get("volumeMounts", []))
-            assert mounted == (component in ("operator", "bootstrap") or container["name"] == "agent")
+            assert mounted == (component in ("operator", "bootstrap") or container["name"] in ("agent", "gateway"))

@@ -16,15 +16,33 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "vaultbrix.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ include "vaultbrix.reference" (dict "root" . "image" .Values.image) }}
 {{- end }}
 
 {{- define "vaultbrix.postgresqlImage" -}}
-{{ .Values.postgresqlImage.repository }}:{{ .Values.postgresqlImage.tag | default .Chart.AppVersion }}
+{{ include "vaultbrix.reference" (dict "root" . "image" .Values.postgresqlImage) }}
 {{- end }}
 
 {{- define "vaultbrix.dataAPIImage" -}}
-{{ .Values.dataAPI.image.repository }}:{{ .Values.dataAPI.image.tag | default .Chart.AppVersion }}
+{{ include "vaultbrix.reference" (dict "root" . "image" .Values.dataAPI.image) }}
+{{- end }}
+
+{{/* The digest alone where there is one: a tag beside it would only look as if it counted. */}}
+{{- define "vaultbrix.reference" -}}
+{{- with .image.digest }}{{ $.image.repository }}@{{ . }}{{ else }}{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* What clients call PostgreSQL: DNS names and addresses, as {names: []}. */}}
+{{- define "vaultbrix.serverNames" -}}
+{{- $service := printf "%s-postgresql" (include "vaultbrix.name" .) }}
+{{- $pg := .Values.postgresql }}
+{{- $names := list (printf "%s.%s.svc" $service .Release.Namespace) $service $pg.publicEndpoint.host }}
+{{- dict "names" (concat $names $pg.service.externalIPs $pg.tls.names | compact | uniq) | toJson }}
+{{- end }}
+
+{{/* The Secret with the certificate of PostgreSQL. */}}
+{{- define "vaultbrix.serverCertificate" -}}
+{{ include "vaultbrix.name" . }}-postgresql-{{ if .Values.postgresql.tls.certManager.issuerRef }}certificate{{ else }}tls{{ end }}
 {{- end }}
 
 {{/* Non-root, nothing added, nothing writable: all containers but the agent. */}}

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 import structlog
 
 from vaultbrix.audit.schema import ensure_login, migrate
-from vaultbrix.audit.seal import new_key
-from vaultbrix.install.certificates import Issued, authority, server, usable
-from vaultbrix.kube.client import SECRETS, Conflict, Kube, NotFound
+from vaultbrix.audit.seal import new_key, server_key
+from vaultbrix.install.certificates import Issued, authority, client, server, usable
+from vaultbrix.kube.client import Conflict, Kube, NotFound
+from vaultbrix.kube.resources import SECRETS
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.connect import Target, connect
 from vaultbrix.postgres.scram import PASSWORD_BYTES
+from vaultbrix.postgres.server_secret import FOR_SERVER, label_for, servers_of
 from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)
@@ -22,29 +24,47 @@ log = structlog.get_logger(__name__)
 STORE_PAUSE_SECONDS = 2.0
 STORE_PORT = 5432
 STORE_DATABASE = "audit"
+ADMIN = "postgres"
 
 
 @dataclass(frozen=True)
 class Release:
-    """Names of one release: its namespace, its prefix, and the services of its two databases."""
+    """Names of one release: its namespace, its prefix, and what clients call its two databases.
+
+    ``servers`` are the PostgresServers whose record goes to the store: the chart's own, and then others. Without
+    ``server_names`` the certificate of PostgreSQL is made by somebody else.
+    """
 
     namespace: str
     name: str
     server_names: tuple[str, ...]
     store_names: tuple[str, ...]
+    servers: tuple[str, ...]
 
     def secret(self, purpose: str) -> str:
         """Name of a Secret of the release."""
         return f"{self.name}-{purpose}"
 
 
+# A login of the store: its Secret's content, its group, and the servers that it ships.
+Login = tuple[dict[str, str], str, tuple[str, ...]]
+
+
 async def bootstrap(kube: Kube, release: Release) -> None:
     """Make all Secrets that are missing, then wait for the audit store and make it ready. Raises Blocked."""
+    owner, logins = await make_secrets(kube, release)
+    await _store(owner, logins)
+
+
+async def make_secrets(kube: Kube, release: Release) -> tuple[dict[str, str], list[Login]]:
+    """Make all Secrets that are missing; returns the store's owner and logins. Raises Blocked."""
     now = datetime.now(UTC)
     ca = await _authority(kube, release, now)
-    await _certificate(kube, release, ca, "postgresql-tls", release.server_names, now)
+    if release.server_names:
+        await _certificate(kube, release, ca, "postgresql-tls", release.server_names, now)
     await _certificate(kube, release, ca, "audit-tls", release.store_names, now)
-    await _login(kube, release, "postgresql-admin", "postgres", {})
+    admin = await _login(kube, release, "postgresql-admin", ADMIN, {})
+    await _client_certificate(kube, release, ca, "postgresql-admin", admin, now)
     store = {
         "host": release.store_names[0],
         "port": str(STORE_PORT),
@@ -52,19 +72,63 @@ async def bootstrap(kube: Kube, release: Release) -> None:
         "ca.crt": ca.certificate,
     }
     owner = await _login(kube, release, "audit-owner", "postgres", store)
-    private, public = new_key()
-    shipper = await _login(
-        kube, release, "audit-shipper", "vaultbrix_shipper", {**store, "signing.key": private, "signing.pub": public}
-    )
-    shipper = await _complete(kube, release, "audit-shipper", shipper, {"signing.key": private, "signing.pub": public})
+    shippers = {server: await _shipper(kube, release, server, store) for server in release.servers}
     reader = await _login(kube, release, "audit-reader", "vaultbrix_auditor", store)
-    # Readers check signatures; only the shipper can make them.
-    await _complete(kube, release, "audit-reader", reader, {"signing.pub": shipper["signing.pub"]})
+    await _trust(kube, release, reader, shippers)
     manager = await _login(kube, release, "audit-manager", "vaultbrix_audit_manager", store)
-    await _store(owner, [(shipper, "audit_append"), (reader, "audit_read"), (manager, "audit_manage")])
+    await _say_servers(kube, release)
+    shipping: list[Login] = [(shipper, "audit_append", (server,)) for server, shipper in shippers.items()]
+    return owner, [*shipping, (reader, "audit_read", ()), (manager, "audit_manage", ())]
 
 
-async def _store(owner: dict[str, str], logins: list[tuple[dict[str, str], str]]) -> None:
+async def _say_servers(kube: Kube, release: Release) -> None:
+    """Have the Secrets that PostgresServers name say for which of them they are; what else they say stays."""
+    own = release.servers[:1]
+    named = {"postgresql-admin": own, "audit-reader": release.servers, "audit-manager": release.servers}
+    if release.server_names:
+        named["postgresql-tls"] = own
+    for purpose, servers in named.items():
+        name = release.secret(purpose)
+        secret = await kube.get(SECRETS, release.namespace, name)
+        present = servers_of(secret)
+        lacking = [server for server in servers if server not in present]
+        if not lacking:
+            continue
+        value = label_for([*present, *lacking])
+        while value is None:
+            left_out = lacking.pop()
+            log.warning("label is full; the server needs a copy of the Secret", secret=name, server=left_out)
+            value = label_for([*present, *lacking])
+        await kube.merge(SECRETS, release.namespace, name, {"metadata": {"labels": {FOR_SERVER: value}}})
+        log.info("Secret is for servers", secret=name, servers=value)
+
+
+async def _shipper(kube: Kube, release: Release, server: str, store: dict[str, str]) -> dict[str, str]:
+    """Login and key of one server's shipper, which no other server's has."""
+    own = server == release.servers[0]
+    purpose = "audit-shipper" if own else f"audit-shipper-{server}"
+    private, public = new_key()
+    signing = {"signing.key": private, "signing.pub": public}
+    username = "vaultbrix_shipper" if own else f"vaultbrix_shipper_{server}"
+    shipper = await _login(kube, release, purpose, username, {**store, **signing})
+    return await _complete(kube, release, purpose, shipper, signing)
+
+
+async def _trust(kube: Kube, release: Release, reader: dict[str, str], shippers: dict[str, dict[str, str]]) -> None:
+    """Give the reader the public keys that it lacks. Readers check signatures; only a shipper can make them."""
+    known = reader.get("signing.pub", "")
+    lacking = [
+        server_key(server, shipper["signing.pub"])
+        for server, shipper in shippers.items()
+        if shipper["signing.pub"].strip() not in known
+    ]
+    if lacking:
+        content = {"signing.pub": "".join([known.rstrip() + "\n" if known.strip() else "", *lacking])}
+        await kube.merge(SECRETS, release.namespace, release.secret("audit-reader"), {"data": _encoded(content)})
+        log.info("public keys added", secret=release.secret("audit-reader"), number=len(lacking))
+
+
+async def _store(owner: dict[str, str], logins: list[Login]) -> None:
     target = Target(
         host=owner["host"],
         port=int(owner["port"]),
@@ -78,9 +142,11 @@ async def _store(owner: dict[str, str], logins: list[tuple[dict[str, str], str]]
         try:
             async with connect(target) as connection:
                 version = await migrate(connection)
-                for login, group in logins:
+                for login, group, servers in logins:
                     verifier = scram.verifier(login["password"], secrets.token_bytes(scram.SALT_BYTES))
-                    await ensure_login(connection, name=login["username"], group=group, verifier=verifier)
+                    await ensure_login(
+                        connection, name=login["username"], group=group, verifier=verifier, servers=servers
+                    )
             log.info("audit store ready", migration=version)
         except Expected as error:
             log.info("waiting for the audit store", message=error.message)
@@ -101,9 +167,21 @@ async def _certificate(
     issued = server(ca, names, now)
     renewed = {"ca.crt": ca.certificate, "tls.crt": issued.certificate, "tls.key": issued.key}
     existing = await _keep(kube, release, purpose, renewed)
-    if not usable(existing.get("tls.crt", ""), names, now):
+    if not usable(existing.get("tls.crt", ""), ca, names, now):
         await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": _encoded(renewed)})
         log.info("certificate renewed", secret=release.secret(purpose))
+
+
+async def _client_certificate(
+    kube: Kube, release: Release, ca: Issued, purpose: str, existing: dict[str, str], now: datetime
+) -> None:
+    """Put what the admin logs in with beside the password, and the CA that PostgreSQL is to know it by."""
+    if usable(existing.get("tls.crt", ""), ca, (), now) and existing.get("client-ca.crt") == ca.certificate:
+        return
+    issued = client(ca, ADMIN, now)
+    renewed = {"client-ca.crt": ca.certificate, "tls.crt": issued.certificate, "tls.key": issued.key}
+    await kube.merge(SECRETS, release.namespace, release.secret(purpose), {"data": _encoded(renewed)})
+    log.info("client certificate issued", secret=release.secret(purpose))
 
 
 async def _login(kube: Kube, release: Release, purpose: str, username: str, more: dict[str, str]) -> dict[str, str]:

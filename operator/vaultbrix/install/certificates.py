@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -37,32 +39,63 @@ def authority(common_name: str, now: datetime) -> Issued:
 
 
 def server(signer: Issued, names: Sequence[str], now: datetime) -> Issued:
-    """A certificate for a server of these DNS names."""
+    """A certificate for a server of these DNS names and IP addresses."""
+    alternative_names = x509.SubjectAlternativeName([_general_name(name) for name in names])
+    return _issue(signer, names[0], ExtendedKeyUsageOID.SERVER_AUTH, now, SERVER_LIFE, alternative_names)
+
+
+def client(signer: Issued, login: str, now: datetime) -> Issued:
+    """A certificate for who logs in under that name; it lasts as long as an authority, or nobody could renew it."""
+    return _issue(signer, login, ExtendedKeyUsageOID.CLIENT_AUTH, now, AUTHORITY_LIFE)
+
+
+def _issue(
+    signer: Issued,
+    common_name: str,
+    purpose: x509.ObjectIdentifier,
+    now: datetime,
+    life: timedelta,
+    *extensions: x509.ExtensionType,
+) -> Issued:
     issuer = x509.load_pem_x509_certificate(signer.certificate.encode())
     issuer_key = serialization.load_pem_private_key(signer.key.encode(), None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    certificate = (
-        _builder(subject, issuer.subject, key, now, SERVER_LIFE)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+    builder = (
+        _builder(subject, issuer.subject, key, now, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    certificate = builder.sign(issuer_key, hashes.SHA256())
     return Issued(_pem(certificate), _key(key))
 
 
-def usable(certificate: str, names: Sequence[str], now: datetime) -> bool:
-    """Whether a server's certificate has all these DNS names and lasts for longer than ``RENEW_BEFORE``."""
+def usable(certificate: str, signer: Issued, names: Sequence[str], now: datetime) -> bool:
+    """Whether the signer issued a certificate for all these names, and it lasts beyond ``RENEW_BEFORE``.
+
+    One for a client has no names.
+    """
     try:
         parsed = x509.load_pem_x509_certificate(certificate.encode())
-        alternative_names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound):
+        alternative_names = (
+            parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value if names else ()
+        )
+        parsed.verify_directly_issued_by(x509.load_pem_x509_certificate(signer.certificate.encode()))
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    covered = set(names) <= set(alternative_names.get_values_for_type(x509.DNSName))
+    covered = {_general_name(name) for name in names} <= set(alternative_names)
     return covered and parsed.not_valid_after_utc - now > RENEW_BEFORE
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _builder(

@@ -23,6 +23,7 @@ from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.pool import Pool
 from vaultbrix.runtime.probes import probes
 from vaultbrix.servers import controller as servers
+from vaultbrix.servers import ended_sessions
 from vaultbrix.tenants import controller as tenants
 
 LEASE = "vaultbrix-operator"
@@ -57,11 +58,12 @@ def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings)
     registry = Registry()
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
     runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))
-    tenants.register(registry, kube, cache, admin)
-    dataapi.register(registry, kube, cache)
-    serving.register(registry, kube, cache, admin, namespace=jobs.namespace)
-    rules = access.register(registry, kube, cache, admin)
+    drift = tenants.register(registry, kube, cache, admin)
+    dataapi.register(registry, kube, cache, admin)
+    serving.register(registry, kube, cache, admin, namespace=jobs.namespace, drift=drift)
+    rules = access.register(registry, kube, cache, admin, drift)
     servers.register(registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules)
+    ended_sessions.register(registry, kube, cache)
     return registry
 
 

@@ -1,5 +1,6 @@
 """The operator's metrics for Prometheus, computed from cached objects with each scrape."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from aiohttp.typedefs import Handler
@@ -8,11 +9,12 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from vaultbrix.api.orphan import OrphanKind
 from vaultbrix.api.postgresserver import PostgresServer
 
 
 class ServerMetrics(Collector):
-    """The conditions of PostgresServers as an operator last saw them; one that does not lead sees none."""
+    """Conditions and orphans of PostgresServers as an operator last saw them; one that does not lead sees none."""
 
     def __init__(self, servers: Callable[[], Iterable[PostgresServer]]) -> None:
         self._servers = servers
@@ -30,6 +32,19 @@ class ServerMetrics(Collector):
                     labels = [server.metadata.name, condition.type, status]
                     family.add_metric(labels, float(condition.status == status))
         yield family
+        yield self._orphans()
+
+    def _orphans(self) -> Metric:
+        family = GaugeMetricFamily(
+            "vaultbrix_server_orphans",
+            "What a PostgresServer lists that no object explains, by kind.",
+            labels=["server", "kind"],
+        )
+        for server in self._servers():
+            counts = Counter(orphan.kind for orphan in server.status.orphans)
+            for kind in OrphanKind:
+                family.add_metric([server.metadata.name, kind], float(counts[kind]))
+        return family
 
 
 def handler(collector: Collector) -> Handler:

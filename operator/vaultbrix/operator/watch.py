@@ -10,8 +10,9 @@ from typing import Any
 
 import kopf
 
-from vaultbrix.api.meta import GROUP, VERSION, Resource
+from vaultbrix.api.meta import Resource
 from vaultbrix.kube.informer import Informer
+from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Stopped
 
 
@@ -36,9 +37,10 @@ async def watch(informers: Mapping[type[Resource], Informer[Any]]) -> None:
 
 
 def _register(registry: kopf.OperatorRegistry, model: type[Resource], informer: Informer[Any]) -> None:
-    plural: str = model.crd.plural  # type: ignore[attr-defined]  # every concrete kind has one
+    kind = resource_type(model)
+    group, _, version = kind.api_version.rpartition("/")
 
-    @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"observe-{plural}")
+    @kopf.on.event(group, version, kind.plural, registry=registry, id=f"observe-{kind.plural}")
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         informer.observe(event["type"], dict(event["object"]))
 

@@ -1,39 +1,19 @@
-"""The chart as Helm renders it: what values switch on, and what is refused."""
+"""The chart as a whole: what values switch on, and what is refused."""
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-import yaml
-from tests.harness.shell import TOP, binaries
+from tests.harness import chart
+from tests.harness.chart import DATA_API, approvals_job, helm, of, rendered
 
 from vaultbrix.audit.shipping.metrics import ShipperMetrics
 from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.cli.main import app
+from vaultbrix.operator.metrics import ServerMetrics
 
-pytestmark = pytest.mark.skipif(
-    not (binaries() / "helm").exists() and shutil.which("helm") is None, reason="needs helm; run: make setup"
-)
-
-
-def helm(*values: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("helm") or str(binaries() / "helm")
-    options = [part for value in values for part in ("--set", value)]
-    command = [program, "template", "x", str(TOP / "charts/vaultbrix"), "--kube-version", "1.34.0", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def rendered(*values: str) -> list[Any]:
-    done = helm(*values)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def of(documents: list[Any], kind: str) -> list[Any]:
-    return [document for document in documents if document["kind"] == kind]
+pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: make setup")
 
 
 def test_nothing_of_the_prometheus_operator_is_asked_for_by_default() -> None:
@@ -73,7 +53,7 @@ def test_alerts_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
     (rules,) = of(rendered("monitoring.enabled=true"), "PrometheusRule")
     families = ShipperMetrics(Monitor("main", tmp_path)).collect()
     names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
-    names.add("vaultbrix_server_condition")
+    names |= {family.name for family in ServerMetrics(list).collect()}
     alerts = rules["spec"]["groups"][0]["rules"]
     for alert in alerts:
         asked = {word for word in _words(alert["expr"]) if word.startswith("vaultbrix_")}
@@ -87,15 +67,20 @@ def _words(text: str) -> list[str]:
     return "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
 
 
-def test_the_shipper_writes_the_file_that_the_agent_reads_and_the_agent_cannot_write_it() -> None:
-    (pod,) = [
-        d["spec"]["template"]["spec"] for d in of(rendered(), "StatefulSet") if "postgresql" in d["metadata"]["name"]
-    ]
-    agent, shipper = ({c["name"]: c for c in pod["initContainers"]}[name] for name in ("agent", "shipper"))
-    assert "--flow-file=/data/flow/flow.json" in agent["args"]
-    assert "--flow=/data/flow/flow.json" in shipper["args"]
-    mounts = [{m["mountPath"]: m for m in c["volumeMounts"]}["/data/flow"] for c in (agent, shipper)]
-    assert [mount.get("readOnly", False) for mount in mounts] == [True, False]
+def test_each_server_whose_record_is_kept_gets_a_login_that_bootstrap_may_write() -> None:
+    documents = rendered("audit.servers={db1,db2}")
+    (job,) = of(documents, "Job")
+    args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [arg for arg in args if arg.startswith("--server=")] == ["--server=main", "--server=db1", "--server=db2"]
+    known = {name for p in typer.main.get_command(app).commands["bootstrap"].params for name in p.opts}  # type: ignore[attr-defined]
+    assert {arg.partition("=")[0] for arg in args[1:]} <= known
+    (role,) = [role for role in of(documents, "Role") if role["metadata"]["name"].endswith("-bootstrap")]
+    names = {name for rule in role["rules"] for name in rule.get("resourceNames", [])}
+    assert {name.partition("audit-shipper-")[2] for name in names if "audit-shipper-" in name} == {
+        "db1",
+        "db2",
+    }
+    assert helm("audit.servers={Db1}").returncode != 0
 
 
 def test_the_policy_on_the_record_reaches_the_server() -> None:
@@ -125,9 +110,6 @@ def test_the_operator_reads_keys_and_writes_their_status_and_an_agent_knows_of_n
         "operator apikeys/status": {"patch"},
         "secrets apikeys/finalizers": {"update"},
     }
-
-
-DATA_API = ("dataAPI.enabled=true", "dataAPI.url=https://api.example.com:8443", "dataAPI.tls.secretName=api-tls")
 
 
 def test_the_data_api_is_there_when_it_is_asked_for_and_its_server_says_where() -> None:
@@ -175,3 +157,25 @@ def test_a_data_api_without_address_or_certificate_is_refused(missing: str) -> N
     done = helm(*(value for value in DATA_API if not value.startswith(missing)))
     assert done.returncode != 0
     assert f"{missing} is needed" in done.stderr
+
+
+def test_a_digest_takes_the_place_of_the_tag_for_containers_and_jobs() -> None:
+    digest = f"sha256:{'0' * 64}"
+    found = rendered(f"image.digest={digest}", f"postgresqlImage.digest={digest}", "image.tag=odd")
+    pods = [d["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet", "Job") for d in of(found, kind)]
+    containers = [c for pod in pods for c in (*pod.get("initContainers", []), *pod["containers"])]
+    assert {c["image"].partition("@")[2] for c in containers} == {digest}
+    (operator,) = [c for c in containers if c["name"] == "operator"]
+    assert {"name": "VAULTBRIX_IMAGE", "value": operator["image"]} in operator["env"]
+    assert helm("image.digest=sha256:1").returncode != 0
+
+
+def test_jobs_reach_dns_and_postgresql_and_nobody_reaches_them() -> None:
+    policies = of(rendered("operator.jobPorts={5433,5434}"), "NetworkPolicy")
+    (jobs,) = [p for p in policies if p["metadata"]["name"].endswith("-jobs")]
+    made = approvals_job()
+    labels = made["spec"]["template"]["metadata"]["labels"].items()
+    assert jobs["spec"]["podSelector"]["matchLabels"].items() <= labels
+    assert jobs["spec"]["ingress"] == []
+    (egress,) = jobs["spec"]["egress"]
+    assert sorted(port["port"] for port in egress["ports"]) == [53, 53, 5433, 5434]

@@ -114,7 +114,7 @@ def test_postgresql_is_configured_as_in_the_chart() -> None:
     outside = settings((SYSTEMD / "postgresql.conf").read_text())
     # Debian's packages set these for each cluster, or the machine's owner does.
     places = {
-        "hba_file", "ident_file", "log_directory", "max_connections", "ssl_cert_file", "ssl_key_file",
+        "hba_file", "ident_file", "log_directory", "max_connections", "ssl_ca_file", "ssl_cert_file", "ssl_key_file",
         "unix_socket_directories", "unix_socket_permissions",
     }  # fmt: skip
     assert {k: v for k, v in outside.items() if k not in places} == {k: v for k, v in chart.items() if k not in places}

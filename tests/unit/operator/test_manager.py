@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.harness.builders import NOW, approval, rule, server, tenant, true
+from tests.harness.builders import NOW, approval, namespace, rule, server, tenant, true
 
 from vaultbrix.api.meta import Resource, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
@@ -89,8 +89,10 @@ def test_a_server_is_followed_by_its_own_tenants_and_all_that_follows_them(watch
     assert watched.after(changed) == {
         **OF_ACME,
         "NetworkPolicy": {("team", "acme"), ("team", "other")},
+        "Orphans": {"main"},
         "Tenant": {("team", "acme"), ("team", "other")},
         "PostgresServer": {"main"},
+        "RoleDrift": {"main"},
         "DataAPIServer": {"main"},
         "AuditFlow": {"main"},
         "Refusals": {"main"},
@@ -114,6 +116,12 @@ def test_what_agents_say_of_themselves_concerns_no_tenant_but_readiness_does(
     watched: Watched, fields: dict[str, Any], decisive: bool
 ) -> None:
     assert ("Tenant" in watched.after(watched.newer(server(), **fields))) is decisive
+
+
+def test_what_somebody_writes_into_a_namespace_concerns_nobody_who_has_a_place(watched: Watched) -> None:
+    watched.cache.put(namespace())
+    changed = watched.newer(namespace(), metadata={"labels": {"team": "a"}})
+    assert watched.after(changed) == {}
 
 
 def test_a_rule_that_only_agents_report_on_is_looked_at_alone(watched: Watched) -> None:
