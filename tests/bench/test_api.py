@@ -88,8 +88,8 @@ class Door:
         self.database.admin(schema.install)
         self.database.tenant(SLUG)
         # One behind nginx and one past it, alike but for where they listen: wrk asks no Unix socket.
-        self.shard = PostgREST(self.sockets, database, SLUG)
-        self.shard_alone = PostgREST(self.sockets, database, SLUG, port=self.port)
+        self.postgrest = PostgREST(self.sockets, database, SLUG)
+        self.postgrest_alone = PostgREST(self.sockets, database, SLUG, port=self.port)
         self.authorizer = Process(
             [sys.executable, "-m", "tests.harness.bench.authorizer", str(self.socket)],
             directory / "authorizer.log",
@@ -103,8 +103,8 @@ class Door:
             session.execute("CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
             session.execute("INSERT INTO notes (text) SELECT 'note ' || n FROM generate_series(1, 1000) n")
         self.database.postgres.query("ANALYZE")
-        self.shard.serve()
-        self.shard_alone.serve()
+        self.postgrest.serve()
+        self.postgrest_alone.serve()
         self.authorizer.start()
         wait_for("the authorizer serves", self.socket.exists, tell=self.authorizer.text)
         self.nginx.start()
@@ -112,8 +112,8 @@ class Door:
     def stop(self) -> None:
         self.nginx.stop()
         self.authorizer.stop()
-        self.shard.stop()
-        self.shard_alone.stop()
+        self.postgrest.stop()
+        self.postgrest_alone.stop()
 
     def alone(self) -> dict[str, str]:
         """The headers with which the gateway would let a request on: the same token, minted a moment ago."""
@@ -140,7 +140,7 @@ class Door:
         return {
             "authorizer": [self.authorizer.pid],
             "nginx": family(self.nginx.pid),
-            "postgrest": [self.shard.pid],
+            "postgrest": [self.postgrest.pid],
             "postgresql": family(self.database.postgres.process.pid),
         }
 
@@ -194,7 +194,7 @@ def audited_rates(door: Door) -> dict[str, int]:
     setting = sql.SQL("ALTER ROLE {} SET pgaudit.log = 'all'").format(sql.Identifier(f"vaultbrix_rest_{SLUG}"))
     with door.database.postgres.connect() as connection:
         connection.execute(setting)
-    door.shard.serve()
+    door.postgrest.serve()
     rates = {}
     for what in (READ, WRITE):
         runs = [door.load(what, CONNECTIONS[0], gateway=True, seconds=SECONDS).rate for _ in range(ROUNDS)]
@@ -333,20 +333,20 @@ def visible(database: Database, directory: Path, slugs: list[str]) -> Figures:
     size = len(slugs)
     for _ in range(CHANGES):
         slugs.append(make_tenant(database, len(slugs)))
-        shard = PostgREST(directory, database, slugs[-1])
+        postgrest = PostgREST(directory, database, slugs[-1])
         try:
             begun = time.perf_counter()
-            shard.serve()
-            await_function(shard, slugs[-1], "there")
+            postgrest.serve()
+            await_function(postgrest, slugs[-1], "there")
             tenants.append(time.perf_counter() - begun)
             make_function(database, slugs[-1], "later")
             begun = time.perf_counter()
-            shard.read_again()
-            await_function(shard, slugs[-1], "later")
+            postgrest.read_again()
+            await_function(postgrest, slugs[-1], "later")
             functions.append(time.perf_counter() - begun)
-            resident = max(resident, resident_mib([shard.pid]))
+            resident = max(resident, resident_mib([postgrest.pid]))
         finally:
-            shard.stop()
+            postgrest.stop()
     row = {
         "tenants": size,
         "new_tenant_visible_s": round(statistics.median(tenants), 3),
@@ -359,12 +359,12 @@ def visible(database: Database, directory: Path, slugs: list[str]) -> Figures:
     return row
 
 
-def await_function(shard: PostgREST, slug: str, name: str) -> None:
+def await_function(postgrest: PostgREST, slug: str, name: str) -> None:
     """Ask until a tenant's function is served."""
     headers = {"Authorization": f"Bearer {token(vaultbrix={'role': f'tenant_{slug}'})}"}
     wait_for(
         f"{name} of {slug} is served",
-        lambda: shard.send("GET", f"/rpc/{name}", headers).status == 200,
+        lambda: postgrest.send("GET", f"/rpc/{name}", headers).status == 200,
         patience=100,
         pause=0.01,
     )

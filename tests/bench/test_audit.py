@@ -123,8 +123,8 @@ class Shipper:
 
     def __init__(self, bench: Bench, server: str) -> None:
         self._bench, self.server = bench, server
-        parts = bench.parts
-        process = parts.another(server)
+        bench.store.bind(server)
+        process = bench.parts.another(server)
         process.command = [f"--server={server}" if word.startswith("--server=") else word for word in process.command]
         self.process = process
 

@@ -9,6 +9,7 @@ from vaultbrix.api.apikey import APIKey
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import rfc3339
+from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
@@ -61,11 +62,18 @@ def tenant(
     return Tenant.parse({"metadata": meta(name, **(metadata or {})), "spec": wanted, "status": status})
 
 
+def namespace(name: str = "team", **labels: str) -> Namespace:
+    """A namespace with labels; that of its name is there as on any."""
+    named = {"kubernetes.io/metadata.name": name}
+    return Namespace.parse({"metadata": meta(name, namespace="", labels={**named, **labels})})
+
+
 def server(name: str = "main", **spec: Any) -> PostgresServer:
     wanted = {
         "host": "pg.example.com",
         "tls": {"caSecretRef": {"name": "ca", "namespace": "system"}},
         "adminSecretRef": {"name": "admin", "namespace": "system"},
+        "allowedNamespaces": {"from": "All"},
         **spec,
     }
     return PostgresServer.parse({"metadata": meta(name, namespace=""), "spec": wanted})

@@ -4,12 +4,14 @@ import json
 import os
 import pty
 import select
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.harness.network import Network
 from tests.harness.processes import VAULTBRIX
-from tests.harness.shell import TOP, run, wait_for
+from tests.harness.shell import TOP, binaries, run, wait_for
 from tests.harness.world import World
 
 READ = ["get", "list", "watch"]
@@ -18,13 +20,15 @@ READ = ["get", "list", "watch"]
 class Person:
     """Somebody at a shell; ``kubeconfig`` names the namespace that they work in."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, network: Network | None = None, host: str = "") -> None:
         self.kubeconfig = kubeconfig
+        self._network = network
+        self._host = host
 
     @classmethod
-    def admin(cls, world: World, namespace: str) -> "Person":
-        """With all rights."""
-        return cls(_kubeconfig(world, namespace, f"{namespace}-admin"))
+    def admin(cls, world: World, namespace: str, *, host: str = "") -> "Person":
+        """With all rights, on the machine of the tests or on another host of the network."""
+        return cls(_kubeconfig(world, namespace, f"{namespace}-admin"), world.network, host)
 
     @classmethod
     def of(cls, world: World, namespace: str, *rules: dict[str, Any]) -> "Person":
@@ -39,11 +43,12 @@ class Person:
             }
         )
         token = world.api.kubectl("-n", namespace, "create", "token", "person").strip()
-        return cls(_kubeconfig(world, namespace, f"{namespace}-person", token=token))
+        return cls(_kubeconfig(world, namespace, f"{namespace}-person", token=token), world.network)
 
     def command(self, *arguments: str) -> list[str]:
         """The command line."""
-        return [*VAULTBRIX, *arguments]
+        command = [*VAULTBRIX, *arguments]
+        return self._network.inside(self._host, command) if self._network and self._host else command
 
     @property
     def environment(self) -> dict[str, str]:
@@ -55,6 +60,16 @@ class Person:
         done = run(*self.command(*arguments), check=False, env=self.environment)
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    def runs(self, address: str, *lines: str) -> subprocess.CompletedProcess[str]:
+        """Type lines into a shell in an empty folder of their own; the psql in them comes from that address."""
+        folder = self.kubeconfig.with_suffix(".home")
+        folder.mkdir(exist_ok=True)
+        assert self._network is not None
+        psql = shlex.join(self._network.inside(address, ["psql"]))
+        script = "\n".join(["set -e", f"cd {shlex.quote(str(folder))}", f'psql() {{ {psql} "$@"; }}', *lines])
+        environment = {**self.environment, "PATH": f"{binaries()}:{os.environ['PATH']}", "PGCONNECT_TIMEOUT": "5"}
+        return run("bash", "-c", script, check=False, env=environment)
 
     def pipes(self, content: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """As types, with something on standard input."""

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,15 +14,21 @@ from tests.harness.postgres import Postgres
 from tests.harness.slot import folder
 
 from vaultbrix.ddl.gate import schema
+from vaultbrix.postgres import roles
 from vaultbrix.postgres.connect import pinned
+from vaultbrix.postgres.roles import LoginRole, Outcome
 from vaultbrix.tenants import role as tenants
-from vaultbrix.tenants.role import TenantRole
+from vaultbrix.tenants.decisions import TenantRole
+from vaultbrix.tenants.placement import Owner, Placement
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PASSWORD = "correct-horse-battery"
 SALT = b"0123456789abcdef"
+
+ANYWHERE = Placement("main", refusal=None, max_tenants=None)
+"""What holds for a new Tenant where its namespace is let in, and any number of Tenants."""
 
 
 @contextlib.contextmanager
@@ -44,8 +51,14 @@ def free_port() -> int:
 
 def desired_role(role: str, **changes: Any) -> TenantRole:
     """What a plain Tenant asks for."""
-    values = {"owner": ("team", role), "login": True, "connection_limit": 20, "settings": {"lock_timeout": "5s"}}
+    values = {"owner": owner(role), "login": True, "connection_limit": 20, "settings": {"lock_timeout": "5s"}}
     return TenantRole(role=role, **{**values, **changes})
+
+
+def owner(name: str, namespace: str = "team", **changes: Any) -> Owner:
+    """A Tenant object of that name, the first of it unless it says otherwise."""
+    values = {"uid": f"uid-{namespace}-{name}", "created": datetime(2020, 1, 1, tzinfo=UTC)}
+    return Owner(namespace, name, **{**values, **changes})
 
 
 class Database:
@@ -91,7 +104,33 @@ class Database:
     def tenant(self, slug: str, **changes: Any) -> str:
         """Provision a tenant with PASSWORD; returns its role."""
         role = f"tenant_{slug}"
-        self.admin(tenants.provision, desired_role(role, **changes), PASSWORD, SALT)
+        self.provision(desired_role(role, **changes))
+        return role
+
+    def provision(
+        self, desired: TenantRole, password: str = PASSWORD, salt: bytes = SALT, placement: Placement = ANYWHERE
+    ) -> Outcome:
+        """Provision a tenant as the operator does."""
+        return self.admin(tenants.provision, desired, placement, password, salt)
+
+    def tenant_without_uid(self, slug: str) -> str:
+        """A tenant with PASSWORD as a release made it that noted no uids; returns its role."""
+        role = f"tenant_{slug}"
+        owner_ = owner(role)
+        login = LoginRole(
+            role, login=True, connection_limit=20, mark="vaultbrix_tenants", search_path=role, settings={}
+        )
+
+        async def make(connection: psycopg.AsyncConnection) -> None:
+            async with connection.transaction():
+                await connection.execute(
+                    "INSERT INTO vaultbrix.tenant(role_name, namespace, name) VALUES (%s, %s, %s)",
+                    [role, owner_.namespace, owner_.name],
+                )
+                await roles.ensure(connection, login, PASSWORD, SALT)
+                await connection.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}".encode())
+
+        self.admin(make)
         return role
 
     def login(self, role: str, password: str = PASSWORD, **options: Any) -> psycopg.Connection:
@@ -101,10 +140,17 @@ class Database:
             port=self.postgres.port,
             user=role,
             password=password,
-            dbname="postgres",
             sslmode="require",
-            **{"autocommit": True, **options},
+            **{"autocommit": True, "dbname": "postgres", **options},
         )
+
+    def lets_in(self, role: str, password: str = PASSWORD) -> bool:
+        """Whether the login gets a session."""
+        try:
+            self.login(role, password).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def set_gate(self, *, enabled: bool) -> None:
         """Switch event triggers and guards off as only a superuser can, or have them repaired."""

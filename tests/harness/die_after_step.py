@@ -4,6 +4,7 @@ The side effect is the one that FILE names at that moment; while there is no suc
 leaves no chance to clean up, as a power cut of this process alone.
 """
 
+import asyncio
 import functools
 import os
 import signal
@@ -13,13 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vaultbrix.agent.host import sockets
 from vaultbrix.agent.host.firewall import ChosenFirewall
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.sessions import SessionControl
+from vaultbrix.agent.watchdog.sight import TenantSessions
 from vaultbrix.cli.main import app
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.kube.client import Kube
+from vaultbrix.tenants import role
 
 STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "remembered": (GrantsFile, "append"),
@@ -27,7 +31,12 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "PostgreSQL told to reload": (SessionControl, "reload"),
     "let in by the kernel": (ChosenFirewall, "allow"),
     "shut out by the kernel": (ChosenFirewall, "deny"),
+    "connections listed": (sockets, "connections"),
+    "sessions listed": (SessionControl, "sessions"),
     "sessions ended": (SessionControl, "terminate"),
+    "sessions looked at": (TenantSessions, "look"),
+    "connections cut": (sockets, "destroy"),
+    "sessions that take too much ended": (TenantSessions, "terminate"),
     "load confirmed": (SessionControl, "asks_for_password"),
     "reported": (Kube, "apply"),
     "finalizer written": (Kube, "merge"),
@@ -38,16 +47,26 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "Secret made": (Kube, "create"),
     "Secret replaced": (Kube, "replace"),
     "Secret deleted": (Kube, "delete"),
+    "whoever had it shut out": (role, "prepare"),
+    "role adopted": (role, "provision"),
     "login dropped": (logins, "drop_login"),
     "pass revoked": (passes, "revoke_pass"),
 }
-# Only on this kind of object, where the side effect is had on several.
-KINDS = {
-    "Secret written": "Secret",
-    "Job made": "Job",
-    "Secret made": "Secret",
-    "Secret replaced": "Secret",
-    "Secret deleted": "Secret",
+
+
+def of_kind(kind: str) -> Callable[[tuple[Any, ...]], bool]:
+    """Whether a request to the API server is for that kind."""
+    return lambda arguments: getattr(arguments[1], "kind", "") == kind
+
+
+# Which call is meant, where there are others.
+MEANT: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    "Secret written": of_kind("Secret"),
+    "Job made": of_kind("Job"),
+    "Secret made": of_kind("Secret"),
+    "Secret replaced": of_kind("Secret"),
+    "Secret deleted": of_kind("Secret"),
+    "role adopted": lambda arguments: arguments[2].agreed,
 }
 
 
@@ -58,7 +77,7 @@ def die_after(file: Path, step: str, owner: type | ModuleType, name: str) -> Non
         if file.exists() and file.read_text() == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if name in ("append", "write", "allow", "deny"):
+    if name in ("append", "write", "allow", "deny", "connections", "destroy"):
 
         @functools.wraps(original)
         def replaced(*arguments: Any, **named: Any) -> Any:
@@ -71,8 +90,13 @@ def die_after(file: Path, step: str, owner: type | ModuleType, name: str) -> Non
 
     @functools.wraps(original)
     async def replaced_later(*arguments: Any, **named: Any) -> Any:
-        answer = await original(*arguments, **named)
-        if step not in KINDS or getattr(arguments[1], "kind", "") == KINDS[step]:
+        try:
+            answer = await original(*arguments, **named)
+        except asyncio.CancelledError:
+            # Nobody waits for it any longer, but it is had all the same.
+            die_if_asked()
+            raise
+        if step not in MEANT or MEANT[step](arguments):
             die_if_asked()
         return answer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from tests.harness.processes import Process, alive, children
 from tests.harness.shell import TOP, run, wait_for
 
@@ -30,7 +31,9 @@ SETTINGS: Mapping[str, str] = {
     "ssl_min_protocol_version": "TLSv1.2",
     "password_encryption": "scram-sha-256",
     "max_connections": "200",
-    "client_connection_check_interval": "10s",
+    "superuser_reserved_connections": "5",
+    "max_locks_per_transaction": "512",
+    "client_connection_check_interval": "1s",
     "shared_preload_libraries": "pgaudit",
     "pgaudit.log": "ddl, role",
     "pgaudit.log_parameter": "off",
@@ -67,21 +70,21 @@ class Postgres:
         hba: str = "",
         settings: Mapping[str, str] | None = None,
         port: int = PORT,
+        names: Sequence[str] = (),
     ) -> None:
         directory.mkdir(mode=0o755)
         self.socket, self.logs, self.state = (directory / name for name in ("socket", "log", "state"))
         self.hba_file = directory / "hba/pg_hba.conf"
         self.authority = directory / "ca.crt"
         self.port = port
-        self._data = directory / "data"
-        for path in (self.socket, self.logs, self.state, self.hba_file.parent, self._data):
-            path.mkdir(mode=0o700 if path == self._data else 0o750)
-        issued = certificates.authority("tests", datetime.now(UTC))
-        server = certificates.server(issued, ["postgres.test", "localhost"], datetime.now(UTC))
-        self.authority.write_text(issued.certificate)
-        (directory / "tls.crt").write_text(server.certificate)
-        (directory / "tls.key").write_text(server.key)
-        (directory / "tls.key").chmod(0o600)
+        self.data = directory / "data"
+        for path in (self.socket, self.logs, self.state, self.hba_file.parent, self.data):
+            path.mkdir(mode=0o700 if path == self.data else 0o750)
+        self._names = ["postgres.test", "localhost", *names]
+        self._signer = certificates.authority("tests", datetime.now(UTC))
+        self.authority.write_text(self._signer.certificate)
+        self.certificate = directory / "tls.crt"
+        self.issue_certificate()
         self.hba_file.write_text(HBA + hba)
         (self.hba_file.parent / "pg_ident.conf").write_text(IDENT)
         values = {
@@ -90,8 +93,8 @@ class Postgres:
             "unix_socket_directories": str(self.socket),
             "hba_file": str(self.hba_file),
             "ident_file": str(self.hba_file.parent / "pg_ident.conf"),
-            "ssl_cert_file": str(directory / "tls.crt"),
-            "ssl_key_file": str(directory / "tls.key"),
+            "ssl_cert_file": str(self.certificate),
+            "ssl_key_file": str(self.certificate.with_suffix(".key")),
             "log_directory": str(self.logs),
             **(settings or {}),
         }
@@ -102,13 +105,29 @@ class Postgres:
             os.chown(path, owner.pw_uid, owner.pw_gid)
         as_user = [*ENTER, "setpriv", f"--reuid={USER}", f"--regid={owner.pw_gid}", "--init-groups"]
         run(
-            *as_user, PROGRAMS / "initdb", f"--pgdata={self._data}", f"--username={USER}", "--encoding=UTF8",
+            *as_user, PROGRAMS / "initdb", f"--pgdata={self.data}", f"--username={USER}", "--encoding=UTF8",
             "--locale=C.UTF-8", "--auth=reject", "--no-sync",
         )  # fmt: skip
         self.process = Process(
-            [*prefix, *as_user, str(PROGRAMS / "postgres"), "-D", str(self._data), f"--config-file={configuration}"],
+            [*prefix, *as_user, str(PROGRAMS / "postgres"), "-D", str(self.data), f"--config-file={configuration}"],
             directory / "postgres.out",
         )
+
+    def client_certificate(self, login: str) -> dict[str, str]:
+        """Certificate and key of a client, by the keys that they have in a Secret."""
+        issued = certificates.client(self._signer, login, datetime.now(UTC))
+        return {"tls.crt": issued.certificate, "tls.key": issued.key}
+
+    def issue_certificate(self) -> None:
+        """Write another certificate and key of the same CA, as a mounted Secret changes: PostgreSQL is not told."""
+        server = certificates.server(self._signer, self._names, datetime.now(UTC))
+        owner = pwd.getpwnam(USER)
+        for path, text in ((self.certificate.with_suffix(".key"), server.key), (self.certificate, server.certificate)):
+            new = path.with_suffix(".new")
+            new.write_text(text)
+            new.chmod(0o600)
+            os.chown(new, owner.pw_uid, owner.pw_gid)
+            new.rename(path)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -132,7 +151,9 @@ class Postgres:
             host=str(self.socket), port=self.port, user=user, dbname="postgres", autocommit=True, **options
         )
 
-    def query(self, statement: LiteralString, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+    def query(
+        self, statement: LiteralString | sql.Composed, parameters: Sequence[object] | None = None
+    ) -> list[tuple[Any, ...]]:
         """Run one statement as superuser; returns its rows.
 
         The operator repairs roles as tests change them: of two changes to one catalog row at one moment PostgreSQL

@@ -77,6 +77,12 @@ def children(parent: int) -> list[int]:
     return [pid for pid in found if _state(pid)[1] == parent]
 
 
+def commands_ending_with(ending: str) -> list[int]:
+    """Process ids of all processes whose command line ends so."""
+    numbers = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+    return [pid for pid in numbers if _command(pid).endswith(ending)]
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has waited for yet does not."""
     return _state(pid)[0] not in ("", "Z", "X")
@@ -91,3 +97,11 @@ def _state(pid: int) -> tuple[str, int]:
     # A name may hold anything.
     state, parent, *_ = text.rpartition(")")[2].split()
     return state, int(parent)
+
+
+def _command(pid: int) -> str:
+    """Its command line, with spaces; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").strip("\0").replace("\0", " ")
+    except OSError:
+        return ""

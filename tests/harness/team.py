@@ -15,8 +15,9 @@ from tests.harness.apiserver import ApiServer, Object
 from tests.harness.shell import wait_for
 
 from vaultbrix.api.meta import GROUP, Resource
-from vaultbrix.kube.client import OURS, Kube, ResourceType, resource_type
+from vaultbrix.kube.client import Kube
 from vaultbrix.kube.person import PersonClient
+from vaultbrix.kube.resources import OURS, ResourceType, resource_type
 
 # The API server lets this group do everything.
 MASTERS = "system:masters"

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.harness.apiserver import ApiServer, Object
 from tests.harness.audit_store import Store
-from tests.harness.network import MACHINE, SERVER, Network
+from tests.harness.network import MACHINE, SERVER, SERVER6, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
@@ -17,6 +17,8 @@ from tests.harness.slot import SLOT, folder
 
 SYSTEM = "vaultbrix-test"
 SERVER_NAME = "main"
+LONGEST_LABEL = 63
+FOR_SERVER = "vaultbrix.com/for-postgresserver"
 ECHO_PORT = 5434
 METRICS_PORT = 18083 + 10 * SLOT
 ADMIN_PASSWORD = "the-admin's-password"
@@ -28,12 +30,14 @@ class World:
 
     def __init__(self) -> None:
         self.directory = folder()
+        self.log_disk.mkdir()
         self.network = Network()
         self.api = ApiServer(self.directory / "api")
         self.postgres = Postgres(
             self.directory / "postgres",
             prefix=self.network.inside("server", []),
-            hba=f"hostssl all postgres {MACHINE}/32 scram-sha-256\n",
+            names=[SERVER, SERVER6],
+            settings={"ssl_ca_file": str(self.directory / "postgres/ca.crt")},
         )
         self.store = Store(self.directory / "store", listen=f"127.0.0.1,{MACHINE}")
         environment = {"KUBECONFIG": str(self.api.kubeconfig), "POD_NAMESPACE": SYSTEM, "VAULTBRIX_IMAGE": "none"}
@@ -56,6 +60,12 @@ class World:
                     f"--port={PORT}",
                     f"--echo-port={ECHO_PORT}",
                     f"--flow-file={self.flow}",
+                    "--admin=postgres",
+                    "--admin-certificate",
+                    f"--certificate-file={self.postgres.certificate}",
+                    f"--log-disk={self.log_disk}",
+                    "--log-floor-percent=1",
+                    "--log-floor-mib=1",
                 ],
             ),
             self.directory / "agent.log",
@@ -87,16 +97,24 @@ class World:
         """What the shipper tells the agent."""
         return self.directory / "flow.json"
 
+    @property
+    def log_disk(self) -> Path:
+        """What the agent measures for PostgreSQL's log; a test may mount a small filesystem there."""
+        return self.directory / "log-disk"
+
     def start(self) -> None:
         """Start all parts, with one PostgresServer and nothing in it."""
         self.api.start()
         self.api.namespace(SYSTEM)
         self.postgres.start()
         self.postgres.set_password(ADMIN_PASSWORD)
+        # As the chart's first start does.
+        self.postgres.query("CREATE ROLE vaultbrix_agent LOGIN")
+        self.postgres.query("GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO vaultbrix_agent")
         self.store.start()
         self.set_admin_password(ADMIN_PASSWORD)
-        self.api.apply(secret(SYSTEM, "pg-ca", {"ca.crt": self.postgres.authority.read_text()}))
-        self.api.apply(secret(SYSTEM, "audit-reader", self.store.reader))
+        self.server_secret("pg-ca", {"ca.crt": self.postgres.authority.read_text()})
+        self.server_secret("audit-reader", self.store.reader)
         self.api.apply(server())
         self.heal()
 
@@ -105,7 +123,7 @@ class World:
         for process in (self.operator, self.agent, self.shipper):
             if not process.running:
                 process.start()
-        self.api.await_condition("pgs", SERVER_NAME, "", patience=60)
+        self.api.await_condition("pgs", SERVER_NAME, "", patience=180)
 
     def clear(self) -> None:
         """End all rules that a test has left: their addresses would be open for the next one."""
@@ -133,7 +151,22 @@ class World:
 
     def set_admin_password(self, password: str) -> None:
         """What the operator's Secret says; PostgreSQL keeps its own."""
-        self.api.apply(secret(SYSTEM, "pg-admin", {"username": "postgres", "password": password}))
+        login = {"username": "postgres", "password": password, **self.postgres.client_certificate("postgres")}
+        self.server_secret("pg-admin", login)
+
+    def server_secret(self, name: str, data: dict[str, str]) -> None:
+        """A Secret for the PostgresServer SERVER_NAME to name."""
+        self.api.apply(secret(SYSTEM, name, data, for_servers=SERVER_NAME))
+
+    def server(self, name: str, **spec: Any) -> None:
+        """Another PostgresServer; what the first one names is for it too, and for as many of those before as fit."""
+        before = self.api.get("secret", "pg-admin", SYSTEM)["metadata"]["labels"][FOR_SERVER]
+        label = ".".join(dict.fromkeys((SERVER_NAME, name, *before.split("."))))
+        while len(label) > LONGEST_LABEL:
+            label = label.rpartition(".")[0]
+        for named in ("pg-admin", "pg-ca", "audit-reader"):
+            self.api.kubectl("-n", SYSTEM, "label", "--overwrite", "secret", named, f"{FOR_SERVER}={label}")
+        self.api.apply(server(name, **spec))
 
     def team(self) -> str:
         """A new namespace."""
@@ -188,20 +221,24 @@ class Psql:
         host: str = SERVER,
         network: Network | None = None,
         secret_name: str = "",
+        *,
+        keep_going: bool = False,
     ) -> None:
         credentials = world.secret(namespace, secret_name or f"{tenant_name}-db")
-        role = credentials["username"]
         texts = [part for text in statements for part in ("-c", text)]
+        authority = world.directory / f"{namespace}-{secret_name or tenant_name}.ca.crt"
+        authority.write_text(credentials["ca.crt"])
+        # The environment of a Pod that takes it from the Secret, and mounts the CA elsewhere.
         self._env = {
-            "PGPASSWORD": credentials["password"],
+            **{key: value for key, value in credentials.items() if key.startswith("PG")},
+            "PGHOST": host,
+            "PGSSLROOTCERT": str(authority),
             "PGCONNECT_TIMEOUT": "5",
-            "PGSSLMODE": "require",
         }
-        url = f"host={host} port={PORT} dbname=postgres user={role}"
-        verbose = ("-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose")
+        verbose = ("-v", f"ON_ERROR_STOP={int(not keep_going)}", "-v", "VERBOSITY=verbose")
         network = network or world.network
         network.client(address)
-        self._command = network.inside(address, ["psql", "-XAt", *verbose, url, *texts])
+        self._command = network.inside(address, ["psql", "-XAt", *verbose, *texts])
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run it to its end, however that is."""
@@ -218,12 +255,13 @@ class Psql:
         return process
 
 
-def secret(namespace: str, name: str, data: dict[str, str]) -> Object:
-    """A Secret."""
+def secret(namespace: str, name: str, data: dict[str, str], *, for_servers: str = "") -> Object:
+    """A Secret, for PostgresServers by these names, joined by dots."""
+    labels = {"labels": {FOR_SERVER: for_servers}} if for_servers else {}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, **labels},
         "stringData": data,
     }
 
@@ -237,9 +275,10 @@ def server(name: str = SERVER_NAME, **spec: Any) -> Object:
         "adminSecretRef": {"name": "pg-admin", "namespace": SYSTEM},
         "namespace": SYSTEM,
         "podSelector": {"app": "postgresql"},
-        "trustedCIDRs": [f"{MACHINE}/32"],
+        "trusted": {"addresses": [MACHINE]},
         "auditSecretRef": {"name": "audit-reader", "namespace": SYSTEM},
         "limits": {"maxRulesPerTenant": 1000},
+        "allowedNamespaces": {"from": "All"},
         **spec,
     })  # fmt: skip
 

@@ -1,12 +1,16 @@
 """One world for all tests: every part is real and runs as a process of its own. Tests of the kernel need none."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.harness import die_after_step
 from tests.harness.apiserver import ApiServer
-from tests.harness.database import Database
+from tests.harness.database import Database, directory
 from tests.harness.database import running as database_running
 from tests.harness.firewalled_server import FirewalledServer
 from tests.harness.host_pair import Pair
@@ -21,6 +25,24 @@ from vaultbrix.agent.host.firewall.nftables import Nftables
 
 # Runners of tests tell commands how wide the terminal is, and there is none.
 os.environ.pop("COLUMNS", None)
+
+
+LINES_OF_LOG = 25
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with what the world's processes logged last; their files are gone once the run has ended."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("running")
+    if report.failed and world is not None:
+        for process in (world.operator, world.agent, world.shipper):
+            lines = process.text().splitlines()[-LINES_OF_LOG:]
+            title = f"last lines of {process.log.name} at {datetime.now(UTC):%H:%M:%S}"
+            report.sections.append((title, "\n".join(lines)))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +70,21 @@ def alone(world: World) -> Iterator[World]:
     world.operator.stop()
     yield world
     world.operator.start()
+
+
+@pytest.fixture
+def mortal(world: World) -> Iterator[Path]:
+    """The world with an operator that dies when this file says so."""
+    trap, command = world.directory / "operator-trap", list(world.operator.command)
+    at = command.index("operator")
+    world.operator.stop()
+    world.operator.command[at - 3 : at] = [sys.executable, die_after_step.__file__, str(trap)]
+    world.operator.start()
+    yield trap
+    trap.unlink(missing_ok=True)
+    world.operator.stop()
+    world.operator.command[:] = command
+    world.heal()
 
 
 @pytest.fixture
@@ -93,6 +130,18 @@ def database() -> Iterator[Database]:
     """A PostgreSQL with the gate, for the tests of one file."""
     with database_running() as started:
         yield started
+
+
+@pytest.fixture
+def bare() -> Iterator[Database]:
+    """A PostgreSQL without the gate."""
+    with directory() as path:
+        made = Database(path)
+        try:
+            made.postgres.start()
+            yield made
+        finally:
+            made.postgres.stop()
 
 
 @pytest.fixture
