@@ -96,9 +96,9 @@ bench-access: setup ## direct access alone: about half an hour, on a machine tha
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_access.py
 
-bench-harm: setup ## how long a revoked session lives while PostgreSQL is in trouble: about five minutes
+bench-harm: setup ## revoked sessions while PostgreSQL is in trouble, neighbours of attackers, the watchdog: ten minutes
 	hack/cluster/build.sh
-	$(RUN)/pytest -s -q tests/bench/test_harm.py
+	$(RUN)/pytest -s -q tests/bench/test_harm.py tests/bench/test_watchdog.py
 
 bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.harness.bench import results
 from tests.harness.bench.api import Api
 from tests.harness.bench.clients import Clients, conninfo, percentiles
 from tests.harness.network import SERVER
@@ -26,7 +27,6 @@ LATE_SESSIONS = 100
 DOORS = 40
 BURST = 1_000
 ADDRESS = "203.0.113.7"
-RESULTS = TOP / "tests/bench/results/access.json"
 Figures = dict[str, Any]
 
 
@@ -236,8 +236,7 @@ def test_access(world: World) -> None:
     figures["burst_1000_s"] = burst(world, api, clients, rules)
     figures["expiry_late_ms"]["agent_down"] = by_the_kernel_alone(world, api, rules)
     clients.stop()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    results.keep("access", figures)
     table(figures)
 
 

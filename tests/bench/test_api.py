@@ -6,7 +6,6 @@ such as ``throughput,rotation``; the others' figures stay as they were. What is 
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 import statistics
@@ -21,6 +20,7 @@ import pytest
 from psycopg import sql
 from tests.harness import builders
 from tests.harness.apiserver import ApiServer
+from tests.harness.bench import results
 from tests.harness.bench.authorizer import SLUG, known
 from tests.harness.bench.usage import cpu_seconds, family, resident_mib
 from tests.harness.bench.wrk import Asked, Load, shown, wrk
@@ -48,7 +48,6 @@ GOOD, REFUSED = 403, 401
 SIZES = (10, 100, 300)
 TABLES_OF_A_TENANT = 5
 CHANGES = 5
-RESULTS = TOP / "tests/bench/results/api.json"
 ROLE = f"tenant_{SLUG}"
 Figures = dict[str, Any]
 
@@ -61,9 +60,7 @@ def test_figures_of_the_data_api(part: str) -> None:
     load = " ".join(f"{each:.2f}" for each in os.getloadavg())
     print(f"\n== {part} (load of the machine before it: {load}; {os.cpu_count()} processors)", flush=True)
     figures = MEASURES[part]()
-    known_figures = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**known_figures, part: {"load": load, **figures}}, indent=1) + "\n")
+    results.keep("api", {part: {"load": load, **figures}})
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ machine. VAULTBRIX_BENCH=short tries it out.
 
 import contextlib
 import itertools
-import json
 import os
 import statistics
 import threading
@@ -20,11 +19,11 @@ from typing import Any
 import pytest
 from tests.harness import audit_oracle
 from tests.harness.audit_oracle import Version
-from tests.harness.bench import rsyslog
+from tests.harness.bench import results, rsyslog
 from tests.harness.bench.rsyslog import Rsyslog
 from tests.harness.database import Database, directory
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.shell import TOP, run, wait_for
+from tests.harness.shell import run, wait_for
 from tests.harness.shipping import Shipping
 
 SHORT = os.environ.get("VAULTBRIX_BENCH") == "short"
@@ -33,7 +32,6 @@ LINES = 30_000 if SHORT else 1_200_000
 # A queue in memory is quick, and one that is careful stores a line at a time: it gets less to do.
 DIRECT_LINES = 5_000 if SHORT else 60_000
 KILLS = 3 if SHORT else 30
-RESULTS = TOP / "tests/bench/results/audit.json"
 OFF = "-c pgaudit.log=none -c log_duration=off"
 ON = "-c pgaudit.log=all -c log_duration=on"
 LOADS = {"select-only": "--builtin=select-only", "tpcb": "--builtin=tpcb-like"}
@@ -198,13 +196,6 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
         yield
 
 
-def merged(key: str, figures: Any) -> None:
-    """Put figures into the results beside those of others."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**found, key: figures}, indent=2) + "\n")
-
-
 def quantile(values: list[float], part: float) -> float:
     """The value that so many are not above."""
     return sorted(values)[min(len(values) - 1, int(len(values) * part))] if values else float("nan")
@@ -278,7 +269,7 @@ def test_what_auditing_costs(bench: Bench) -> None:
         figures[load][side] |= result
         cells = (f"{result[name]:>{len(head) + 3},.2f}" for name, head in zip(names, heads, strict=True))
         print(f"{f'{load}, {side}':<32}" + "".join(cells))
-    merged("cost", figures)
+    results.keep("audit", {"cost": figures})
 
 
 def waiting(bench: Bench, lines: int) -> int:
@@ -308,7 +299,7 @@ def test_how_fast_a_waiting_log_is_stored(bench: Bench) -> None:
         note("shipper", lines, began, Use.of(shipper.process))
     finally:
         shipper.process.stop()
-    cost = json.loads(RESULTS.read_text())["cost"]
+    cost = results.read("audit")["cost"]
     for load in LOADS:
         times = figures["shipper"][f"to_{load}"] = round(
             figures["shipper"]["per_s"] / cost[load]["shipper"]["lines_per_s"], 2
@@ -325,7 +316,7 @@ def test_how_fast_a_waiting_log_is_stored(bench: Bench) -> None:
             note(name, lines, began, Use.of(other.process))
         finally:
             other.process.stop()
-    merged("drain", figures)
+    results.keep("audit", {"drain": figures})
 
 
 def verified(bench: Bench, lines: int) -> dict[str, Any]:
@@ -384,7 +375,7 @@ def test_what_a_kill_costs(bench: Bench) -> None:
             figures[who] = {"kills": KILLS, **row}
             print(f"{who:<34}" + "".join(f"{value:>11,}" for value in row.values()))
         assert verdict.clean and not verdict.gaps, verdict
-    merged("kills", figures)
+    results.keep("audit", {"kills": figures})
 
 
 def slow_load(bench: Bench, ending: threading.Event) -> None:

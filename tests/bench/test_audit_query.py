@@ -4,7 +4,6 @@
 number of records is VAULTBRIX_BENCH_RECORDS.
 """
 
-import json
 import os
 import statistics
 import time
@@ -15,9 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.harness.audit_store import DATABASE, Store
+from tests.harness.bench import results
 from tests.harness.bench.records import fill, midnight
 from tests.harness.database import directory, free_port
-from tests.harness.shell import TOP
 
 from vaultbrix.audit import stats
 from vaultbrix.audit.query import Filter, latest
@@ -28,7 +27,6 @@ TRIES = 5
 # Slower questions are asked once.
 SLOW_SECONDS = 5.0
 WRITTEN = 200_000
-RESULTS = TOP / "tests/bench/results/audit.json"
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -53,13 +51,6 @@ def connection() -> Iterator[psycopg.Connection]:
                 yield owner
         finally:
             store.stop()
-
-
-def merged(key: str, figures: Any) -> None:
-    """Put figures into the results beside those of others."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**found, key: figures}, indent=2) + "\n")
 
 
 def questions(connection: psycopg.Connection, end: datetime) -> dict[str, dict[str, Any]]:
@@ -120,7 +111,7 @@ def test_how_long_questions_take(connection: psycopg.Connection, capsys: pytest.
         taken_ms = (time.perf_counter() - begun) * 1000
         print(f"{'stats':<28}{1:>5}d{len(found.counts):>6}{taken_ms:>10.1f}")
         figures["stats"] = {"1d": {"first_ms": round(taken_ms, 1)}}
-    merged("query", figures)
+    results.keep("audit", {"query": figures})
 
 
 def seconds(pid: int) -> float:
@@ -159,4 +150,4 @@ def test_what_an_index_costs_to_write(connection: psycopg.Connection, capsys: py
             figures[name] = {"us": round(cost, 2), "bytes": round(size, 1)}
             print(f"{name:<44}{cost:>10.2f}{size:>13.1f}")
     connection.execute("DROP TABLE public.written")
-    merged("indexes", figures)
+    results.keep("audit", {"indexes": figures})

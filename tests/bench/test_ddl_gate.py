@@ -6,7 +6,6 @@ settings and the same tables; only in one are event triggers and guards switched
 
 import contextlib
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,15 +13,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.harness.bench import results
 from tests.harness.database import Database, send
 from tests.harness.database import running as database_running
-from tests.harness.shell import TOP
 
 from vaultbrix.ddl.gate import policy
 
 SIZES = (10, 1_000, 3_000)
 TRIES = 100
-RESULTS = TOP / "tests/bench/results/ddl.json"
 
 numbers = itertools.count(1)
 
@@ -81,13 +79,6 @@ def databases() -> Iterator[tuple[Database, Database]]:
         yield on, off
 
 
-def merged(key: str, figures: Any) -> None:
-    """Put figures into the results beside those of others."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**found, key: figures}, indent=2) + "\n")
-
-
 def test_what_the_gate_costs(databases: tuple[Database, Database], capsys: pytest.CaptureFixture[str]) -> None:
     figures: dict[str, Any] = {}
     say: Callable[..., None] = print
@@ -113,4 +104,4 @@ def test_what_the_gate_costs(databases: tuple[Database, Database], capsys: pytes
                 say(f"{kind:<38}{tables:>7}{row}{p50[0] / p50[1]:>8.2f}")
             on.session.close()
             off.session.close()
-    merged("gate", figures)
+    results.keep("ddl", {"gate": figures})

@@ -19,8 +19,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.harness.apiserver import PORT as API_PORT
+from tests.harness.bench import results
 from tests.harness.network import MACHINE
-from tests.harness.shell import TOP
 from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import SYSTEM, World, approval
 
@@ -32,7 +32,6 @@ pytestmark = pytest.mark.timeout(3600)
 
 TRIES = 50
 MANY = 100
-RESULTS = TOP / "tests/bench/results/ddl.json"
 PAUSE = 0.001
 
 
@@ -205,6 +204,4 @@ def test_from_decision_to_ddl(bench: Bench, capsys: pytest.CaptureFixture[str]) 
         for what, row in found.items():
             cells = "".join(f"{row.get(key, ''):>10}" for key in ("p50_ms", "p99_ms", "all_ms"))
             print(f"{what:<32}{cells}")
-    RESULTS.parent.mkdir(exist_ok=True)
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**before, "runs": found}, indent=2) + "\n")
+    results.keep("ddl", {"runs": found})

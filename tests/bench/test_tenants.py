@@ -5,7 +5,6 @@ verifiers on the same server, in turn, ``ROUNDS`` times; ours is done when the A
 it is Ready. Agent and shipper rest: neither has anything to do with a Tenant that nobody has access to.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.harness.bench import results
 from tests.harness.bench.api import Api
-from tests.harness.shell import TOP, wait_for
+from tests.harness.shell import wait_for
 from tests.harness.world import World, tenant
 
 from vaultbrix.postgres import scram
@@ -25,7 +25,6 @@ from vaultbrix.postgres import scram
 SIZES = tuple(int(size) for size in os.environ.get("VAULTBRIX_BENCH_TENANTS", "100,1000,5000").split(","))
 ROUNDS = 3
 CLIENTS = 4
-RESULTS = TOP / "tests/bench/results/tenants.json"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # What provisioning makes, and what takes it away again.
@@ -155,8 +154,7 @@ def test_many_tenants_at_once(world: World) -> None:
             "operator_rss_mib": round(max(run["resident"] for run in runs)),
         })  # fmt: skip
         print("\n" + "  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"rounds": ROUNDS, "sizes": rows}, indent=1) + "\n")
+    results.keep("tenants", {"rounds": ROUNDS, "sizes": rows})
     print(f"\n{'Tenants':>8} {'floor s':>8} {'ours s':>8} {'ratio':>6} {'CPU ms':>7} {'RSS MiB':>8}")
     for row in rows:
         print(

@@ -49,6 +49,7 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "Secret deleted": (Kube, "delete"),
     "whoever had it shut out": (role, "prepare"),
     "role adopted": (role, "provision"),
+    "role provisioned": (role, "provision"),
     "login dropped": (logins, "drop_login"),
     "pass revoked": (passes, "revoke_pass"),
 }

@@ -19,6 +19,8 @@ MANY_LOCKS = (
 )
 # 100 bytes each: 20 GB, were they let.
 TEMPORARY_FILES = ("SELECT count(*) FROM (SELECT repeat('x', 96), i FROM generate_series(1, 200000000) i) g(x, i)",)
+# Lines of a megabyte, without end.
+LOG_FLOOD = ("DO $$ BEGIN LOOP RAISE LOG '%', repeat('x', 1000000); END LOOP; END $$",)
 # Idle in a transaction that has a snapshot and listens, so that it holds back VACUUM and notifications.
 IDLE_TRANSACTION = (
     "LISTEN anything",

@@ -26,7 +26,7 @@ from vaultbrix.kube.status import write_status
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
-from vaultbrix.tenants.drift import RoleDrift
+from vaultbrix.tenants.drift.controller import RoleDrift
 
 WORKERS = 8
 POLICY_WORKERS = 2

@@ -17,7 +17,6 @@ from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.postgresserver import Endpoint, PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
-from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.owned_secret import delete_secret
@@ -27,7 +26,7 @@ from vaultbrix.postgres.admin import Admin
 from vaultbrix.tenants import rule_logins
 from vaultbrix.tenants.credentials import ServerIdentity
 from vaultbrix.tenants.decisions import tenant_role
-from vaultbrix.tenants.drift import DRIFT_EVENT, RoleDrift, put_back
+from vaultbrix.tenants.drift.controller import RoleDrift
 from vaultbrix.tenants.rule_logins import LoginTerms
 from vaultbrix.tenants.secret import CredentialsSecret, ensure_credentials, server_identity
 
@@ -139,10 +138,9 @@ class RuleLogins:
         async with self._admin.connection(server) as connection:
             outcome = await rule_logins.provision(connection, login, password, secrets.token_bytes(scram.SALT_BYTES))
         self._made[uid] = made
-        self._drift.seen_right(server, login.login, outcome)
         if made_before and outcome.changed:
-            message = put_back(login.login, outcome.changed)
-            await events.warn(self._kube, rule, DRIFT_EVENT, message, component="vaultbrix-operator")
+            await self._drift.tell(rule, server, login.login, outcome.changed)
+        self._drift.seen_right(server, login.login, outcome)
         return True
 
     async def _close(self, rule: AccessRule, server: PostgresServer | None) -> None:

@@ -15,6 +15,9 @@ from vaultbrix.postgres.pool import Pool
 from vaultbrix.postgres.server_secret import certificates_of, check_for_server, text_of
 from vaultbrix.runtime.errors import Blocked
 
+ADMIN_APPLICATION = "vaultbrix-operator"
+"""Under which the operator's statements on a server are on record."""
+
 # A tenant that holds a lock must not hold a worker.
 _ADMIN_TIMEOUTS = "-c lock_timeout=5s -c statement_timeout=60s"
 _READER_TIMEOUTS = "-c statement_timeout=30s -c default_transaction_read_only=on"
@@ -67,7 +70,7 @@ class Admin:
             ca=await self.certificate_authority(server),
             certificate=decoded(data).get("tls.crt", ""),
             key=decoded(data).get("tls.key", ""),
-            application="vaultbrix-operator",
+            application=ADMIN_APPLICATION,
             options=_ADMIN_TIMEOUTS,
         )
 
@@ -97,7 +100,7 @@ class Admin:
             user=user,
             password=password,
             ca=authority,
-            application="vaultbrix-operator",
+            application=ADMIN_APPLICATION,
             options=options,
         )
 

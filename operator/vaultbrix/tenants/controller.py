@@ -8,7 +8,6 @@ from vaultbrix.api.conditions import ConditionType, is_true
 from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import DeletionPolicy, Tenant
-from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
@@ -20,7 +19,7 @@ from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.tenants import claims, deletion, role, rule_logins
 from vaultbrix.tenants.decisions import as_specified_before, ready_server, status, tenant_role
-from vaultbrix.tenants.drift import DRIFT_EVENT, RoleDrift, put_back
+from vaultbrix.tenants.drift.controller import RoleDrift
 from vaultbrix.tenants.placement import Placement, await_gate, owner_of, place
 from vaultbrix.tenants.secret import CredentialsSecret, ensure_credentials, server_identity
 
@@ -31,7 +30,7 @@ WORKERS = 8
 
 def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> RoleDrift:
     """Have Tenants reconciled: when they, their server or their role change, and at every resync."""
-    drift = RoleDrift(registry, cache, admin)
+    drift = RoleDrift(registry, kube, cache, admin)
     waiting = Waiting()
     controller = TenantController(kube, cache, admin, drift, waiting)
     queue = registry.queue("Tenant", controller.reconcile, workers=WORKERS)
@@ -153,10 +152,9 @@ class TenantController:
             await self._report(tenant, error, secret_written=secret_written)
             raise
         self._waiting.forget(tenant)
-        self._drift.seen_right(server, tenant.role, outcome)
         if outcome.changed and as_specified_before(tenant):
-            message = put_back(tenant.role, outcome.changed)
-            await events.warn(self._kube, tenant, DRIFT_EVENT, message, component="vaultbrix-operator")
+            await self._drift.tell(tenant, server, tenant.role, outcome.changed)
+        self._drift.seen_right(server, tenant.role, outcome)
         await self._report(tenant, None, secret_written=True)
 
     def _place(self, tenant: Tenant, server: PostgresServer) -> Placement:

@@ -148,11 +148,13 @@ def test_a_session_ends_at_its_deadline_though(scene: Scene, trouble: str) -> No
     assert not scene.world.psql(SHARED, scene.team, scene.guest, "SELECT 1").works()
 
 
-def test_a_revoked_session_ends_though_the_disk_is_full(world: World) -> None:
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+def test_a_session_ends_though_the_disk_is_full(world: World, end: str) -> None:
     with troubles.small_disk(world) as disk:
         made = next(scene := scenes(world))
+        at = made.expire(10) if end == "expired" else None
         disk.fill()
-        made.ends(made.revoke(), "revoked, the disk is full")
+        made.ends(at or made.revoke(), f"{end}, the disk is full")
         scene.close()
 
 

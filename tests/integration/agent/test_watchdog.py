@@ -199,13 +199,26 @@ def test_a_session_that_floods_the_log_ends(scene: Scene) -> None:
     wait_for("it is told", lambda: "200 MiB of log in a minute (limit 100 MiB)" in scene.told("Tenant", scene.greedy))
 
 
-def test_a_transaction_that_is_left_open_ends(scene: Scene) -> None:
+def test_a_transaction_that_is_left_open_ends_and_holds_back_no_notifications(scene: Scene) -> None:
+    postgres = scene.world.postgres
+
     def open_() -> list[tuple[int]]:
         return idle(scene.world, GREEDY, "idle in transaction")
 
+    def queued(notifications: int) -> float:
+        """Send some, which is when PostgreSQL makes room for more; returns the part of the queue that is taken."""
+        postgres.query(
+            "SELECT pg_notify('anything', repeat('x', 7000) || i) FROM generate_series(1, %s) i", [notifications]
+        )
+        ((part,),) = postgres.query("SELECT pg_notification_queue_usage()")
+        return float(part)
+
     with scene.attack(*IDLE_TRANSACTION):
         (first,) = wait_for("it is open", open_)
+        held = queued(1000)
+        assert held > 0
         wait_for("it was ended", lambda: first not in open_(), patience=150, tell=scene.world.agent.text)
+    wait_for("the queue is free", lambda: queued(10) < held / 2)
     wait_for("it is told", lambda: "a transaction open for 1m (limit 1m)" in scene.told("Tenant", scene.greedy))
 
 

@@ -90,6 +90,10 @@ def events_about(world: World, kind: str, namespace: str, name: str, reason: str
     return "\n".join(event["message"] for event in about if event["reason"] == reason)
 
 
+def blamed(world: World, team: str, tenant: str) -> str:
+    return events_about(world, "Tenant", team, tenant, "RoleChangedBy")
+
+
 def test_what_somebody_changed_of_a_role_is_put_back_at_once_with_an_event_that_names_it(world: World) -> None:
     team = world.team()
     name = world.tenant(team)
@@ -103,6 +107,12 @@ def test_what_somebody_changed_of_a_role_is_put_back_at_once_with_an_event_that_
     for statement, what in DRIFT.items():
         world.postgres.query(statement.format(role=role))
         wait_for(f"an event names {what}", functools.partial(told, what))
+    by_whom = f"role {role} was changed by login postgres"
+    wait_for(
+        "an event names who, from the record",
+        lambda: by_whom in blamed(world, team, name) and "(ALTER SCHEMA)" in blamed(world, team, name),
+        tell=lambda: blamed(world, team, name),
+    )
     (row,) = world.postgres.query(
         "SELECT rolcreatedb, rolconnlimit, pg_has_role(rolname, 'pg_read_all_data', 'MEMBER'),"
         " has_database_privilege(oid, current_database(), 'CREATE'),"
@@ -124,6 +134,14 @@ def test_what_a_rules_login_changed_of_the_tenants_role_is_put_back_at_once(worl
     as_rule = {"secret_name": f"{rule_name}-access"}
     world.psql("203.0.113.77", team, name, f"ALTER ROLE {role} PASSWORD 'mine'", **as_rule).run()
     wait_for("the Tenant says so", lambda: "password" in events_about(world, "Tenant", team, name, "RoleRestored"))
+    wait_for(
+        "and who it was",
+        lambda: (
+            f"role {role} was changed by jane@example.com as login {role}_" in blamed(world, team, name)
+            and " from 203.0.113.77 at " in blamed(world, team, name)
+        ),
+        tell=lambda: blamed(world, team, name),
+    )
     ((verifier,),) = world.postgres.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [role])
     assert scram.matches(world.password(team, name), verifier)
     login = world.secret(team, f"{rule_name}-access")["username"]
@@ -161,6 +179,29 @@ def test_a_crash_between_secret_and_role_heals(world: World, mortal: Path) -> No
     world.api.await_condition("tenant", name, team, patience=60)
     assert world.password(team, name) == secret_written
     assert_password_works(world, team, name)
+
+
+def test_an_operator_killed_while_it_puts_a_role_back_leaves_it_as_specified(world: World, mortal: Path) -> None:
+    team = world.team()
+    name = world.tenant(team)
+    role = f"tenant_{name.replace('-', '_')}"
+
+    def as_specified() -> bool:
+        return world.postgres.query(
+            "SELECT rolcreatedb, pg_has_role(rolname, 'pg_read_all_data', 'MEMBER') FROM pg_roles WHERE rolname = %s",
+            [role],
+        ) == [(False, False)]
+
+    mortal.write_text("role provisioned")
+    world.postgres.query(f"ALTER ROLE {role} CREATEDB PASSWORD 'mine'")
+    wait_for("it dies", lambda: not world.operator.running, patience=60, tell=world.operator.text)
+    mortal.unlink()
+    world.postgres.query(f"GRANT pg_read_all_data TO {role}")
+    world.operator.start()
+    wait_for("it is as specified", as_specified, patience=60, tell=world.operator.text)
+    assert_password_works(world, team, name)
+    told = functools.partial(events_about, world, "Tenant", team, name, "RoleRestored")
+    wait_for("what came while nobody looked is told", lambda: "membership in pg_read_all_data" in told())
 
 
 def test_a_slug_that_is_taken_is_left_to_its_owner(world: World) -> None:

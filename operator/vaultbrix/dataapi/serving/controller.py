@@ -23,7 +23,6 @@ from vaultbrix.dataapi.serving.decisions import (
     url_of,
 )
 from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret, server_of_secret
-from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
@@ -33,14 +32,14 @@ from vaultbrix.kube.store import Change
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Blocked, Expected
-from vaultbrix.tenants.drift import DRIFT_EVENT, RoleDrift, put_back
+from vaultbrix.tenants.drift.controller import RoleDrift
 
 WORKERS = 4
 
 
 def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, namespace: str, drift: RoleDrift) -> None:
     """Have servers and Tenants reconciled: when they change, and at every resync. ``namespace`` is the operator's."""
-    controller = ServingController(registry, kube, cache, admin, namespace)
+    controller = ServingController(registry, kube, cache, admin, namespace, drift)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
@@ -51,11 +50,14 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, name
 class ServingController:
     """Makes what serving needs, and says how it stands."""
 
-    def __init__(self, registry: Registry, kube: Kube, cache: Cache, admin: Admin, namespace: str) -> None:
+    def __init__(
+        self, registry: Registry, kube: Kube, cache: Cache, admin: Admin, namespace: str, drift: RoleDrift
+    ) -> None:
         self._kube = kube
         self._cache = cache
         self._admin = admin
         self._namespace = namespace
+        self._drift = drift
         self._keys: dict[str, bytes] = {}
         self._servers = registry.queue("DataAPIServer", self.reconcile_server, workers=WORKERS)
         self._tenants = registry.queue("DataAPITenant", self.reconcile_tenant, workers=WORKERS)
@@ -145,11 +147,15 @@ class ServingController:
         key = await ensure_server_secret(self._kube, ServerSecret(server, self._namespace, authority))
         async with self._admin.connection(server) as connection:
             await schema.install(connection)
-            await roles.ensure_listener(connection, password_of(key, LISTENER), secrets.token_bytes(scram.SALT_BYTES))
+            password = password_of(key, LISTENER)
+            changed = await roles.ensure_listener(connection, password, secrets.token_bytes(scram.SALT_BYTES))
             for owner in await roles.owners(connection):
                 tenant = self._cache.tenants.get(*owner)
                 if tenant is None or tenant.deleting or not _asks(tenant):
                     await roles.withdraw(connection, owner)
+        # A key that was replaced changes the password, too.
+        if changed and _serves(server) and self._keys.get(server.metadata.name) == key:
+            await self._drift.tell(server, server, LISTENER, changed)
         if self._keys.get(server.metadata.name, key) != key:
             # Their logins' passwords are made from it.
             self._look_at_tenants(server.metadata.name)
@@ -170,8 +176,7 @@ class ServingController:
             )
         if served_before(tenant):
             for role, what in changed.items():
-                message = put_back(role, what)
-                await events.warn(self._kube, tenant, DRIFT_EVENT, message, component="vaultbrix-operator")
+                await self._drift.tell(tenant, server, role, what)
 
     async def _withdraw(self, key: TenantKey, tenant: Tenant | None) -> None:
         """Take the roles away; where the Tenant's object is gone, its server's next look does."""

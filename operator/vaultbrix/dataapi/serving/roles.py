@@ -116,13 +116,17 @@ async def _ensure_group(connection: psycopg.AsyncConnection, desired: ApiRoles, 
     return () if seen is None else [change.what for change in changes]
 
 
-async def ensure_listener(connection: psycopg.AsyncConnection, password: str, salt: bytes) -> None:
-    """Make the login by which gateways hear of changed schemas and note what they refused; it may do nothing else."""
+async def ensure_listener(connection: psycopg.AsyncConnection, password: str, salt: bytes) -> Sequence[str]:
+    """Make the login by which gateways hear of changed schemas and note what they refused; it may do nothing else.
+
+    Returns what was not as it should be.
+    """
     listener = roles.LoginRole(
         name=LISTENER, login=True, connection_limit=-1, mark=MARK, search_path="pg_catalog", settings={}
     )
     async with connection.transaction():
-        await roles.ensure(connection, listener, password, salt)
+        changed = (await roles.ensure(connection, listener, password, salt)).changed
     await connection.execute(
         sql.SQL("GRANT EXECUTE ON FUNCTION vaultbrix.note_refusals(jsonb) TO {}").format(sql.Identifier(LISTENER))
     )
+    return changed

@@ -10,28 +10,27 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.kube.cache import Cache
+from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.store import Change
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.fingerprints import DIGEST, FINGERPRINTS
 from vaultbrix.postgres.roles import Outcome
-from vaultbrix.runtime.visible import visible
-
-DRIFT_EVENT = "RoleRestored"
-"""Reason of the event that says what of a role somebody else had changed."""
+from vaultbrix.tenants.drift.restored import Restored
 
 LOOK_EVERY = timedelta(seconds=3)
 
 WORKERS = 8
 
+# What may have been changed while no operator looked.
+_FROM_BEFORE = timedelta(hours=1)
+# Clocks of PostgreSQL and of the operator, give or take.
+_SLACK = timedelta(seconds=10)
+
 Listener = Callable[[PostgresServer, Set[str]], None]
-
-
-def put_back(role: str, changed: Sequence[str]) -> str:
-    """What the event says of a role that was put right."""
-    return visible(f"role {role} was changed by somebody else and is as specified again: {', '.join(changed)}")
 
 
 class RoleDrift:
@@ -40,9 +39,10 @@ class RoleDrift:
     A role that was not seen to be right yet counts as changed. Each change is told once.
     """
 
-    def __init__(self, registry: Registry, cache: Cache, admin: Admin) -> None:
+    def __init__(self, registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> None:
         self._cache = cache
         self._admin = admin
+        self._restored = Restored(registry, kube, cache, admin)
         self._servers: dict[str, _Server] = {}
         self._listeners: list[Listener] = []
         self._queue = registry.queue("RoleDrift", self.look, workers=WORKERS)
@@ -57,6 +57,15 @@ class RoleDrift:
         """Note that the role was as it should be when it had this fingerprint."""
         if outcome.fingerprint is not None:
             self._of(server).right[role] = outcome.fingerprint
+            self._of(server).changed_since.pop(role, None)
+
+    async def tell(self, about: Resource, server: PostgresServer, role: str, changed: Sequence[str]) -> None:
+        """Say in events what of the role somebody had changed, and who as soon as that is on record.
+
+        ``about`` is the object whose role it is. To be called before ``seen_right``. Never raises Expected.
+        """
+        since = self._of(server).changed_since.pop(role, datetime.now(UTC) - _FROM_BEFORE)
+        await self._restored.tell(about, server, role, changed, since - _SLACK)
 
     def server_changed(self, change: Change[PostgresServer]) -> None:
         """Look at a server that has become ready."""
@@ -75,7 +84,7 @@ class RoleDrift:
             self._servers.pop(name, None)
             return None
         async with self._admin.connection(server) as connection:
-            changed = await self._of(server).changed(connection)
+            changed = await self._of(server).changed(connection, datetime.now(UTC))
         if changed:
             for listener in self._listeners:
                 listener(server, changed)
@@ -86,27 +95,36 @@ class RoleDrift:
 
 
 class _Server:
-    """What is known of the roles of one server: fingerprints when they were right, and when that was last told."""
+    """What is known of the roles of one server: fingerprints when they were right, and when that was last told.
+
+    ``changed_since`` has, for those that were then seen changed, when they were last seen as before.
+    """
 
     def __init__(self) -> None:
         self.right: dict[str, str] = {}
+        self.changed_since: dict[str, datetime] = {}
+        self._looked_at: datetime | None = None
         self._told: dict[str, str] = {}
         self._digest = ""
 
-    async def changed(self, connection: psycopg.AsyncConnection) -> Set[str]:
+    async def changed(self, connection: psycopg.AsyncConnection, now: datetime) -> Set[str]:
         """Roles that are not as they were when they were right, or are gone; each change once."""
         row = await (await connection.execute(DIGEST)).fetchone()
+        looked_at, self._looked_at = self._looked_at, now
         if row == (self._digest,):
             return frozenset()
         fingerprints: dict[str, str] = dict(await (await connection.execute(FINGERPRINTS)).fetchall())
         gone = self.right.keys() - fingerprints.keys()
         for role in gone:
             del self.right[role]
+            self.changed_since.pop(role, None)
         changed = {
             role
             for role, fingerprint in fingerprints.items()
             if fingerprint not in (self.right.get(role), self._told.get(role))
         }
+        for role in changed & (self.right.keys() | self._told.keys()):
+            self.changed_since.setdefault(role, looked_at or now - _FROM_BEFORE)
         self._told = {role: fingerprints[role] for role in changed} | {
             role: told for role, told in self._told.items() if role in fingerprints and role not in changed
         }
