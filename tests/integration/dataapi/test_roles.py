@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -167,6 +168,15 @@ def test_what_is_withdrawn_is_gone_with_its_rights_and_nothing_of_the_tenants(
     assert served.owner not in database.admin(roles.owners)
     database.admin(roles.withdraw, served.owner)
     database.admin(roles.provision, served, PASSWORD, SALT)
+
+
+def test_looks_that_meet_while_they_withdraw_do_not_fail(database: Database, served: ApiRoles) -> None:
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as looks:
+            for look in [looks.submit(database.admin, roles.withdraw, served.owner) for _ in range(4)]:
+                look.result()
+        assert facts(database, served) == []
+        database.admin(roles.provision, served, PASSWORD, SALT)
 
 
 def test_a_change_of_a_served_schema_is_told_and_no_other(database: Database, served: ApiRoles) -> None:

@@ -4,7 +4,8 @@ One login for several tenants would let a function of one of them become another
 SET ROLE to any role that the login may take on, also from within a function (PostgreSQL, SET ROLE).
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import sql
@@ -49,9 +50,22 @@ async def withdraw(connection: psycopg.AsyncConnection, owner: tuple[str, str]) 
 
     What they may have made goes to the tenant's role, as long as there is one.
     """
-    for name, heirs in await _roles_of(connection, owner):
-        await roles.drop(connection, name, heirs)
-    await connection.execute("DELETE FROM vaultbrix.api_role WHERE (namespace, name) = (%s, %s)", owner)
+    async with _alone(connection, owner):
+        for name, heirs in await _roles_of(connection, owner):
+            await roles.drop(connection, name, heirs)
+        await connection.execute("DELETE FROM vaultbrix.api_role WHERE (namespace, name) = (%s, %s)", owner)
+
+
+@asynccontextmanager
+async def _alone(connection: psycopg.AsyncConnection, owner: tuple[str, str]) -> AsyncIterator[None]:
+    """Nobody else takes away the Tenant's roles meanwhile: a look at its server may meet one at itself."""
+    key = [f"vaultbrix data API of {'/'.join(owner)}"]
+    await connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", key)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            await connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", key)
 
 
 async def lock(connection: psycopg.AsyncConnection, owner: tuple[str, str]) -> None:
