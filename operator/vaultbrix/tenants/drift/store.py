@@ -17,7 +17,7 @@ _CHANGES = (
     " SELECT *, statement ~* %(name)s AS names_role FROM audit.record"
     "  WHERE server = %(server)s AND at >= %(since)s AND at <= %(until)s"
     "   AND kind = 'statement' AND class <> ALL ('{READ,WRITE,MISC}') AND role IS NOT NULL AND command IS NOT NULL"
-    "   AND NOT (role = %(admin)s AND application = %(application)s)) changes"
+    "   AND NOT (role = %(admin)s AND coalesce(application, '') = %(application)s)) changes"
     " WHERE CASE WHEN class = 'ROLE' THEN command NOT IN ('GRANT', 'REVOKE') OR statement ~* %(shared)s"
     "  ELSE names_role AND (command LIKE '%% SCHEMA' OR command LIKE '%% OWNED') END"
     " ORDER BY names_role DESC, at DESC LIMIT %(most)s"
