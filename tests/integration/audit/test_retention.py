@@ -1,5 +1,6 @@
 """Retention drops whole partitions once they are due, never one that is not, and leaves what proves that."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -64,18 +65,23 @@ def test_a_shipper_that_stores_into_a_day_while_it_is_dropped_loses_nothing(past
     day = ago(60)
     wrote = 0
     with past.open() as manager:
-        for round_ in range(150):
+        # As many more rounds as a busy machine needs until they have met a few times.
+        for round_ in range(3000):
+            if round_ >= 150 and len(past.tombstones(day)) > 3:
+                break
             past.write(*[day] * 3)
             wrote += 3
             if round_ == 0:
                 past.stored()
             time.sleep(0.02)
-            try:
-                manager.execute("SELECT audit.drop_partition(%s)", [name(day)])
-            except psycopg.errors.RaiseException as error:
-                assert "there is no partition" in str(error)
-            if round_ % 10 == 0:
-                manager.execute("SELECT audit.drop_empty_days(5)")
+            # The shipper may hold the day for longer than they wait, as operator and command line know.
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                try:
+                    manager.execute("SELECT audit.drop_partition(%s)", [name(day)])
+                except psycopg.errors.RaiseException as error:
+                    assert "there is no partition" in str(error)
+                if round_ % 10 == 0:
+                    manager.execute("SELECT audit.drop_empty_days(5)")
     past.stored()
     dropped = sum(detail["rows"] for detail in past.tombstones(day))
     ((held,),) = past.store.query("SELECT count(*) FROM audit.record WHERE (at AT TIME ZONE 'UTC')::date = %s", [day])
