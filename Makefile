@@ -50,7 +50,9 @@ test-unit: setup ## decisions, rendering, parsers: seconds
 	$(RUN)/pytest tests/unit
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces
+	hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	hack/cluster/build.sh
+	hack/api/prepare postgrest nginx >/dev/null
 	@echo "an S3 server for the archive's tests (built once, a minute or two)"
 	hack/s3/build >/dev/null
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15

@@ -13,7 +13,7 @@ from tests.harness.gateway import Api, AuthorizerThread, Nginx, in_front_of
 from tests.harness.http_messages import Answer, request
 from tests.harness.issuer import Issuer, in_a_thread
 from tests.harness.known_keys import DOMAIN, RSA_KEY, KnownInMemory, jwks, user_token
-from tests.harness.postgrest import SECRET, PostgREST, programs, token
+from tests.harness.postgrest import SECRET, PostgREST, program, token
 
 from vaultbrix.gateway.jwks import SECONDS_BETWEEN_ATTEMPTS, SECONDS_GOOD, KeySets
 from vaultbrix.gateway.jwt import Users, keys_of_jwks
@@ -84,7 +84,7 @@ def test_an_answer_beyond_its_memory_is_one_tenants_error_alone(database: Databa
         return await asyncio.to_thread(request, tenants[slug].socket, "GET", target, headers, timeout=150)
 
     async def as_the_gateway_runs_them() -> None:
-        runner = Runner(programs("postgrest")["postgrest"], folder, SECRET, resolve)
+        runner = Runner(program("postgrest"), folder, SECRET, resolve)
         running = asyncio.create_task(runner.run())
 
         async def notes(slug: str) -> Answer:

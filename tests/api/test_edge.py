@@ -9,7 +9,7 @@ import pytest
 from tests.harness.database import free_port
 from tests.harness.gateway import AuthorizerThread, in_front_of
 from tests.harness.known_keys import DOMAIN, KnownInMemory
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 
@@ -90,7 +90,7 @@ def test_the_proxy_reads_a_new_certificate_and_keeps_the_old_one_while_that_is_n
         [
             *VAULTBRIX, "proxy", f"--folder={folder}", f"--sockets={sockets}", f"--gateway={authorizer.socket}",
             f"--listen=127.0.0.1:{port}", f"--certificate={certificate}", f"--key={key}",
-            f"--nginx={programs('nginx')['nginx']}",
+            f"--nginx={program('nginx')}",
         ],
         folder / "proxy.log",
     )  # fmt: skip

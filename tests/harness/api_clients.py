@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.harness.gateway import Api
 from tests.harness.known_keys import DOMAIN
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.shell import TOP, run
 
 CLIENTS = TOP / "tests/api/clients"
@@ -25,7 +25,7 @@ def call(
 ) -> dict[str, dict[str, Any]]:
     """Make these calls one after another; returns data, count and error of each by its name."""
     asked = {
-        "modules": str(programs("supabase")["supabase"]),
+        "modules": str(program("supabase")),
         "url": f"http://{host}:{api.nginx.port}",
         "address": f"http://127.0.0.1:{api.nginx.port}/rest/v1",
         "host": host,
@@ -35,7 +35,7 @@ def call(
     }
     command = {
         "supabase-js": ["node", CLIENTS / "supabase-js.mjs"],
-        "postgrest-py": [programs("python")["python"], CLIENTS / "postgrest-py.py"],
+        "postgrest-py": [program("python"), CLIENTS / "postgrest-py.py"],
     }[client]
     # The Python of the tests has its own libraries.
     done = run(*command, input_text=json.dumps(asked), env={"PYTHONPATH": ""})

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.harness.database import free_port
 from tests.harness.http_messages import Answer, Headers, raw, request
 from tests.harness.known_keys import DOMAIN
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, wait_for
 
@@ -21,7 +21,7 @@ class Caddy:
         self.folder.mkdir()
         self.port = free_port()
         self._process = Process(
-            [str(programs("caddy")["caddy"]), "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"],
+            [str(program("caddy")), "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"],
             self.folder / "caddy.log",
             env={
                 "HOME": str(self.folder),

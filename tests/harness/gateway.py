@@ -13,7 +13,7 @@ import uvicorn
 from tests.harness.database import free_port
 from tests.harness.http_messages import Answer, Headers, raw, request
 from tests.harness.known_keys import DOMAIN, KnownInMemory, users_secret
-from tests.harness.postgrest import SECRET, programs
+from tests.harness.postgrest import SECRET, program
 from tests.harness.processes import Process
 from tests.harness.shell import wait_for
 
@@ -77,7 +77,7 @@ class Nginx:
         }
         self._configuration.write_text(render("gateway/nginx.conf.j2", **values))
         self._process = Process(
-            [str(programs("nginx")["nginx"]), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
+            [str(program("nginx")), "-c", str(self._configuration), "-e", "stderr"], self.folder / "nginx.log"
         )
 
     def start(self) -> None:

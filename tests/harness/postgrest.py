@@ -9,7 +9,6 @@ import hmac
 import json
 import signal
 import time
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,9 @@ SECRET = bytes(range(32))
 
 
 @cache
-def programs(*names: str) -> Mapping[str, Path]:
-    """Where these are, or all of them if none is named; see ``hack/api/prepare``."""
-    lines = run(TOP / "hack/api/prepare", *names, timeout=900).stdout.splitlines()
-    return {name: Path(program) for name, program in (line.split(" ", 1) for line in lines)}
+def program(name: str) -> Path:
+    """Where it is, fetched or built first; see ``hack/api/prepare`` for the names."""
+    return Path(run(TOP / "hack/api/prepare", name, timeout=900).stdout.splitlines()[-1].split(" ", 1)[1])
 
 
 def token(secret: bytes = SECRET, **claims: Any) -> str:
@@ -92,7 +90,7 @@ class PostgREST:
             text = text.replace("server-unix-socket =", f"server-port = {port}\n#")
         written = folder / f"{file}.conf"
         written.write_text(text)
-        self._process = Process([str(programs("postgrest")["postgrest"]), str(written)], folder / f"{file}.log")
+        self._process = Process([str(program("postgrest")), str(written)], folder / f"{file}.log")
 
     @property
     def pid(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.shell import run
 
 _SCRIPT = """
@@ -58,7 +58,7 @@ def command(script: Path, port: int, asked: Asked, connections: int, seconds: fl
     """How wrk is called."""
     url = f"http://127.0.0.1:{port}{asked.target}"
     return [
-        str(programs("wrk")["wrk"]), "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=20s", "-s", str(script),
+        str(program("wrk")), "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=20s", "-s", str(script),
         url,
     ]  # fmt: skip
 

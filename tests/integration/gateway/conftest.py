@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from tests.harness import gateway_process, shop
 from tests.harness.gateway_process import GatewayProcess
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.slot import folder
 from tests.harness.world import World
 
@@ -22,7 +22,7 @@ def gateway(running: World) -> Iterator[GatewayProcess]:
     place = folder()
     try:
         with gateway_process.running(
-            GatewayProcess(place, running.api.kubeconfig, str(programs()["postgrest"]))
+            GatewayProcess(place, running.api.kubeconfig, str(program("postgrest")))
         ) as started:
             yield started
     finally:

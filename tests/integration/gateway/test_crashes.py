@@ -14,7 +14,7 @@ from tests.harness.api_traffic import Seen, await_answers, traffic
 from tests.harness.gateway import Nginx
 from tests.harness.gateway_process import GatewayProcess
 from tests.harness.http_messages import Answer
-from tests.harness.postgrest import programs
+from tests.harness.postgrest import program
 from tests.harness.shell import wait_for
 from tests.harness.shop import Shop, data_api
 from tests.harness.slot import folder
@@ -53,7 +53,7 @@ class Door:
 def made(running: World) -> Iterator[Door]:
     # nginx's workers are another user's.
     place = folder()
-    gateway = GatewayProcess(place, running.api.kubeconfig, str(programs()["postgrest"]))
+    gateway = GatewayProcess(place, running.api.kubeconfig, str(program("postgrest")))
     nginx = Nginx(place, gateway.socket, place)
     try:
         with data_api(running), gateway_process.running(gateway):
