@@ -46,7 +46,8 @@ lint: setup ## ruff, mypy, which folder may import which
 	$(RUN)/lint-imports
 	hack/no-package
 
-test-unit: setup ## decisions, rendering, parsers: seconds
+test-unit: setup ## decisions, rendering, parsers: seconds, once Helm is built
+	hack/cluster/build.sh
 	$(RUN)/pytest tests/unit
 
 test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables and nftables in network namespaces

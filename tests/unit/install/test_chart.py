@@ -13,7 +13,7 @@ from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.cli.main import app
 from vaultbrix.operator.metrics import ServerMetrics
 
-pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: make setup")
+pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: hack/cluster/build.sh")
 
 
 def test_nothing_of_the_prometheus_operator_is_asked_for_by_default() -> None:

@@ -10,7 +10,7 @@ from tests.harness import chart
 from tests.harness.chart import DATA_API, approvals_job, configuration, helm, of, postgresql, rendered
 from tests.harness.log_follower import FIRST, SECOND, THIRD, Follower, append
 
-pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: make setup")
+pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: hack/cluster/build.sh")
 
 
 def test_the_shipper_writes_the_file_that_the_agent_reads_and_the_agent_cannot_write_it() -> None:
