@@ -1,0 +1,230 @@
+"""An API server with the policies and roles of the chart, and the people and processes that it knows apart."""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.harness import chart
+from tests.harness.apiserver import ApiServer, Object
+from tests.harness.shell import TOP, wait_for
+from tests.harness.slot import SLOT
+
+from vaultbrix.api.meta import API_VERSION, GROUP
+from vaultbrix.kube.resources import OURS
+
+RBAC = "rbac.authorization.k8s.io"
+POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+SERVER, OTHER_SERVER = "main", "other"
+AGENT, VM_AGENT = "x-vaultbrix-postgresql-0", "db1"
+# The release's own, and one from a machine that is not in the cluster.
+OPERATOR, REMOTE_OPERATOR = "system:serviceaccount:default:x-vaultbrix-operator", "vaultbrix:operator"
+KINDS = {kind.kind: kind for kind in OURS.values()}
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+ALL_VERBS = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API server said: the object, or why not."""
+
+    code: int
+    body: Object
+
+    @property
+    def denial(self) -> str:
+        """Why a policy refused it; empty where none did."""
+        message = str(self.body.get("message", "")) if self.code == 403 else ""
+        return message.partition(" denied request: ")[2]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it was done."""
+        return self.code < 300
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody whom the API server knows by a certificate or a token, and as whom they act, if not as themselves."""
+
+    name: str
+    url: str
+    context: ssl.SSLContext
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kubeconfig: Path | None = None
+
+    def acting_as(self, name: str, *groups: str) -> "Caller":
+        """The same, but impersonating."""
+        headers = {**self.headers, "Impersonate-User": name}
+        if groups:
+            headers["Impersonate-Group"] = groups[0]
+        return Caller(name, self.url, self.context, headers)
+
+    def send(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Answer:
+        """One request."""
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={**self.headers, "Content-Type": kind},
+        )
+        try:
+            with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:
+                return Answer(answer.status, json.load(answer))
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, json.loads(error.read()))
+
+    def create(self, body: Object) -> Answer:
+        """Create an object."""
+        kind = KINDS[body["kind"]]
+        return self.send("POST", kind.path(body["metadata"].get("namespace", "")), body)
+
+    def read(self, known: Object) -> Object:
+        """An object as it is now."""
+        answer = self.send("GET", _path(known))
+        assert answer.allowed, answer.body
+        return answer.body
+
+    def merge(self, known: Object, body: Object, subresource: str = "") -> Answer:
+        """Change an object by a JSON merge patch."""
+        return self.send("PATCH", _path(known, subresource), body, MERGE)
+
+    def apply(self, known: Object, body: Object, subresource: str = "", *, manager: str = "test") -> Answer:
+        """Change an object by server-side apply, taking over fields of other managers."""
+        head = {"apiVersion": API_VERSION, "kind": known["kind"], "metadata": {"name": known["metadata"]["name"]}}
+        path = f"{_path(known, subresource)}?fieldManager={manager}&force=true"
+        return self.send("PATCH", path, {**head, **body}, APPLY)
+
+    def replace(self, known: Object, subresource: str = "", **changes: Any) -> Answer:
+        """Read an object, and write it whole with these fields changed."""
+        return self.send("PUT", _path(known, subresource), {**self.read(known), **changes})
+
+
+def _path(known: Object, subresource: str = "") -> str:
+    meta = known["metadata"]
+    return KINDS[known["kind"]].path(meta.get("namespace", ""), meta["name"], subresource)
+
+
+class PolicedCluster:
+    """The API server, with policies and rights as the chart and manifests/ have them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.api = ApiServer(directory, address="127.0.0.1", port=12386 + 10 * SLOT, etcd_port=12384 + 10 * SLOT)
+
+    def start(self) -> None:
+        """Start it, and wait until every policy is in force."""
+        self.api.start()
+        self.api.namespace("vaultbrix-system")
+        release = chart.rendered(*chart.DATA_API, f"admission.operators={{{REMOTE_OPERATOR}}}")
+        documents = [document for kind in (*RIGHTS, *POLICIES) for document in chart.of(release, kind)]
+        documents += yaml.safe_load_all((TOP / "manifests/vm-agent-rbac.yaml").read_text())
+        self.api.kubectl("apply", "--server-side", "-f", "-", input_text=yaml.safe_dump_all(documents))
+        self.let(REMOTE_OPERATOR, "", EVERYTHING)
+        for name in (SERVER, OTHER_SERVER):
+            self.api.apply(server(name))
+        self._await_policies()
+
+    def _await_policies(self) -> None:
+        namespace = self.api.namespace("probe")
+        self.let("probe", namespace, EVERYTHING)
+        probe, held = self.person("probe"), tenant(namespace)
+        wait_for("the API server knows the rights", lambda: probe.create(held).allowed)
+        decided = approval(namespace, "probe", decision=decision("probe"))
+        for policy, attempt in {
+            "requests": lambda: probe.create(rule(namespace, "other")),
+            "decisions": lambda: probe.create(decided),
+            "tenants": lambda: probe.merge(held, {"spec": {"deletionPolicy": "Delete"}}),
+            "finalizers": lambda: probe.merge(held, {"metadata": {"finalizers": ["vaultbrix.com/probe"]}}),
+            "status": lambda: probe.merge(held, {"status": {"role": "probe"}}, "status"),
+        }.items():
+            wait_for(f"policy {policy} is in force", lambda attempt=attempt: attempt().denial)  # type: ignore[misc]
+
+    def stop(self) -> None:
+        """End it."""
+        self.api.stop()
+
+    def let(self, user: str, namespace: str, *rules: Object) -> None:
+        """Give somebody rights in a namespace, or everywhere; who is a ServiceAccount has its long name."""
+        role, name = "Role" if namespace else "ClusterRole", user.replace(":", ".").replace("@", ".")
+        head = {
+            "apiVersion": f"{RBAC}/v1",
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+        }
+        reference = {"apiGroup": RBAC, "kind": role, "name": name}
+        subjects = [{"apiGroup": RBAC, "kind": "User", "name": user}]
+        self.api.apply({**head, "kind": role, "rules": list(rules)})
+        self.api.apply({**head, "kind": f"{role}Binding", "roleRef": reference, "subjects": subjects})
+
+    def person(self, name: str, *groups: str) -> Caller:
+        """Somebody by a client's certificate."""
+        kubeconfig = self.api.user(name, *groups)
+        user = json.loads(kubeconfig.read_text())["users"][0]["user"]
+        context = ssl.create_default_context(cafile=str(self.api.authority))
+        context.load_cert_chain(user["client-certificate"], user["client-key"])
+        return Caller(name, self.api.url, context, kubeconfig=kubeconfig)
+
+    def account(self, namespace: str, name: str) -> Caller:
+        """A ServiceAccount, by a token as its Pod has one."""
+        token = self.api.kubectl("-n", namespace, "create", "token", name).strip()
+        context = ssl.create_default_context(cafile=str(self.api.authority))
+        known_as = f"system:serviceaccount:{namespace}:{name}"
+        return Caller(known_as, self.api.url, context, {"Authorization": f"Bearer {token}"})
+
+
+def on(verbs: list[str], *plurals: str, names: tuple[str, ...] = ()) -> Object:
+    """A rule of a role, over resources of our group."""
+    named = {"resourceNames": list(names)} if names else {}
+    return {"apiGroups": [GROUP], "resources": list(plurals), "verbs": verbs, **named}
+
+
+# Whatever RBAC can allow of our objects themselves, and none of the verbs that policies ask for.
+EVERYTHING = on(ALL_VERBS, *(f"{kind.plural}{part}" for kind in OURS.values() for part in ("", "/status")))
+EDIT = on(ALL_VERBS, "tenants", "accessrules", "ddlapprovals", "apikeys")
+
+
+def _object(kind: str, namespace: str, name: str, spec: Object) -> Object:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def server(name: str) -> Object:
+    """A PostgresServer that nobody connects to."""
+    tls, secret = {"mode": "require"}, {"name": "admin", "namespace": "default"}
+    return _object("PostgresServer", "", name, {"host": "pg.example.com", "tls": tls, "adminSecretRef": secret})
+
+
+def tenant(namespace: str, name: str = "acme", **spec: Any) -> Object:
+    """A Tenant with guards as they are by default."""
+    return _object("Tenant", namespace, name, {"serverRef": {"name": SERVER}, **spec})
+
+
+def rule(namespace: str, requested_by: str, name: str = "rule", **spec: Any) -> Object:
+    """An AccessRule for Tenant acme."""
+    fixed = {"tenantRef": {"name": "acme"}, "cidrs": ["203.0.113.7/32"], "ttl": "1h", "reason": "CHG-1"}
+    return _object("AccessRule", namespace, name, {**fixed, "requestedBy": requested_by, **spec})
+
+
+def approval(namespace: str, requested_by: str, name: str = "drop", **spec: Any) -> Object:
+    """A DDLApproval for Tenant acme."""
+    fixed = {"tenantRef": {"name": "acme"}, "sql": "DROP TABLE a", "reason": "CHG-2"}
+    return _object("DDLApproval", namespace, name, {**fixed, "requestedBy": requested_by, **spec})
+
+
+def api_key(namespace: str, requested_by: str, name: str = "shop", **spec: Any) -> Object:
+    """An APIKey for Tenant acme."""
+    fixed = {"tenantRef": {"name": "acme"}, "kind": "Secret", "reason": "CHG-3"}
+    return _object("APIKey", namespace, name, {**fixed, "requestedBy": requested_by, **spec})
+
+
+SHA256 = "a" * 64
+
+
+def decision(by: str, **fields: Any) -> Object:
+    """An approval of the text whose hash is SHA256."""
+    return {"verdict": "Approved", "by": by, "sha256": SHA256, **fields}
