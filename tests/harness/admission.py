@@ -56,7 +56,7 @@ class Caller:
     name: str
     url: str
     context: ssl.SSLContext
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     kubeconfig: Path | None = None
 
     def acting_as(self, name: str, *groups: str) -> "Caller":
@@ -66,7 +66,7 @@ class Caller:
             headers["Impersonate-Group"] = groups[0]
         return Caller(name, self.url, self.context, headers)
 
-    def send(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Answer:
+    def send(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Answer:
         """One request."""
         request = urllib.request.Request(
             f"{self.url}{path}",
@@ -80,35 +80,40 @@ class Caller:
         except urllib.error.HTTPError as error:
             return Answer(error.code, json.loads(error.read()))
 
-    def create(self, body: Object) -> Answer:
-        """Create an object."""
-        kind = KINDS[body["kind"]]
-        return self.send("POST", kind.path(body["metadata"].get("namespace", "")), body)
+    @staticmethod
+    def path(known: Object, subresource: str = "") -> str:
+        """Where an object is."""
+        meta = known["metadata"]
+        return KINDS[known["kind"]].path(meta.get("namespace", ""), meta["name"], subresource)
+
+    def create(self, body: Object, *, dry_run: bool = False) -> Answer:
+        """Create an object; with ``dry_run`` only have it checked."""
+        path = KINDS[body["kind"]].path(body["metadata"].get("namespace", ""))
+        return self.send("POST", f"{path}?dryRun=All" if dry_run else path, body)
 
     def read(self, known: Object) -> Object:
         """An object as it is now."""
-        answer = self.send("GET", _path(known))
+        answer = self.send("GET", self.path(known))
         assert answer.allowed, answer.body
         return answer.body
 
     def merge(self, known: Object, body: Object, subresource: str = "") -> Answer:
         """Change an object by a JSON merge patch."""
-        return self.send("PATCH", _path(known, subresource), body, MERGE)
+        return self.send("PATCH", self.path(known, subresource), body, MERGE)
+
+    def json_patch(self, known: Object, operations: list[Object], subresource: str = "") -> Answer:
+        """Change an object by a JSON patch (RFC 6902)."""
+        return self.send("PATCH", self.path(known, subresource), operations, "application/json-patch+json")
 
     def apply(self, known: Object, body: Object, subresource: str = "", *, manager: str = "test") -> Answer:
         """Change an object by server-side apply, taking over fields of other managers."""
         head = {"apiVersion": API_VERSION, "kind": known["kind"], "metadata": {"name": known["metadata"]["name"]}}
-        path = f"{_path(known, subresource)}?fieldManager={manager}&force=true"
+        path = f"{self.path(known, subresource)}?fieldManager={manager}&force=true"
         return self.send("PATCH", path, {**head, **body}, APPLY)
 
     def replace(self, known: Object, subresource: str = "", **changes: Any) -> Answer:
         """Read an object, and write it whole with these fields changed."""
-        return self.send("PUT", _path(known, subresource), {**self.read(known), **changes})
-
-
-def _path(known: Object, subresource: str = "") -> str:
-    meta = known["metadata"]
-    return KINDS[known["kind"]].path(meta.get("namespace", ""), meta["name"], subresource)
+        return self.send("PUT", self.path(known, subresource), {**self.read(known), **changes})
 
 
 class PolicedCluster:

@@ -24,7 +24,8 @@ REQUESTS = ("accessrules", "ddlapprovals", "apikeys")
 
 
 class PolicedTeam:
-    """``jane`` and ``joe`` edit, ``pat`` also decides, and ``lone`` on one object alone; ``gitops`` asks for others.
+    """``jane`` and ``joe`` edit, ``pat`` also decides, and ``lone`` on one object alone; ``gitops`` asks for others,
+    ``robot`` decides.
 
     ``keeper`` may change finalizers. ``eve``, and ``everywhere`` in all of the cluster, may do whatever RBAC alone can
     allow, and have none of the verbs that policies ask for. ``admin`` has every verb there is.
@@ -42,9 +43,8 @@ class PolicedTeam:
         self.everywhere = cluster.person("everywhere@example.com")
         cluster.let("everywhere@example.com", "", EVERYTHING)
         self.admin = cluster.person("admin@example.com", MASTERS)
-        cluster.api.kubectl("-n", namespace, "create", "serviceaccount", "gitops")
-        self.gitops = cluster.account(namespace, "gitops")
-        cluster.let(self.gitops.name, namespace, EDIT, on(["request-for"], *REQUESTS))
+        self.gitops = self._account("gitops", EDIT, on(["request-for"], *REQUESTS))
+        self.robot = self._account("robot", EDIT, on(["approve"], "ddlapprovals"))
         self.operator = cluster.account("default", "x-vaultbrix-operator")
         self.remote_operator = cluster.person(REMOTE_OPERATOR)
         self.agent = cluster.account("default", "x-vaultbrix-agent")
@@ -55,6 +55,12 @@ class PolicedTeam:
     def _person(self, name: str, *rules: Object) -> Caller:
         self.cluster.let(name, self.namespace, *rules)
         return self.cluster.person(name)
+
+    def _account(self, name: str, *rules: Object) -> Caller:
+        self.cluster.api.kubectl("-n", self.namespace, "create", "serviceaccount", name)
+        account = self.cluster.account(self.namespace, name)
+        self.cluster.let(account.name, self.namespace, *rules)
+        return account
 
     def _known(self) -> bool:
         path = f"/apis/vaultbrix.com/v1alpha1/namespaces/{self.namespace}/accessrules"
