@@ -128,8 +128,12 @@ async def allow(client: PersonClient, options: AllowOptions, report: Report | No
     server, _ = await client.find_server(tenant)
     if server is not None:
         check_limits(body, await _rules_of(client, tenant), tenant, server, now)
-    created = await client.create(
-        AccessRule, body, why_final="and an ended one never opens again", dry_run=options.dry_run
+    created = await client.create_request(
+        AccessRule,
+        body,
+        given_person=options.requested_by,
+        why_final="and an ended one never opens again",
+        dry_run=options.dry_run,
     )
     if not options.wait or options.dry_run:
         return Allowed(created, _connection(created.resource, tenant, server), None)

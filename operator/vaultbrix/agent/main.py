@@ -15,6 +15,7 @@ from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.hba_text import Admin
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.agent.layers.stack import Layers
+from vaultbrix.agent.reports import field_manager
 from vaultbrix.agent.session_list import SessionList
 from vaultbrix.agent.watchdog.sight import TenantSessions
 from vaultbrix.agent.watchdog.watchdog import Watchdog
@@ -51,7 +52,7 @@ class Options:
 async def main(options: Options) -> None:
     """Enforce rules until cancelled; the rules stay in force after that."""
     # Nothing here waits for the API server, or for a configuration that leads to it: rules end without it.
-    kube = Kube("vaultbrix-agent")
+    kube = Kube(field_manager(options.name))
 
     def clock() -> datetime:
         return never_behind(datetime.now(UTC), kube.clock_skew)

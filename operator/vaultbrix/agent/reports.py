@@ -20,6 +20,18 @@ _REASONS = {
 }
 
 
+# metav1.validation: FieldManagerMaxLength.
+_LONGEST_FIELD_MANAGER = 128
+
+
+def field_manager(agent: str) -> str:
+    """The name under which an agent applies what it reports.
+
+    With one name for all, each agent's report would take away the entries of the others of its server.
+    """
+    return f"vaultbrix-agent-{agent}"[:_LONGEST_FIELD_MANAGER]
+
+
 @dataclass(frozen=True)
 class RuleFacts:
     """How a rule is enforced here. ``grant`` is None while it is not open; ``errors`` are messages by layer."""

@@ -85,7 +85,13 @@ async def create(client: PersonClient, options: CreateOptions) -> Created:
         reason=options.reason,
         requested_by=requested_by,
     )
-    created = await client.create(APIKey, body, why_final="which keeps its key", dry_run=options.dry_run)
+    created = await client.create_request(
+        APIKey,
+        body,
+        given_person=options.requested_by,
+        why_final="which keeps its key",
+        dry_run=options.dry_run,
+    )
     if not options.wait or options.dry_run:
         return Created(created, None)
     return Created(*await _wait_until_settled(client, created.resource, timeout))

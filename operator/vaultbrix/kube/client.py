@@ -7,6 +7,7 @@ each keeps its own fields.
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -341,13 +342,22 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             pending = bytearray(part)
 
 
+_POLICY = re.compile(r".*ValidatingAdmissionPolicy '([^']*)' with binding '[^']*' denied request: (.*)", re.DOTALL)
+
+
+def _without_preamble(message: str) -> str:
+    """What an admission policy says of its own, and its name; any other message as it is."""
+    denial = _POLICY.fullmatch(message)
+    return f"{denial[2]} (policy {denial[1]})" if denial else message
+
+
 async def _error(response: aiohttp.ClientResponse, what: str) -> Exception:
     try:
         message = str((await response.json(content_type=None))["message"])
     except (aiohttp.ClientError, ValueError, KeyError, TypeError):
         message = response.reason or ""
     # A refusal by the API server says itself who may not do what, and where.
-    text = message if response.status == 403 else f"{what}: {response.status} {message}"
+    text = _without_preamble(message) if response.status == 403 else f"{what}: {response.status} {message}"
     if response.status == 401:
         text = f"the API server does not accept the credentials ({message}); log in again"
     errors: dict[int, Exception] = {

@@ -178,6 +178,22 @@ class PersonClient:
             ) from None
         return _parse(model, raw)
 
+    async def create_request(
+        self, model: type[R], body: Object, *, given_person: str, why_final: str, dry_run: bool
+    ) -> Fetched[R]:
+        """Create an object that says who asks for it; ``given_person`` is what --requested-by said, if anything.
+
+        Raises Refused where the person may not ask for another one, and what ``create`` raises.
+        """
+        try:
+            return await self.create(model, body, why_final=why_final, dry_run=dry_run)
+        except Blocked as error:
+            if not given_person or not error.message.startswith("spec.requestedBy "):
+                raise
+            raise Refused(
+                f"--requested-by {given_person}: {error.message}; without the option you ask in your own name"
+            ) from None
+
     async def merge(self, known: R, body: Object) -> R:
         """Change the object by a JSON merge patch; returns it as it is then. Raises NotFound, and Conflict when the
         patch names a resourceVersion that is not the latest."""

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from tests.harness.builders import HOUR, NOW, SECOND, grant, rule
 
-from vaultbrix.agent.reports import RuleFacts, report
+from vaultbrix.agent.reports import RuleFacts, field_manager, report
 from vaultbrix.agent.watchdog.tally import RuleEnds
 from vaultbrix.api.accessrule import AccessRule
 
@@ -152,3 +152,9 @@ def test_what_the_watchdog_ended_is_reported_and_survives_a_restart_of_the_agent
     again = report(written(first), RuleFacts(GRANT, open_sessions=1), agent="node-1", now=NOW)
     assert again is not None
     assert again["agents"][0] | {"openSessions": 0} == first["agents"][0]
+
+
+def test_each_agent_owns_its_reports_by_a_name_that_the_api_server_takes() -> None:
+    assert field_manager("node-1") == "vaultbrix-agent-node-1"
+    assert field_manager("node-1") != field_manager("node-2")
+    assert len(field_manager("n" * 253)) == 128
