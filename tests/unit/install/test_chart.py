@@ -149,7 +149,7 @@ def test_the_data_api_reads_no_secret_but_those_that_are_named() -> None:
     names = [rule["resourceNames"] for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
     assert sorted(names) == [["main-data-api"], ["users"]]
     verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]}
-    assert verbs == {"get", "list", "watch", "patch"}
+    assert verbs == {"get", "list", "watch", "patch", "report"}
 
 
 @pytest.mark.parametrize("missing", ["dataAPI.url", "dataAPI.tls.secretName"])

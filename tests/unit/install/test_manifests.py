@@ -45,6 +45,7 @@ def settings(text: str) -> dict[str, str]:
     ("kind", "ours", "theirs"),
     [
         ("ClusterRole", "vaultbrix-vm-agent", "vaultbrix-agent"),
+        ("ClusterRole", "vaultbrix-vm-agent-db1-report", "vaultbrix-agent-report"),
         ("Role", "vaultbrix-vm-agent-db1", "vaultbrix-agent"),
         ("Role", "vaultbrix-vm-agent-db1-events", "vaultbrix-agent-events"),
     ],
