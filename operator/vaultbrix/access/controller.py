@@ -156,6 +156,7 @@ class AccessRuleController:
             verdict,
             in_cluster=server is not None and server.spec.namespace is not None,
             covered=self._policies.covers(tenant.key, tuple(rule.spec.cidrs)) if tenant else False,
+            server=tenant.spec.server_ref.name if tenant else None,
             has_login=has_login,
             login_failure=failure,
         )

@@ -233,12 +233,14 @@ class RuleFacts:
 
     ``in_cluster`` says that its server has Pods that a NetworkPolicy could select; ``covered`` that the tenant's lets
     all of the rule's addresses in, None while that is not known. ``has_login`` is about a login PerRule, and
-    ``login_failure`` is what stood in the way of making or dropping it.
+    ``login_failure`` is what stood in the way of making or dropping it. ``server`` is the name of the PostgresServer,
+    None while there is no Tenant.
     """
 
     verdict: AccessVerdict
     in_cluster: bool
     covered: bool | None
+    server: str | None = None
     has_login: bool = False
     login_failure: Expected | None = None
 
@@ -267,6 +269,7 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
     return AccessRuleStatus(
         observed_generation=generation,
         phase=verdict.phase,
+        server=facts.server or old.server,
         expires_at=verdict.deadline,
         opened_at=opened_at.replace(microsecond=0) if opened_at else None,
         closed_at=closed_at.replace(microsecond=0) if closed_at else None,

@@ -142,6 +142,9 @@ class AccessRuleStatus(ApiModel):
 
     observed_generation: int = -1
     phase: AccessPhase | None = None
+    server: str | None = Field(
+        default=None, max_length=253, description="The PostgresServer that it is for, whose agents alone report on it."
+    )
     expires_at: Timestamp | None = None
     opened_at: Timestamp | None = None
     closed_at: Timestamp | None = None

@@ -155,8 +155,21 @@ def test_an_agent_says_of_itself_what_its_server_shows(team: PolicedTeam, who: s
         assert agent.apply(server(SERVER), {"status": status}, "status", manager=manager).allowed
     assert name in {a["name"] for a in team.read(server(SERVER))["status"]["agents"]}
     assert agent.apply(server(OTHER_SERVER), {"status": status}, "status", manager=manager).denial == (
-        f"status.agents: to write it takes verb report on postgresservers.vaultbrix.com/{OTHER_SERVER}, which "
-        f"{agent.name} does not have"
+        "status.agents: an agent reports for its own server alone, which takes verb report on "
+        f"postgresservers.vaultbrix.com/{OTHER_SERVER}, which {agent.name} does not have"
+    )
+
+
+def test_an_agent_reports_on_no_rule_of_another_server(team: PolicedTeam) -> None:
+    made, report = team.rule(), {"status": {"agents": [on_rule(AGENT)], "conditions": [condition("Enforced")]}}
+    team.write(made, phase="Open", server=OTHER_SERVER)
+    for caller, status in ((team.agent, report), (team.vm_agent, {"status": {"agents": [on_rule(VM_AGENT)]}})):
+        denial = caller.apply(made, status, "status").denial
+        assert f"takes verb report on postgresservers.vaultbrix.com/{OTHER_SERVER}" in denial
+    team.write(made, phase="Open", server=SERVER)
+    assert team.agent.apply(made, report, "status").allowed
+    assert "status.server is written by the operator" in (
+        team.agent.merge(made, {"status": {"server": OTHER_SERVER}}, "status").denial
     )
 
 

@@ -62,10 +62,16 @@ def test_times_are_written_once() -> None:
     assert later.closed_reason == "Expired"
 
 
-def test_the_secret_of_a_login_is_named_as_long_as_it_may_be_there() -> None:
+def test_the_secret_of_a_login_is_firstas_long_as_it_may_be_there() -> None:
     own = RULES["own login"]
     made = status(own, has_login=True)
     assert made.secret_name == "jane-access"
     before = own.model_copy(update={"status": made})
     assert status(before, has_login=False, login_failure=FAILED).secret_name == "jane-access"
     assert status(before, has_login=False).secret_name is None
+
+
+def test_the_server_is_firstand_stays_when_the_tenant_is_gone() -> None:
+    first = status(rule(), server="main")
+    assert first.server == "main"
+    assert status(rule(status=first.dump()), server=None).server == "main"
