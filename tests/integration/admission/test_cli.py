@@ -94,3 +94,20 @@ def test_extending_revoking_and_rotating_are_for_every_editor(team: PolicedTeam)
     made, options = named(team, "APIKey")
     shell(team.jane).succeeds(*KEY, *options)
     shell(team.joe).succeeds("keys", "rotate", made["metadata"]["name"], "-n", team.namespace, "--no-wait")
+
+
+def test_kubectl_answers_who_may_what_as_the_page_on_approvals_says(team: PolicedTeam) -> None:
+    def may(verb: str, what: str, who: Caller, *where: str) -> bool:
+        command = ("auth", "can-i", verb, what, f"--as={who.name}", *where)
+        return team.cluster.api.kubectl(*command, check=False).startswith("yes")
+
+    here = ("-n", team.namespace)
+    assert may("approve", "ddlapprovals.vaultbrix.com", team.pat, *here)
+    assert not may("approve", "ddlapprovals.vaultbrix.com", team.jane, *here)
+    assert may("approve", "ddlapprovals.vaultbrix.com/lone", team.lone, *here)
+    assert may("approve", "tenants.vaultbrix.com/acme", team.pat, *here)
+    assert not may("approve", "tenants.vaultbrix.com/acme", team.jane, *here)
+    assert may("request-for", "accessrules.vaultbrix.com", team.gitops, *here)
+    assert not may("request-for", "accessrules.vaultbrix.com", team.pat, *here)
+    assert may("report", "agents.vaultbrix.com/db1", team.vm_agent)
+    assert not may("report", "agents.vaultbrix.com/db2", team.vm_agent)
