@@ -1,5 +1,7 @@
 """The command line fills in who asks and who decides, and says clearly what the API server refuses."""
 
+import json
+
 import pytest
 from tests.harness.admission import Caller, tenant
 from tests.harness.admission_team import PolicedTeam
@@ -109,5 +111,13 @@ def test_kubectl_answers_who_may_what_as_the_page_on_approvals_says(team: Police
     assert not may("approve", "tenants.vaultbrix.com/acme", team.jane, *here)
     assert may("request-for", "accessrules.vaultbrix.com", team.gitops, *here)
     assert not may("request-for", "accessrules.vaultbrix.com", team.pat, *here)
-    assert may("report", "agents.vaultbrix.com/db1", team.vm_agent)
-    assert not may("report", "agents.vaultbrix.com/db2", team.vm_agent)
+    assert may("report", "postgresservers.vaultbrix.com/main", team.vm_agent)
+    assert not may("report", "postgresservers.vaultbrix.com/other", team.vm_agent)
+    for agent, allowed in (("db1", "true"), ("db2", "false")):
+        attributes = {"group": "vaultbrix.com", "resource": "agents", "name": agent, "verb": "report"}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": team.vm_agent.name, "resourceAttributes": attributes},
+        }  # fmt: skip
+        options = ("create", "-o", "jsonpath={.status.allowed}", "-f", "-")
+        assert team.cluster.api.kubectl(*options, input_text=json.dumps(review)) == allowed
