@@ -4,7 +4,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,7 @@ class PolicedCluster:
         self.api.namespace("vaultbrix-system")
         release = chart.rendered(*chart.DATA_API, f"admission.operators={{{REMOTE_OPERATOR}}}")
         documents = [document for kind in (*RIGHTS, *POLICIES) for document in chart.of(release, kind)]
-        documents += yaml.safe_load_all((TOP / "manifests/vm-agent-rbac.yaml").read_text())
-        self.api.kubectl("apply", "--server-side", "-f", "-", input_text=yaml.safe_dump_all(documents))
+        install(self.api, [*documents, *agent_rights()])
         self.let(REMOTE_OPERATOR, "", EVERYTHING)
         for name in (SERVER, OTHER_SERVER):
             self.api.apply(server(name))
@@ -156,15 +155,7 @@ class PolicedCluster:
 
     def let(self, user: str, namespace: str, *rules: Object) -> None:
         """Give somebody rights in a namespace, or everywhere; who is a ServiceAccount has its long name."""
-        role, name = "Role" if namespace else "ClusterRole", user.replace(":", ".").replace("@", ".")
-        head = {
-            "apiVersion": f"{RBAC}/v1",
-            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
-        }
-        reference = {"apiGroup": RBAC, "kind": role, "name": name}
-        subjects = [{"apiGroup": RBAC, "kind": "User", "name": user}]
-        self.api.apply({**head, "kind": role, "rules": list(rules)})
-        self.api.apply({**head, "kind": f"{role}Binding", "roleRef": reference, "subjects": subjects})
+        let(self.api, user, namespace, *rules)
 
     def person(self, name: str, *groups: str) -> Caller:
         """Somebody by a client's certificate."""
@@ -180,6 +171,27 @@ class PolicedCluster:
         context = ssl.create_default_context(cafile=str(self.api.authority))
         known_as = f"system:serviceaccount:{namespace}:{name}"
         return Caller(known_as, self.api.url, context, {"Authorization": f"Bearer {token}"})
+
+
+def let(api: ApiServer, user: str, namespace: str, *rules: Object) -> None:
+    """Give somebody rights in a namespace, or everywhere."""
+    role, name = "Role" if namespace else "ClusterRole", user.replace(":", ".").replace("@", ".")
+    head = {"apiVersion": f"{RBAC}/v1", "metadata": {"name": name, **({"namespace": namespace} if namespace else {})}}
+    reference = {"apiGroup": RBAC, "kind": role, "name": name}
+    subjects = [{"apiGroup": RBAC, "kind": "User", "name": user}]
+    api.apply({**head, "kind": role, "rules": list(rules)})
+    api.apply({**head, "kind": f"{role}Binding", "roleRef": reference, "subjects": subjects})
+
+
+def install(api: ApiServer, documents: Iterable[Any]) -> None:
+    """Apply objects of all kinds."""
+    api.kubectl("apply", "--server-side", "-f", "-", input_text=yaml.safe_dump_all(documents))
+
+
+def agent_rights(name: str = VM_AGENT, namespace: str = "vaultbrix-system") -> list[Any]:
+    """Rights of an agent outside the cluster, with its name and the namespace of its Lease."""
+    text = (TOP / "manifests/vm-agent-rbac.yaml").read_text()
+    return list(yaml.safe_load_all(text.replace(VM_AGENT, name).replace("vaultbrix-system", namespace)))
 
 
 def on(verbs: list[str], *plurals: str, names: tuple[str, ...] = ()) -> Object:
