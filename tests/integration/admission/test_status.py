@@ -263,7 +263,8 @@ def test_the_gateway_says_when_a_key_was_used_and_nothing_else(team: PolicedTeam
     team.write(made, phase="Active")
     used = {"status": {"lastUsedAt": NOW}}
     assert team.gateway.apply(made, used, "status", manager="vaultbrix-gateway").allowed
-    for status in ({"phase": "Revoked"}, {"keys": []}, {"conditions": [condition("Ready")]}):
+    refused: list[Object] = [{"phase": "Revoked"}, {"keys": []}, {"conditions": [condition("Ready")]}]
+    for status in refused:
         answer = team.gateway.merge(made, {"status": {"expiresAt": NOW, **status}}, "status")
         assert answer.denial.startswith("status."), answer.body
     assert "verb report on apikeys" in team.eve.merge(made, {"status": {"lastUsedAt": LATER}}, "status").denial
