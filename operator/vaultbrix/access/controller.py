@@ -17,6 +17,7 @@ from vaultbrix.api.conditions import ConditionType, find_condition
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.receipts.controller import Receipts
+from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
@@ -163,7 +164,9 @@ class AccessRuleController:
         status = rule_status(rule, facts, now)
         receipt = self._receipts.of(rule.model_copy(update={"status": status}))
         status = status.model_copy(update={"receipt": receipt})
-        await write_status(self._kube, self._cache, rule, status)
+        written = await write_status(self._kube, self._cache, rule, status)
+        if written.status.decided != rule.status.decided:
+            await self._tell_decision(written)
         if failure is not None:
             raise failure
         if rule.spec.ttl_after_closed is None or status.closed_at is None or rule.deleting:
@@ -173,6 +176,12 @@ class AccessRuleController:
             return delete_at
         await self._kube.delete(resource_type(AccessRule), *rule.key, uid=rule.metadata.uid)
         return None
+
+    async def _tell_decision(self, rule: AccessRule) -> None:
+        decided = rule.status.decided
+        if decided is not None:
+            message = f"{decided.verdict} by {decided.by}, for sha256 {decided.sha256}"
+            await events.note(self._kube, rule, str(decided.verdict), message, component="vaultbrix-operator")
 
     async def _apply_policy(self, tenant: TenantKey) -> None:
         now = datetime.now(UTC)

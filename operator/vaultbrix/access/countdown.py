@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from vaultbrix.access.decisions import deadline_of, start_of
+from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.runtime.durations import span
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
 
-from vaultbrix.api.accessrule import AccessPhase, AccessRule, AccessRuleStatus, RuleLogin, Sessions
+from vaultbrix.access.approval import acceptance, approval, denied, objection
+from vaultbrix.access.terms import deadline_of, start_of, terms_sha256
+from vaultbrix.api.accessrule import (
+    AccessPhase,
+    AccessRule,
+    AccessRuleStatus,
+    DecisionTaken,
+    RuleLogin,
+    Sessions,
+)
 from vaultbrix.api.conditions import (
     Condition,
     ConditionType,
@@ -42,19 +51,7 @@ class AccessVerdict:
     @property
     def closed(self) -> bool:
         """Whether the rule has ended for good."""
-        return self.phase in (AccessPhase.EXPIRED, AccessPhase.REVOKED)
-
-
-def start_of(rule: AccessRule) -> datetime:
-    """When the rule begins: ``startsAt``, or its creation."""
-    return rule.spec.starts_at or rule.metadata.creation_timestamp
-
-
-def deadline_of(rule: AccessRule) -> datetime:
-    """When the rule ends: ``expiresAt``, or its start plus ``ttl``."""
-    if rule.spec.expires_at is not None:
-        return rule.spec.expires_at
-    return start_of(rule) + rule.spec.ttl if rule.spec.ttl is not None else start_of(rule)
+        return self.phase in (AccessPhase.EXPIRED, AccessPhase.REVOKED) or self.reason is Reason.DENIED
 
 
 def decide_all(
@@ -118,6 +115,11 @@ def decide(
 
     if rule.spec.revoked or rule.deleting or rule.status.phase is AccessPhase.REVOKED:
         return verdict(AccessPhase.REVOKED, Reason.REVOKED, "the rule was revoked")
+    refusal = denied(rule)
+    # One that had ended before it was denied ended as it did.
+    if refusal is not None and rule.status.closed_reason in (None, str(Reason.DENIED)):
+        text = f"denied by {refusal.by}" + (f": {refusal.message}" if refusal.message else "")
+        return verdict(AccessPhase.REJECTED, Reason.DENIED, f"{text}; ask anew with another AccessRule")
     if deadline <= rule.metadata.creation_timestamp:
         return verdict(
             AccessPhase.EXPIRED,
@@ -126,12 +128,7 @@ def decide(
             "create another AccessRule with a later one",
         )
     if closed or rule.status.closed_at is not None or now >= deadline:
-        return verdict(
-            AccessPhase.EXPIRED,
-            Reason.EXPIRED,
-            f"the rule ended at {rfc3339(min(deadline, rule.status.closed_at or now))}; "
-            "create another AccessRule for more time",
-        )
+        return verdict(AccessPhase.EXPIRED, *_expiry(rule, server, deadline, now))
     if tenant is None:
         return verdict(
             AccessPhase.PENDING,
@@ -162,6 +159,9 @@ def decide(
             Reason.TENANT_NOT_READY,
             f"Tenant {tenant.display} is not provisioned; see its conditions",
         )
+    missing_approval = objection(rule, server)
+    if missing_approval is not None:
+        return verdict(AccessPhase.PENDING, *missing_approval)
     # One that has opened stays open when the clock is set back, and a creation in the future is a clock's doing too.
     if start is not None and now < start and rule.status.opened_at is None:
         return AccessVerdict(
@@ -178,7 +178,21 @@ def decide(
         requested_by=rule.spec.requested_by,
         reason=rule.spec.reason,
     )
-    return AccessVerdict(AccessPhase.OPEN, Reason.ACCEPTED, f"open until {rfc3339(deadline)}", deadline, grant)
+    reason, by = acceptance(rule, server)
+    return AccessVerdict(AccessPhase.OPEN, reason, f"open until {rfc3339(deadline)}{by}", deadline, grant)
+
+
+def _expiry(rule: AccessRule, server: PostgresServer | None, deadline: datetime, now: datetime) -> tuple[Reason, str]:
+    ended = rfc3339(min(deadline, rule.status.closed_at or now))
+    undecided = rule.status.closed_reason == Reason.UNDECIDED
+    if rule.status.closed_reason is None and server is not None:
+        undecided = objection(rule, server) is not None
+    if undecided:
+        return (
+            Reason.UNDECIDED,
+            f"the rule ended at {ended}, and nobody had decided on what it was to give; create another AccessRule",
+        )
+    return Reason.EXPIRED, f"the rule ended at {ended}; create another AccessRule for more time"
 
 
 def _rejection(rule: AccessRule, server: PostgresServer, deadline: datetime) -> tuple[Reason, str] | None:
@@ -255,9 +269,7 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
     kept_secret_name = old.secret_name if facts.login_failure else None
     enforced = find_condition(old.conditions, ConditionType.ENFORCED)
     states = {
-        ConditionType.ACCEPTED: State(
-            verdict.phase is AccessPhase.OPEN or verdict.closed, verdict.reason, verdict.message
-        ),
+        ConditionType.ACCEPTED: State(_accepted(verdict), verdict.reason, verdict.message),
         ConditionType.NETWORK_POLICY_APPLIED: network_policy,
         ConditionType.LOGIN_READY: login,
     }
@@ -270,6 +282,8 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
         observed_generation=generation,
         phase=verdict.phase,
         server=facts.server or old.server,
+        sha256=terms_sha256(rule),
+        decided=_decided(rule, now),
         expires_at=verdict.deadline,
         opened_at=opened_at.replace(microsecond=0) if opened_at else None,
         closed_at=closed_at.replace(microsecond=0) if closed_at else None,
@@ -282,6 +296,21 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
         receipt=old.receipt,
         agents=old.agents,
         conditions=conditions(states, old.conditions, generation=generation, now=now),
+    )
+
+
+def _accepted(verdict: AccessVerdict) -> bool:
+    refused = verdict.reason in (Reason.DENIED, Reason.UNDECIDED)
+    return verdict.phase is AccessPhase.OPEN or (verdict.closed and not refused)
+
+
+def _decided(rule: AccessRule, now: datetime) -> DecisionTaken | None:
+    """The decision that counts, with the time when it was first seen; else the last one that did."""
+    old, decision = rule.status.decided, denied(rule) or approval(rule)
+    if decision is None or (old is not None and (old.verdict, old.sha256) == (decision.verdict, decision.sha256)):
+        return old
+    return DecisionTaken(
+        verdict=decision.verdict, by=decision.by, sha256=decision.sha256, at=now.replace(microsecond=0)
     )
 
 

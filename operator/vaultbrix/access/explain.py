@@ -6,7 +6,8 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from vaultbrix.access.countdown import ended_at
-from vaultbrix.access.decisions import deadline_of, decide_all, rule_login
+from vaultbrix.access.decisions import decide_all, rule_login
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
 from vaultbrix.api.conditions import Condition, ConditionType, find_condition
 from vaultbrix.api.ddlapproval import DDLApproval

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from vaultbrix.access.decisions import start_of
+from vaultbrix.access.terms import start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, find_condition
 

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from vaultbrix.access.decisions import deadline_of, decide_all, start_of
+from vaultbrix.access.decisions import decide_all
+from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessRule, RuleLogin
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import API_VERSION, format_duration, rfc3339

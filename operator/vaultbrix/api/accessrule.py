@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
+from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import PART, ApiModel, Duration, LocalRef, Part, Person, ReasonText, Resource, Timestamp
 
 Cidr = Annotated[
@@ -30,6 +31,19 @@ class RuleLogin(StrEnum):
 
     TENANT = "Tenant"
     PER_RULE = "PerRule"
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class AccessDecision(Part):
+    """An approver's answer to exactly what a rule gives."""
+
+    verdict: Verdict
+    by: Person = Field(description="Who decides; never the requester.")
+    sha256: Sha256 = Field(description="status.sha256 as it was shown: the decision holds for exactly that.")
+    message: str = Field(default="", max_length=1024)
 
 
 class AccessRuleSpec(ApiModel):
@@ -80,10 +94,25 @@ class AccessRuleSpec(ApiModel):
         alias="ttlAfterClosed",
         description="How long the ended rule stays as a record before it is deleted. Absent: for ever.",
     )
+    decision: AccessDecision | None = Field(
+        default=None,
+        description="Written by an approver where the PostgresServer has accessApproval Required, once for what the "
+        "rule gives. Denied ends the rule for good.",
+        json_schema_extra=cel(
+            (
+                "self == oldSelf || oldSelf.verdict == 'Approved'",
+                "was Denied, which is final; create another AccessRule",
+            ),
+            (
+                "self == oldSelf || self.sha256 != oldSelf.sha256",
+                "is written once for what the rule gives; only a rule that was edited since is decided on again",
+            ),
+        ),
+    )
 
 
 class AccessPhase(StrEnum):
-    """Where a rule is in its life; Expired and Revoked are final."""
+    """Where a rule is in its life; Expired and Revoked are final, and so is Rejected after a decision Denied."""
 
     PENDING = "Pending"
     OPEN = "Open"
@@ -119,10 +148,23 @@ class Sessions(Part):
     terminated: int = Field(default=0, ge=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=PART)
+class DecisionTaken(Part):
+    """A decision as the operator took it over; nothing is decided from it."""
+
+    verdict: Verdict
+    by: str = Field(max_length=256)
+    sha256: Sha256
+    at: Timestamp
+
+
 class Receipt(ApiModel):
     """What the rule was used for, once it has ended."""
 
     opened_at: Timestamp | None = Field(default=None, description="Absent: it never opened.")
+    approved_by: str | None = Field(
+        default=None, max_length=256, description="Who approved what it gave last. Absent: nobody, or it never opened."
+    )
     closed_at: Timestamp
     reason: str = Field(max_length=64)
     sessions: int | None = Field(default=None, description="Sessions on record. Absent: see message.")
@@ -145,6 +187,12 @@ class AccessRuleStatus(ApiModel):
     server: str | None = Field(
         default=None, max_length=253, description="The PostgresServer that it is for, whose agents alone report on it."
     )
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="Hash of what the rule gives (tenant, cidrs, login, start, end) and of its uid: what a decision is "
+        "bound to.",
+    )
+    decided: DecisionTaken | None = Field(default=None, description="The decision that was taken over last, and when.")
     expires_at: Timestamp | None = None
     opened_at: Timestamp | None = None
     closed_at: Timestamp | None = None
@@ -154,6 +202,10 @@ class AccessRuleStatus(ApiModel):
     receipt: Receipt | None = None
     agents: list[AgentReport] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
+
+
+_NO_DECISION = "!has(self.spec.decision)"
+_SAME_DECISION = f"{_NO_DECISION} || (has(oldSelf.spec.decision) && self.spec.decision == oldSelf.spec.decision)"
 
 
 class AccessRule(Resource):
@@ -173,6 +225,7 @@ class AccessRule(Resource):
             Column("CIDRs", ".spec.cidrs"),
             Column("Phase", ".status.phase"),
             Column("Expires", ".status.expiresAt"),
+            Column("Decided-By", ".spec.decision.by"),
             Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
             Column("Age", ".metadata.creationTimestamp", "date"),
         ),
@@ -184,8 +237,26 @@ class AccessRule(Resource):
                 "startsAt must be before expiresAt",
             ),
             ("has(self.startsAt) == has(oldSelf.startsAt)", "startsAt is immutable"),
+            ("!has(oldSelf.decision) || has(self.decision)", "decision stays once it is written"),
+            (
+                "!has(self.decision) || !(self.decision.by in self.requestedBy.split(','))",
+                "decision.by must not be requestedBy: who asks for access does not decide on it",
+            ),
         ),
         root_rules=(
+            (
+                f"{_NO_DECISION} || (has(self.status) && has(self.status.sha256))",
+                "spec.decision must wait until the operator has written status.sha256, which it decides on",
+            ),
+            (
+                f"{_SAME_DECISION} || !has(self.status) || !has(self.status.sha256) "
+                "|| self.spec.decision.sha256 == self.status.sha256",
+                "spec.decision.sha256 must be status.sha256: the rule is not what was decided on",
+            ),
+            (
+                f"{_SAME_DECISION} || !(self.spec.revoked || (has(self.status) && has(self.status.closedAt)))",
+                "the rule has ended, so there is nothing to decide; create another AccessRule",
+            ),
             (
                 "self.spec.login != 'PerRule' || size(self.metadata.name) <= 246",
                 "metadata.name must have at most 246 characters with login: PerRule, whose Secret is <name>-access",

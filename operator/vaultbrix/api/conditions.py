@@ -84,6 +84,9 @@ class Reason(StrEnum):
     CREDENTIALS_WRITTEN = "CredentialsWritten"
     # AccessRule
     ACCEPTED = "Accepted"
+    AUTO_APPROVED = "AutoApproved"
+    APPROVAL_NEEDED = "ApprovalNeeded"
+    APPROVAL_OUTDATED = "ApprovalOutdated"
     PREFIX_TOO_WIDE = "PrefixTooWide"
     TRUSTED_SOURCE = "TrustedSource"
     TTL_TOO_LONG = "TTLTooLong"

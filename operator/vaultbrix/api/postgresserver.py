@@ -1,6 +1,7 @@
 """PostgresServer: an instance of PostgreSQL where tenants live."""
 
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from vaultbrix.api.audit_retention import ServerAuditRetention
 from vaultbrix.api.conditions import Condition, ConditionType, is_false
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
 from vaultbrix.api.labels import LabelValue
+from vaultbrix.api.limits import Limits
 from vaultbrix.api.meta import ApiModel, Duration, Label, Name, Port, Resource, Timestamp
 from vaultbrix.api.orphan import Orphan
 from vaultbrix.api.placement import Adoption, AllowedNamespaces
@@ -24,9 +26,6 @@ IPAddress = Annotated[
     ),
 ]
 SslMode = Literal["verify-full", "verify-ca", "require"]
-
-SIZE_PATTERN = r"^[1-9][0-9]{0,6}(Mi|Gi|Ti)$"
-_BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class SecretRef(ApiModel):
@@ -62,88 +61,6 @@ class Endpoint(ApiModel):
     )
 
 
-def _bytes(size: str) -> int:
-    return int(size[:-2]) * _BYTES[size[-2:]]
-
-
-class SessionLimits(ApiModel):
-    """What a tenant's sessions may take of what all tenants share. An agent ends those that take more."""
-
-    max_locks: int = Field(
-        default=10_000,
-        ge=100,
-        le=10_000_000,
-        description="Locks that the sessions of one tenant may hold together; what holds most ends first. "
-        "Half of max_locks_per_transaction * max_connections at most, or others go short.",
-    )
-    max_temp_space: str = Field(
-        default="2Gi",
-        max_length=12,
-        description="Temporary files that the sessions of one tenant may have together, such as 512Mi or 2Gi.",
-        json_schema_extra=cel(
-            (f"self.matches('{SIZE_PATTERN}')", "must be a size of at least 1Mi in Mi, Gi or Ti, such as 512Mi or 2Gi")
-        ),
-    )
-    max_transaction_age: Duration = Field(
-        default=timedelta(hours=6),
-        description="How long a transaction may be open, at least 1m: it keeps VACUUM from what others delete. "
-        "Jobs of approvals may take longer.",
-    )
-
-    max_log_per_minute: str = Field(
-        default="4Gi",
-        max_length=12,
-        description="What the sessions of one tenant may write into PostgreSQL's log within a minute, such as 512Mi or "
-        "4Gi, where a shipper counts it. An honest session that never pauses writes about 1Gi.",
-        json_schema_extra=cel(
-            (f"self.matches('{SIZE_PATTERN}')", "must be a size of at least 1Mi in Mi, Gi or Ti, such as 512Mi or 4Gi")
-        ),
-    )
-
-    @property
-    def max_temp_bytes(self) -> int:
-        """``max_temp_space`` in bytes."""
-        return _bytes(self.max_temp_space)
-
-    @property
-    def max_log_bytes(self) -> int:
-        """``max_log_per_minute`` in bytes."""
-        return _bytes(self.max_log_per_minute)
-
-
-class Limits(ApiModel):
-    """How many Tenants, what a rule may ask for at most, and what a tenant's sessions may take."""
-
-    max_tenants: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Tenants that may be here, those counted whose data is retained. One that is here stays; a new one "
-        "beyond it waits. Absent: any number.",
-    )
-
-    max_ttl: Duration = Field(
-        default=timedelta(hours=168),
-        alias="maxTTL",
-        description="Longest life of a rule, from its creation or startsAt.",
-    )
-    min_prefix_v4: int = Field(default=24, ge=1, le=32, alias="minPrefixV4", description="Shortest IPv4 prefix.")
-    min_prefix_v6: int = Field(default=64, ge=1, le=128, alias="minPrefixV6", description="Shortest IPv6 prefix.")
-    max_rules_per_tenant: int = Field(
-        default=50, ge=1, le=1000, description="Rules of one tenant that may be open or about to open."
-    )
-    max_connections_per_tenant: int = Field(
-        default=50,
-        ge=1,
-        le=10_000,
-        description="Connections of all logins of one tenant together: its own, those of rules, data API and Jobs. "
-        "The newest beyond it end. Far below max_connections, or one tenant keeps others out.",
-    )
-    session: SessionLimits = Field(
-        default=SessionLimits(), description="What sessions of one tenant may take of what all share."
-    )
-
-
 class TrustedPods(ApiModel):
     """Pods of one namespace."""
 
@@ -175,6 +92,13 @@ class DataAPIEndpoint(ApiModel):
         pattern=r"^https://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?$",
         description="Such as https://api.example.com: tenants are served there at /rest/v1.",
     )
+
+
+class AccessApproval(StrEnum):
+    """Whether a rule opens only as somebody else than its requester approved it."""
+
+    NONE = "None"
+    REQUIRED = "Required"
 
 
 class PostgresServerSpec(ApiModel):
@@ -234,6 +158,16 @@ class PostgresServerSpec(ApiModel):
         "It holds for records from then on.",
     )
     limits: Limits = Limits()
+    access_approval: AccessApproval = Field(
+        default=AccessApproval.NONE,
+        description="Required: an AccessRule opens nothing until somebody else than its requester has approved what it "
+        "gives (its spec.decision). That holds for rules that are open already, too.",
+    )
+    auto_approve_up_to: Duration | None = Field(
+        default=None,
+        description="Under accessApproval Required: a rule that lasts no longer than this, from its start to its end, "
+        "needs no approval. Absent: every rule does.",
+    )
     allowed_namespaces: AllowedNamespaces | None = Field(
         default=None,
         description="Whose Tenants may be placed here. Absent: nobody's. Tenants that are here already stay, whatever "

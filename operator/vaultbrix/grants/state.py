@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, dataclasses
 
-from vaultbrix.api.postgresserver import Limits
+from vaultbrix.api.limits import Limits
 from vaultbrix.grants.grant import Grant
 from vaultbrix.runtime.addresses import Address
 

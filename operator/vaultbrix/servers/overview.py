@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vaultbrix.access.countdown import ended_at
-from vaultbrix.access.decisions import deadline_of, start_of
+from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Condition, ConditionType, find_condition, is_true
 from vaultbrix.api.ddlapproval import DDLApproval

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from tests.harness.builders import HOUR, NOW, SECOND, rule, server, tenant
 
-from vaultbrix.access.decisions import AccessVerdict, deadline_of, decide
+from vaultbrix.access.decisions import AccessVerdict, decide
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import rfc3339

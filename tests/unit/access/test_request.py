@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, rule, server, tenant
 
-from vaultbrix.access.decisions import deadline_of, decide
+from vaultbrix.access.decisions import decide
 from vaultbrix.access.request import (
     Life,
     access_rule,
@@ -16,6 +16,7 @@ from vaultbrix.access.request import (
     parse_ip,
     parse_life,
 )
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, RuleLogin
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.runtime.cidrs import parse_cidr, parse_cidrs

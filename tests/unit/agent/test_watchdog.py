@@ -13,7 +13,7 @@ from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, grant, rule, serve
 from vaultbrix.agent.decisions import follow_server
 from vaultbrix.agent.watchdog.decisions import Backend, Limit, Owner, Room, Sight, endings, owner_of, unkept, with_log
 from vaultbrix.agent.watchdog.tally import MOST_ENDS, RuleEnds, Tally
-from vaultbrix.api.postgresserver import Limits
+from vaultbrix.api.limits import Limits
 from vaultbrix.audit.flow.report import LoudSession
 from vaultbrix.grants.file import GrantsFile, load
 from vaultbrix.grants.state import AgentState, GrantRecord, LoginRecord, LoginSeen, Opened, applied

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from vaultbrix.access.decisions import rule_login, start_of
+from vaultbrix.access.decisions import rule_login
+from vaultbrix.access.terms import start_of
 from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
+from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.audit.receipts.decisions import AFTER, BEFORE, next_attempt
@@ -51,8 +53,11 @@ def window(rule: AccessRule, *, server: str, tenant_role: str) -> Window:
 
 def blank(rule: AccessRule, closed_at: datetime, message: str) -> Receipt:
     """A receipt without counts, and why there are none."""
+    opened_at, decided = rule.status.opened_at, rule.status.decided
+    approved = opened_at is not None and decided is not None and decided.verdict is Verdict.APPROVED
     return Receipt(
-        opened_at=rule.status.opened_at,
+        opened_at=opened_at,
+        approved_by=decided.by if decided is not None and approved else None,
         closed_at=closed_at,
         reason=rule.status.closed_reason or "",
         ended_by_watchdog=sum(agent.ended_by_watchdog for agent in rule.status.agents),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from vaultbrix.api.postgresserver import Limits
+from vaultbrix.api.limits import Limits
 from vaultbrix.audit.flow.report import LoudSession
 from vaultbrix.grants.state import AgentState
 from vaultbrix.runtime.addresses import Address

@@ -16,7 +16,8 @@ from vaultbrix.agent.watchdog.sight import TenantSessions
 from vaultbrix.agent.watchdog.tally import RuleEnds, Tally
 from vaultbrix.agent.watched import Watched
 from vaultbrix.api.conditions import ConditionType, is_true
-from vaultbrix.api.postgresserver import AgentWatchdog, Limits
+from vaultbrix.api.limits import Limits
+from vaultbrix.api.postgresserver import AgentWatchdog
 from vaultbrix.audit.flow.report import LoudSession
 from vaultbrix.dataapi.serving.decisions import MARK, rest_login
 from vaultbrix.grants.state import AgentState

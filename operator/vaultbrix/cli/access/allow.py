@@ -5,8 +5,8 @@ from shlex import quote
 
 from vaultbrix.access.actions import ME, Allowed, AllowOptions, Connection, allow
 from vaultbrix.access.countdown import countdown
-from vaultbrix.access.decisions import deadline_of, start_of
 from vaultbrix.access.progress import Progress, lacking
+from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import Format, document, say, warn

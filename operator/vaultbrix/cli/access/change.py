@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from vaultbrix.access.actions import ExtendOptions, RevokeOptions, RevokeStep, extend, revoke
 from vaultbrix.access.countdown import countdown
-from vaultbrix.access.decisions import deadline_of
 from vaultbrix.access.progress import Progress, lacking, remainders, sessions_ended
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import say, warn

@@ -15,9 +15,9 @@ from vaultbrix.access.actions import (
     watch_rules,
 )
 from vaultbrix.access.countdown import countdown, ended_at
-from vaultbrix.access.decisions import deadline_of
 from vaultbrix.access.explain import Finding
 from vaultbrix.access.progress import readiness, sessions_open
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import Format, document, say, short, show, table
