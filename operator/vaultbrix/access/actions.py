@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from vaultbrix.access import echo
+from vaultbrix.access.approval import waits_for_decision
 from vaultbrix.access.countdown import ended_at
 from vaultbrix.access.decisions import rule_login
 from vaultbrix.access.explain import Explanation, View, explain, next_step
@@ -21,6 +22,7 @@ from vaultbrix.access.request import (
     access_rule,
     check_limits,
     extension,
+    follow_up,
     parse_extension,
     parse_ip,
     parse_life,
@@ -243,34 +245,50 @@ class ExtendOptions:
 
 @dataclass(frozen=True)
 class Extended:
-    """A rule whose end was moved. ``progress`` of the change is None where it was not waited for."""
+    """A rule whose end was moved. ``progress`` of the change is None where it was not waited for.
+
+    Where the change would have closed the rule until it is approved anew, ``rule`` is another one, which follows it,
+    and ``first`` the one that was to be extended, which goes on as it is.
+    """
 
     rule: AccessRule
     progress: Progress | None
+    first: AccessRule | None = None
 
 
 async def extend(client: PersonClient, options: ExtendOptions, report: Report | None = None) -> Extended:
-    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over."""
+    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over.
+
+    ``report`` is also told of a rule that follows it where one was made.
+    """
     timeout = parse_span("--timeout", options.timeout)
     more, end = parse_extension(options.lasting, options.until)
-    rule = await _write_extension(client, options.name, more, end)
+    rule, first = await _write_extension(client, options.name, more, end)
     if not options.wait:
-        return Extended(rule, None)
+        return Extended(rule, None, first)
     state, progress = await _wait_until_settled(client, rule, timeout, report)
-    return Extended(state.resource, progress)
+    return Extended(state.resource, progress, first)
 
 
-async def _write_extension(client: PersonClient, name: str, more: timedelta | None, end: datetime | None) -> AccessRule:
+async def _write_extension(
+    client: PersonClient, name: str, more: timedelta | None, end: datetime | None
+) -> tuple[AccessRule, AccessRule | None]:
+    """The rule as it is edited; or the one that was made to follow it, and the rule as it goes on."""
     server: PostgresServer | None = None
     for attempt in range(EDIT_ATTEMPTS):
         rule = await client.find(AccessRule, name)
         if attempt == 0:
             server = await _server_of(client, rule)
-        spec = extension(rule, more=more, until=end, server=server, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        manifest = follow_up(rule, more=more, until=end, server=server, now=now)
+        if manifest is not None:
+            created = await client.create(AccessRule, manifest, why_final="", dry_run=False)
+            return created.resource, rule
+        spec = extension(rule, more=more, until=end, server=server, now=now)
         # Of what was read and no later state: two who extend at once must not both add to the same deadline.
         body = {"metadata": {"resourceVersion": rule.metadata.resource_version}, "spec": spec}
         try:
-            return await client.merge(rule, body)
+            return await client.merge(rule, body), None
         except Conflict:
             continue
         except NotFound:
@@ -290,11 +308,15 @@ async def _server_of(client: PersonClient, rule: AccessRule) -> PostgresServer |
 
 @dataclass(frozen=True, kw_only=True)
 class RulesOptions:
-    """Which rules to show: of one namespace or ``everywhere``, of one ``tenant`` or all, also ``ended`` ones or not."""
+    """Which rules to show: of one namespace or ``everywhere``, of one ``tenant`` or all, also ``ended`` ones or not.
+
+    ``pending``: only those that wait for somebody's decision.
+    """
 
     everywhere: bool = False
     tenant: str = ""
     ended: bool = False
+    pending: bool = False
 
     def is_of_tenant(self, rule: AccessRule) -> bool:
         """Whether the rule is of the tenant that is asked for, if one is."""
@@ -302,7 +324,9 @@ class RulesOptions:
 
     def includes(self, rule: AccessRule, now: datetime) -> bool:
         """Whether the rule is asked for."""
-        return self.is_of_tenant(rule) and (self.ended or ended_at(rule, now) is None)
+        if not self.is_of_tenant(rule):
+            return False
+        return waits_for_decision(rule) if self.pending else self.ended or ended_at(rule, now) is None
 
 
 async def list_rules(client: PersonClient, options: RulesOptions) -> list[Fetched[AccessRule]]:

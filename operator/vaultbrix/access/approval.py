@@ -3,14 +3,19 @@
 Operator and agents ask this of spec and metadata alone, on their own. What is in a status decides nothing.
 """
 
-from vaultbrix.access.terms import length_of, terms_sha256
-from vaultbrix.api.accessrule import AccessDecision, AccessRule
-from vaultbrix.api.conditions import Reason
+from datetime import datetime
+
+from vaultbrix.access.terms import deadline_of, length_of, terms_sha256
+from vaultbrix.api.accessrule import AccessDecision, AccessPhase, AccessRule
+from vaultbrix.api.conditions import ConditionType, Reason, find_condition
 from vaultbrix.api.ddlapproval import Verdict
+from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import AccessApproval, PostgresServer
 
 SHORT = 8
 """How much of a sha256 people are shown, and type."""
+
+_WAITING = frozenset({Reason.APPROVAL_NEEDED, Reason.APPROVAL_OUTDATED, Reason.SELF_APPROVAL})
 
 
 def asked_by(rule: AccessRule, person: str) -> bool:
@@ -79,4 +84,45 @@ def objection(rule: AccessRule, server: PostgresServer) -> tuple[Reason, str] | 
     return Reason.APPROVAL_NEEDED, f"PostgresServer {name} wants an approval (spec.accessApproval); {how}"
 
 
-WAITING_REASONS = frozenset({Reason.APPROVAL_NEEDED, Reason.APPROVAL_OUTDATED, Reason.SELF_APPROVAL})
+def closes_until_approved(rule: AccessRule, edited: AccessRule, server: PostgresServer | None) -> bool:
+    """Whether an edit would take away what the rule gives until it is approved anew.
+
+    ``server`` is None where it may not be read; then what the operator last said of the rule counts.
+    """
+    if server is not None:
+        return approved(rule, server) and not approved(edited, server)
+    accepted = find_condition(rule.status.conditions, ConditionType.ACCEPTED)
+    by_itself = accepted is not None and accepted.reason == Reason.AUTO_APPROVED
+    return (by_itself or approval(rule) is not None) and terms_sha256(edited) != terms_sha256(rule)
+
+
+def waits_for_decision(rule: AccessRule) -> bool:
+    """Whether the rule waits for somebody's decision, as the operator last said."""
+    accepted = find_condition(rule.status.conditions, ConditionType.ACCEPTED)
+    return rule.status.phase is AccessPhase.PENDING and accepted is not None and accepted.reason in _WAITING
+
+
+def decision_refused(rule: AccessRule, by: str, now: datetime) -> str | None:
+    """Why a decision of that person on the rule as it is would not count, as a predicate; None where it would."""
+    status, decision = rule.status, rule.spec.decision
+    if decision is not None and decision.verdict is Verdict.DENIED:
+        return f"was denied by {decision.by}, which is final; nothing is left to decide"
+    if rule.spec.revoked or rule.deleting:
+        return "was revoked, so nothing is left to decide"
+    if status.closed_at is not None or deadline_of(rule) <= now:
+        ended = min(deadline_of(rule), status.closed_at or now)
+        return f"ended at {rfc3339(ended)}, so nothing is left to decide"
+    if asked_by(rule, by):
+        return f"was asked for by {by}, who cannot decide on it; ask somebody else, or end it with vaultbrix revoke"
+    if status.sha256 is None:
+        return (
+            "has not been looked at by the operator yet, so there is no sha256 to decide on; is the operator running?"
+        )
+    if status.sha256 != terms_sha256(rule):
+        return (
+            "has a status.sha256 that is not of what it gives: the operator has yet to look at its last change, or "
+            "somebody else wrote it; look again soon"
+        )
+    if decision is not None and decision.sha256 == status.sha256:
+        return f"was decided: {decision.verdict} by {decision.by}; that is written once for what a rule gives"
+    return None

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from vaultbrix.access.approval import closes_until_approved
 from vaultbrix.access.decisions import decide_all
 from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessRule, RuleLogin
@@ -148,17 +149,7 @@ def extension(
     Raises Misused, and Refused for a rule that has ended or a life beyond the server's limit.
     """
     start, deadline = start_of(rule), deadline_of(rule)
-    again = "an ended rule never opens again; make a new one with: vaultbrix allow"
-    if rule.spec.revoked or rule.deleting:
-        raise Refused(f"{rule.metadata.name} was revoked; {again}")
-    if rule.status.closed_at is not None or deadline <= now:
-        ended = min(deadline, rule.status.closed_at or deadline)
-        raise Refused(f"{rule.metadata.name} ended at {rfc3339(ended)}; {again}")
-    end = until if until is not None else deadline + (more or timedelta())
-    if end <= now:
-        raise Misused(f"--until {rfc3339(end)}: has passed; to end the rule now: vaultbrix revoke {rule.metadata.name}")
-    if end <= start:
-        raise Misused(f"--until {rfc3339(end)}: is not after the rule's start, {rfc3339(start)}")
+    end = _extended_end(rule, more, until, now)
     if server is not None and end > deadline:
         most = server.spec.limits.max_ttl
         if end - start > most:
@@ -170,3 +161,59 @@ def extension(
     if rule.spec.expires_at is not None:
         return {"expiresAt": rfc3339(end)}
     return {"ttl": format_duration(end - start)}
+
+
+def follow_up(
+    rule: AccessRule, *, more: timedelta | None, until: datetime | None, server: PostgresServer | None, now: datetime
+) -> dict[str, Any] | None:
+    """The manifest of a rule of the same terms that lasts longer; None where the rule itself can be extended.
+
+    It cannot where that would take away what it gives until somebody has approved it anew. The two overlap, so that
+    sessions go on under the second. Arguments and exceptions as of ``extension``.
+    """
+    end = _extended_end(rule, more, until, now)
+    spec = {"expires_at": end} if rule.spec.expires_at is not None else {"ttl": end - start_of(rule)}
+    edited = rule.model_copy(update={"spec": rule.spec.model_copy(update=spec)})
+    if not closes_until_approved(rule, edited, server):
+        return None
+    name = rule.metadata.name
+    if end <= deadline_of(rule):
+        raise Refused(
+            f"{name} was approved until {rfc3339(deadline_of(rule))}: an edit would close it until it is approved "
+            f"anew, also one that shortens it; end it when it is done with: vaultbrix revoke {name}"
+        )
+    start = rule.spec.starts_at if rule.spec.starts_at is not None and rule.spec.starts_at > now else None
+    if server is not None and end - (start or now) > server.spec.limits.max_ttl:
+        most = server.spec.limits.max_ttl
+        raise Refused(
+            f"{'--until' if until else '--for'}: the rule that follows {name} may last {format_duration(most)} at most "
+            f"on PostgresServer {server.metadata.name} (maxTTL), here until {rfc3339((start or now) + most)}"
+        )
+    manifest = access_rule(
+        rule.metadata.namespace,
+        "",
+        rule.spec.tenant_ref.name,
+        cidrs=rule.spec.cidrs,
+        life=Life(None, end, start),
+        reason=rule.spec.reason,
+        requested_by=rule.spec.requested_by,
+        login=rule.spec.login,
+    )
+    manifest["metadata"]["generateName"] = f"{name}-"
+    return manifest
+
+
+def _extended_end(rule: AccessRule, more: timedelta | None, until: datetime | None, now: datetime) -> datetime:
+    start, deadline = start_of(rule), deadline_of(rule)
+    again = "an ended rule never opens again; make a new one with: vaultbrix allow"
+    if rule.spec.revoked or rule.deleting:
+        raise Refused(f"{rule.metadata.name} was revoked; {again}")
+    if rule.status.closed_at is not None or deadline <= now:
+        ended = min(deadline, rule.status.closed_at or deadline)
+        raise Refused(f"{rule.metadata.name} ended at {rfc3339(ended)}; {again}")
+    end = until if until is not None else deadline + (more or timedelta())
+    if end <= now:
+        raise Misused(f"--until {rfc3339(end)}: has passed; to end the rule now: vaultbrix revoke {rule.metadata.name}")
+    if end <= start:
+        raise Misused(f"--until {rfc3339(end)}: is not after the rule's start, {rfc3339(start)}")
+    return end

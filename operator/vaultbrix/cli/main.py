@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vaultbrix.cli import gate
+from vaultbrix.cli import decide, gate
 from vaultbrix.cli.access import commands as access
 from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
@@ -18,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Secure access to PostgreSQL."
 )
 access.register(app)
+decide.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
 app.add_typer(gate.app, name="gate")

@@ -296,7 +296,7 @@ def check_prefix(prefix: str) -> str:
     """``--sha256`` or what was typed, in lower case. Raises Misused."""
     text = prefix.strip().lower()
     if not PREFIX <= len(text) <= 64 or set(text) - set("0123456789abcdef"):
-        raise Misused(f"--sha256 {prefix}: give its first {PREFIX} or more characters, as vaultbrix ddl show prints it")
+        raise Misused(f"--sha256 {prefix}: give its first {PREFIX} or more characters, as it was shown")
     return text
 
 

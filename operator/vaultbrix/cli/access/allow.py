@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 from shlex import quote
 
 from vaultbrix.access.actions import ME, Allowed, AllowOptions, Connection, allow
+from vaultbrix.access.approval import waits_for_decision
 from vaultbrix.access.countdown import countdown
 from vaultbrix.access.progress import Progress, lacking
 from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.conditions import ConditionType
+from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import Format, document, say, warn
 from vaultbrix.kube.person import PersonClient
@@ -15,7 +18,7 @@ from vaultbrix.kube.person import PersonClient
 
 async def allow_and_print(client: PersonClient, options: AllowOptions, form: Format) -> int:
     """Create the rule, wait, and say how to connect; returns exit code 1 when it is not in force in time, else 0."""
-    allowed = await allow(client, options)
+    allowed = await allow(client, options, WaitingNote())
     if ME in options.cidrs:
         # The answer of the echo is plain text: whoever is on the path could name an address of theirs.
         warn(
@@ -34,6 +37,21 @@ async def allow_and_print(client: PersonClient, options: AllowOptions, form: For
     if form is Format.TABLE:
         _print_in_force(allowed)
     return 0
+
+
+class WaitingNote:
+    """Says once, as soon as it is known, that a rule waits for somebody's decision, and for whose."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, rule: AccessRule) -> None:
+        if self._told or not waits_for_decision(rule):
+            return
+        self._told = True
+        warn(f"AccessRule {_name(rule)} until {rfc3339(deadline_of(rule))} waits for an approval:")
+        for line in (c.message for c in rule.status.conditions if c.type == ConditionType.ACCEPTED):
+            warn(f"  {line}")
 
 
 def _print_created(rule: AccessRule, *, dry_run: bool) -> None:
@@ -66,7 +84,9 @@ def _print_not_in_force(allowed: Allowed, timeout: str) -> None:
         warn(f"  {condition.type} is {condition.status}: {condition.reason}: {condition.message}")
     if not rule.status.conditions:
         warn("  nothing has looked at it yet; is the operator running?")
-    warn(f"it may still open; to take it back: vaultbrix revoke {rule.metadata.name} -n {rule.metadata.namespace}")
+    denied = rule.spec.decision is not None and rule.spec.decision.verdict is Verdict.DENIED
+    if not denied:
+        warn(f"it may still open; to take it back: vaultbrix revoke {rule.metadata.name} -n {rule.metadata.namespace}")
 
 
 def _print_connection(connection: Connection, namespace: str) -> None:

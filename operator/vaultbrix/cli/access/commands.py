@@ -60,7 +60,8 @@ def allow(
 ) -> None:
     """Let addresses log in as a tenant for a while.
 
-    Creates an AccessRule, waits until it is in force, and says how to connect.
+    Creates an AccessRule, waits until it is in force, and says how to connect. Where the server wants an approval, it
+    says who is waited for, and waits for them too.
     """
     from vaultbrix.access.actions import AllowOptions  # noqa: PLC0415
     from vaultbrix.api.accessrule import RuleLogin  # noqa: PLC0415
@@ -118,7 +119,8 @@ def extend(
 ) -> None:
     """Move the deadline of a rule.
 
-    Only while it has not ended. --for counts from the deadline it has now. Open sessions go on.
+    Only while it has not ended. --for counts from the deadline it has now. Open sessions go on. Where the change needs
+    an approval, it makes a second rule that waits for it, and the first one goes on.
     """
     from vaultbrix.access.actions import ExtendOptions  # noqa: PLC0415
     from vaultbrix.cli.access.change import extend_and_print  # noqa: PLC0415
@@ -133,6 +135,7 @@ def rules(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
     tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="Of this Tenant only.")] = "",
     ended: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those that wait for a decision.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show changes as they come.")] = False,
     output: Output = Format.TABLE,
     context: Context = "",
@@ -142,7 +145,7 @@ def rules(
     from vaultbrix.cli.access.look import print_rules  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 
-    options = RulesOptions(everywhere=everywhere, tenant=tenant, ended=ended)
+    options = RulesOptions(everywhere=everywhere, tenant=tenant, ended=ended, pending=pending)
     act(Where(namespace, context), lambda client: print_rules(client, options, output, watch=watch))
 
 

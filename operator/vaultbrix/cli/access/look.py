@@ -14,11 +14,13 @@ from vaultbrix.access.actions import (
     list_rules,
     watch_rules,
 )
+from vaultbrix.access.approval import approval
 from vaultbrix.access.countdown import countdown, ended_at
 from vaultbrix.access.explain import Finding
 from vaultbrix.access.progress import readiness, sessions_open
 from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
+from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import Format, document, say, short, show, table
 from vaultbrix.kube.person import PersonClient, manifest_list
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADERS = ("NAME", "TENANT", "CIDRS", "PHASE", "TIME", "SESSIONS", "READY", "REQUESTED BY", "REASON")
+DECIDED = "DECISION"
 
 
 async def print_rules(client: PersonClient, options: RulesOptions, form: Format, *, watch: bool) -> int:
@@ -45,17 +48,23 @@ async def print_rules(client: PersonClient, options: RulesOptions, form: Format,
     else:
         where = "any namespace" if options.everywhere else f"namespace {client.namespace}"
         of = f" of Tenant {options.tenant}" if options.tenant else ""
-        say(f"no rule{of} in {where}" if options.ended else f"no rule{of} is open in {where}; --all shows ended ones")
+        if options.pending:
+            say(f"no rule{of} waits for a decision in {where}")
+        else:
+            ended = f"no rule{of} in {where}"
+            say(ended if options.ended else f"no rule{of} is open in {where}; --all shows ended ones")
     return 0
 
 
 def _table(rules: Iterable[AccessRule], options: RulesOptions, now: datetime) -> "Table":
     ordered = sorted(rules, key=lambda r: (r.metadata.namespace, ended_at(r, now) is not None, deadline_of(r)))
-    headers = ("NAMESPACE", *HEADERS) if options.everywhere else HEADERS
-    return table(headers, [_row(rule, now, everywhere=options.everywhere) for rule in ordered])
+    # A column that says nothing costs those that do, where the terminal is narrow.
+    decisions = any(rule.spec.decision is not None for rule in ordered)
+    headers = (*(["NAMESPACE"] if options.everywhere else []), *HEADERS, *([DECIDED] if decisions else []))
+    return table(headers, [_row(r, now, everywhere=options.everywhere, decisions=decisions) for r in ordered])
 
 
-def _row(rule: AccessRule, now: datetime, *, everywhere: bool, deleted: bool = False) -> list[object]:
+def _row(rule: AccessRule, now: datetime, *, everywhere: bool, decisions: bool, deleted: bool = False) -> list[object]:
     return [
         *([rule.metadata.namespace] if everywhere else []),
         rule.metadata.name,
@@ -67,7 +76,17 @@ def _row(rule: AccessRule, now: datetime, *, everywhere: bool, deleted: bool = F
         "" if deleted else readiness(rule.status.conditions),
         rule.spec.requested_by,
         short(rule.spec.reason),
+        *([_decision(rule)] if decisions else []),
     ]
+
+
+def _decision(rule: AccessRule) -> str:
+    """Who decided what, and whether that is of what the rule gave before an edit."""
+    decision = rule.spec.decision
+    if decision is None:
+        return ""
+    outdated = decision.verdict is Verdict.APPROVED and approval(rule) is None
+    return f"{decision.verdict} by {decision.by}{' (outdated)' if outdated else ''}"
 
 
 async def _watch(client: PersonClient, options: RulesOptions) -> int:
@@ -100,7 +119,7 @@ async def _watch(client: PersonClient, options: RulesOptions) -> int:
 
 
 def _print_change(change: RuleChange, options: RulesOptions) -> None:
-    row = _row(change.rule, datetime.now(UTC), everywhere=options.everywhere, deleted=change.deleted)
+    row = _row(change.rule, datetime.now(UTC), everywhere=options.everywhere, decisions=True, deleted=change.deleted)
     line = table(("",) * len(row), [row])
     line.show_header = False
     show(line)
@@ -141,6 +160,8 @@ def _print_finding(finding: Finding, now: datetime) -> None:
     say(f"rule {rule.metadata.name}: {covers} ({', '.join(rule.spec.cidrs)}); {finding.phase}, {countdown(rule, now)}")
     _print_field("until", rfc3339(deadline_of(rule)))
     _print_field("requested by", f"{rule.spec.requested_by}: {short(rule.spec.reason, 200)}")
+    if decision := _decision(rule):
+        _print_field("decision", decision)
     for layer in finding.layers:
         _print_field(layer.name, f"{'yes' if layer.passes else 'NO'}: {layer.message}")
     if finding.layers:
