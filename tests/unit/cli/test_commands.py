@@ -8,7 +8,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[3]
 NEW_KEY = ["keys", "create", "acme", "--kind", "secret", "--reason", "x"]
-COMMANDS = ["allow", "rules", "explain", "extend", "revoke", "status"]
+COMMANDS = ["allow", "rules", "explain", "extend", "revoke", "status", "approve", "deny"]
 
 
 def types(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +77,15 @@ def test_every_command_explains_itself(command: str) -> None:
         (["ddl", "approve", "drop", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),
         (["ddl", "deny", "drop", "--message", " "], "error: --message: say why"),
         (["ddl", "deny", "drop"], "--message"),
+        (["approve", "secret/jane"], "error: secret/jane: write accessrule/NAME or ddlapproval/NAME"),
+        (
+            ["approve", "ar/jane", "--sql"],
+            "error: ar/jane is an AccessRule; --allow-nested, --despite-rehearsal and --sql",
+        ),
+        (["approve", "accessrule/jane", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),
+        (["approve", "ddlapproval/drop", "--sha256", "abc"], "error: --sha256 abc: give its first 8"),
+        (["deny", "accessrules/jane", "--message", " "], "error: --message: say why"),
+        (["deny", "jane"], "--message"),
         (["ddl", "wait", "drop", "--timeout", "soon"], "error: --timeout soon"),
         (["ddl", "wait", "drop", "--for", "ever"], "'ever'"),
         (["keys", "create", "acme", "--reason", "x"], "--kind"),

@@ -88,6 +88,17 @@ def test_the_policy_on_the_record_reaches_the_server() -> None:
     assert (server["spec"]["auditRequired"], server["spec"]["auditGrace"]) == (True, "5m")
 
 
+def test_whether_access_needs_an_approval_reaches_the_server() -> None:
+    (server,) = of(rendered(), "PostgresServer")
+    assert server["spec"]["accessApproval"] == "None"
+    assert "autoApproveUpTo" not in server["spec"]
+    values = "postgresql.accessApproval=Required", "postgresql.autoApproveUpTo=1h"
+    (server,) = of(rendered(*values), "PostgresServer")
+    assert (server["spec"]["accessApproval"], server["spec"]["autoApproveUpTo"]) == ("Required", "1h")
+    assert helm("postgresql.accessApproval=Sometimes").returncode != 0
+    assert helm("postgresql.autoApproveUpTo=soon").returncode != 0
+
+
 @pytest.mark.parametrize(
     "value", ["monitoring.enable=true", "monitoring.interval=often", "postgresql.auditGrace=10", "monitoring.from=all"]
 )
