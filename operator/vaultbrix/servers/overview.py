@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from vaultbrix.access.approval import waits_for_decision
 from vaultbrix.access.countdown import ended_at
 from vaultbrix.access.terms import deadline_of, start_of
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
@@ -43,8 +44,8 @@ def overview(
     """Sort out what needs attention at ``now``."""
     alive = [r for r in rules if ended_at(r, now) is None]
     opened = [r for r in alive if r.status.phase is AccessPhase.OPEN]
-    # A rule that waits for its startsAt is as it should be.
-    due = [r for r in alive if start_of(r) <= now or r.status.phase is AccessPhase.REJECTED]
+    # A rule that waits for its startsAt is as it should be, unless somebody has to decide on it before.
+    due = [r for r in alive if start_of(r) <= now or r.status.phase is AccessPhase.REJECTED or waits_for_decision(r)]
     return Overview(
         servers=tuple(sorted(servers, key=lambda s: s.metadata.name)),
         tenants_not_ready=tuple(

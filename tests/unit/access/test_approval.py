@@ -10,6 +10,7 @@ from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, Raw, named, rule, 
 
 from vaultbrix.access.approval import approval, asked_by
 from vaultbrix.access.decisions import AccessVerdict, RuleFacts, decide, decide_all, rule_status
+from vaultbrix.access.request import follow_up
 from vaultbrix.access.terms import terms_sha256
 from vaultbrix.agent.decisions import decide_tenant
 from vaultbrix.api.accessrule import AccessPhase, AccessRule, AccessRuleStatus
@@ -17,6 +18,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.grants.state import AgentState, Ended, applied
+from vaultbrix.runtime.usage import Refused
 
 REQUIRED = server(accessApproval="Required")
 UP_TO_AN_HOUR = server(accessApproval="Required", autoApproveUpTo="1h")
@@ -278,3 +280,61 @@ def test_no_rule_is_open_without_a_decision_of_exactly_its_hash_by_somebody_else
     changes, _ = decide_tenant(AgentState("main"), ("team", "acme"), of, tenant(), on, now)
     state = applied(AgentState("main"), changes)
     assert state.grants.keys() == {uid for uid, verdict in verdicts.items() if verdict.grant is not None}
+
+
+def followed(of: AccessRule, on: PostgresServer | None = REQUIRED, at: Any = NOW + MINUTE, **how: Any) -> Raw | None:
+    return follow_up(of, **{"more": None, "until": None, "server": on, "now": at, **how})
+
+
+def test_what_an_edit_would_close_is_followed_by_a_rule_of_the_same_terms() -> None:
+    of = decided(rule("jane", cidrs=["203.0.113.7/32", "2001:db8::/64"], login="PerRule"))
+    made = followed(of, more=HOUR)
+    assert made is not None
+    assert made["metadata"] == {"namespace": "team", "generateName": "jane-"}
+    assert made["spec"] == {
+        "tenantRef": {"name": "acme"},
+        "cidrs": ["203.0.113.7/32", "2001:db8::/64"],
+        "reason": "CHG-1",
+        "requestedBy": "jane@example.com",
+        "login": "PerRule",
+        "expiresAt": rfc3339(NOW + 3 * HOUR),
+    }
+    later = followed(decided(rule(startsAt=rfc3339(NOW + HOUR))), more=HOUR)
+    assert later is not None
+    assert later["spec"]["startsAt"] == rfc3339(NOW + HOUR)
+    assert followed(of, until=NOW + 2 * HOUR) is None, "it ends then already"
+
+
+@pytest.mark.parametrize(
+    ("of", "on"),
+    [
+        (rule(), REQUIRED),
+        (decided(rule(), ttl="150m"), REQUIRED),
+        (decided(rule()), FREE),
+        (rule(ttl="1h"), server(accessApproval="Required", autoApproveUpTo="2h")),
+        (decided(rule(ttl="1h")), server(accessApproval="Required", autoApproveUpTo="2h")),
+        (rule(), None),
+    ],
+    ids=["waits", "outdated", "free", "short", "short and approved", "hidden"],
+)
+def test_what_an_edit_closes_not_is_edited(of: AccessRule, on: PostgresServer | None) -> None:
+    assert followed(of, on, more=HOUR) is None
+
+
+def test_of_a_hidden_server_the_last_word_of_the_operator_counts() -> None:
+    accepted = {"type": "Accepted", "status": "True", "reason": "AutoApproved", "lastTransitionTime": rfc3339(NOW)}
+    assert followed(rule(status={"conditions": [accepted]}), None, more=HOUR) is not None
+    assert followed(decided(rule()), None, more=HOUR) is not None
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"until": NOW + HOUR}, "end it when it is done with: vaultbrix revoke jane"),
+        ({"until": NOW + 169 * HOUR}, "may last 168h at most on PostgresServer main"),
+        ({"more": HOUR, "at": NOW + 3 * HOUR}, "never opens again"),
+    ],
+)
+def test_an_extension_that_cannot_be_is_refused_with_what_can(how: Raw, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        followed(decided(rule()), **how)

@@ -44,6 +44,17 @@ def test_a_receipt_says_when_why_and_what() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("verdict", "opened", "named"),
+    [("Approved", True, "bob@example.com"), ("Approved", False, None), ("Denied", True, None)],
+)
+def test_a_receipt_names_who_approved_what_was_open(verdict: str, opened: bool, named: str | None) -> None:
+    decided = {"verdict": verdict, "by": "bob@example.com", "sha256": "a" * 64, "at": rfc3339(NOW)}
+    opened_at = {"openedAt": rfc3339(NOW)} if opened else {}
+    found = rule(status={"phase": "Expired", "closedAt": rfc3339(CLOSED), "decided": decided, **opened_at})
+    assert blank(found, CLOSED, "").approved_by == named
+
+
 @pytest.mark.parametrize("usage", [None, Usage(2, 7, ("t",), damaged=True)], ids=["not all there", "damaged"])
 def test_a_count_that_may_be_too_low_is_not_given(usage: Usage | None) -> None:
     found = made(ended(), usage)
