@@ -117,7 +117,7 @@ def decide(
         return verdict(AccessPhase.REVOKED, Reason.REVOKED, "the rule was revoked")
     refusal = denied(rule)
     # One that had ended before it was denied ended as it did.
-    if refusal is not None and rule.status.closed_reason in (None, str(Reason.DENIED)):
+    if refusal is not None and (rule.status.closed_at is None or rule.status.closed_reason == Reason.DENIED):
         text = f"denied by {refusal.by}" + (f": {refusal.message}" if refusal.message else "")
         return verdict(AccessPhase.REJECTED, Reason.DENIED, f"{text}; ask anew with another AccessRule")
     if deadline <= rule.metadata.creation_timestamp:

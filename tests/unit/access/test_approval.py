@@ -118,6 +118,16 @@ def test_a_denial_is_final_whatever_is_edited_afterwards() -> None:
     assert "denied by bob@example.com: use the replica" in at(edited(rule(), decision=message)).message
 
 
+def test_nothing_in_a_status_opens_a_rule_that_waits_or_was_denied() -> None:
+    no, waits = decided(rule(), verdict="Denied"), rule()
+    taken = {"verdict": "Approved", "by": BOB, "sha256": terms_sha256(rule()), "at": rfc3339(NOW)}
+    forged: Raw = {"phase": "Open", "openedAt": rfc3339(NOW), "sha256": taken["sha256"], "decided": taken}
+    for status in ({"closedReason": "Expired"}, {"closedReason": "Denied"}, forged, {**forged, "closedReason": "x"}):
+        for of, on in ((no, REQUIRED), (no, FREE), (no, UP_TO_AN_HOUR), (waits, REQUIRED), (waits, UP_TO_AN_HOUR)):
+            lied = AccessRule.parse({**of.dump(), "metadata": of.metadata.dump(), "status": status})
+            assert at(lied, on).grant is None
+
+
 def test_a_rule_that_ended_before_it_was_denied_ended_as_it_did() -> None:
     ended = rule(status={"phase": "Expired", "closedAt": rfc3339(NOW + HOUR), "closedReason": "Expired"})
     assert at(decided(ended, verdict="Denied"), after=2 * HOUR).phase is AccessPhase.EXPIRED
