@@ -122,12 +122,17 @@ def test_a_denial_ends_what_was_open_for_good(required: World) -> None:
     team = world.team()
     tenant = world.tenant(team)
     name = world.rule(team, tenant, "203.0.113.92/32")
-    refused(world, team, name, "ApprovalNeeded")
-    decide(world, team, name)
+    sha256 = refused(world, team, name, "ApprovalNeeded")["sha256"]
+    boss = Person.admin(world, team)
+    assert "there is no terminal to ask on" in boss.fails("approve", name, code=2)
+    for typed, code in (("0" * 8, 1), (sha256[:8], 0)):
+        screen = boss.terminal("approve", name)
+        screen.awaits("To approve it, type the first 8 characters of its sha256")
+        screen.types(typed)
+        assert screen.ends() == code
     world.api.await_condition("accessrule", name, team)
     world.api.apply(rule(team, name, tenant, "203.0.113.92/32", ttl="2h"))
     refused(world, team, name, "ApprovalOutdated")
-    boss = Person.admin(world, team)
     assert "is denied by test" in boss.succeeds("deny", name, "--yes", "--message", "use the replica")
     told = refused(world, team, name, "Denied")
     assert (told["phase"], told["closedReason"]) == ("Rejected", "Denied")
