@@ -257,10 +257,7 @@ class Extended:
 
 
 async def extend(client: PersonClient, options: ExtendOptions, report: Report | None = None) -> Extended:
-    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over.
-
-    ``report`` is also told of a rule that follows it where one was made.
-    """
+    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over."""
     timeout = parse_span("--timeout", options.timeout)
     more, end = parse_extension(options.lasting, options.until)
     rule, first = await _write_extension(client, options.name, more, end)
@@ -308,10 +305,7 @@ async def _server_of(client: PersonClient, rule: AccessRule) -> PostgresServer |
 
 @dataclass(frozen=True, kw_only=True)
 class RulesOptions:
-    """Which rules to show: of one namespace or ``everywhere``, of one ``tenant`` or all, also ``ended`` ones or not.
-
-    ``pending``: only those that wait for somebody's decision.
-    """
+    """Which rules to show: of one namespace or everywhere, of one tenant or all, ended ones too, pending ones only."""
 
     everywhere: bool = False
     tenant: str = ""
