@@ -1,4 +1,4 @@
-"""What a person may ask for about direct access, as data: allow, extend, revoke, list, watch, explain.
+"""What a person may ask for about direct access, as data: allow, extend, revoke, explain.
 
 Each action takes the person's client and the options as the person wrote them, checks the options before anybody is
 asked, and returns what came of it. Raises Misused for an option that is wrong whatever the cluster says, Refused for
@@ -6,14 +6,12 @@ what the cluster does not hold or allow, Expected when the cluster cannot be ask
 line turns the answers into text, and another program may turn them into something else.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from vaultbrix.access import echo
-from vaultbrix.access.approval import waits_for_decision
 from vaultbrix.access.countdown import ended_at
 from vaultbrix.access.decisions import rule_login
 from vaultbrix.access.explain import Explanation, View, explain, next_step
@@ -31,8 +29,8 @@ from vaultbrix.api.accessrule import AccessRule, RuleLogin
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.client import Conflict, Gone, NotFound
-from vaultbrix.kube.person import Collection, Fetched, Missing, PersonClient
+from vaultbrix.kube.client import Conflict, NotFound
+from vaultbrix.kube.person import Fetched, Missing, PersonClient
 from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.addresses import Address
 from vaultbrix.runtime.cidrs import parse_cidrs
@@ -44,9 +42,6 @@ ME = "me"
 
 # Agents and operator write the status of a rule meanwhile, which makes an edit of what was read a conflict.
 EDIT_ATTEMPTS = 10
-
-# After a watch that ended, so that an API server in trouble is not asked without pause.
-RELIST_SECONDS = 1.0
 
 # Told of each state of a rule that is waited for.
 Report = Callable[[AccessRule], None]
@@ -257,7 +252,10 @@ class Extended:
 
 
 async def extend(client: PersonClient, options: ExtendOptions, report: Report | None = None) -> Extended:
-    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over."""
+    """Move the end of a rule that has not ended, and wait until that is in force, or the time for it is over.
+
+    ``report`` is also told of a rule that follows it where one was made.
+    """
     timeout = parse_span("--timeout", options.timeout)
     more, end = parse_extension(options.lasting, options.until)
     rule, first = await _write_extension(client, options.name, more, end)
@@ -301,68 +299,6 @@ async def _server_of(client: PersonClient, rule: AccessRule) -> PostgresServer |
         return None
     server, _ = await client.find_server(Tenant.parse(raw))
     return server
-
-
-@dataclass(frozen=True, kw_only=True)
-class RulesOptions:
-    """Which rules to show: of one namespace or everywhere, of one tenant or all, ended ones too, pending ones only."""
-
-    everywhere: bool = False
-    tenant: str = ""
-    ended: bool = False
-    pending: bool = False
-
-    def is_of_tenant(self, rule: AccessRule) -> bool:
-        """Whether the rule is of the tenant that is asked for, if one is."""
-        return self.tenant in ("", rule.spec.tenant_ref.name)
-
-    def includes(self, rule: AccessRule, now: datetime) -> bool:
-        """Whether the rule is asked for."""
-        if not self.is_of_tenant(rule):
-            return False
-        return waits_for_decision(rule) if self.pending else self.ended or ended_at(rule, now) is None
-
-
-async def list_rules(client: PersonClient, options: RulesOptions) -> list[Fetched[AccessRule]]:
-    """The rules that are asked for, in the order of the API server."""
-    listed = await client.collect(AccessRule, _namespace(client, options))
-    now = datetime.now(UTC)
-    return [item for item in listed.items if options.includes(item.resource, now)]
-
-
-@dataclass(frozen=True)
-class RuleChange:
-    """A rule that has come or has changed, or one that was deleted."""
-
-    rule: AccessRule
-    deleted: bool
-
-
-async def watch_rules(
-    client: PersonClient, options: RulesOptions
-) -> AsyncIterator[Collection[AccessRule] | RuleChange]:
-    """For ever: all rules of the tenant, ended ones too, then each change of one.
-
-    All rules come anew whenever the watch has ended or missed changes.
-    """
-    namespace = _namespace(client, options)
-    while True:
-        listed = await client.collect(AccessRule, namespace)
-        yield Collection(tuple(item for item in listed.items if options.is_of_tenant(item.resource)), listed.version)
-        try:
-            async for event in client.kube.watch(resource_type(AccessRule), listed.version, namespace):
-                if event["type"] == "BOOKMARK":
-                    continue
-                for item in client.read(AccessRule, [event["object"]]):
-                    if options.is_of_tenant(item.resource):
-                        yield RuleChange(item.resource, event["type"] == "DELETED")
-        except Gone:
-            continue
-        await asyncio.sleep(RELIST_SECONDS)
-
-
-def _namespace(client: PersonClient, options: RulesOptions) -> str:
-    return "" if options.everywhere else client.namespace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,7 @@ from tests.harness.command_line import READ, may
 from tests.harness.team import Team
 
 from vaultbrix.access import deciding
-from vaultbrix.access.actions import (
-    Extended,
-    ExtendOptions,
-    RulesOptions,
-    extend,
-    list_rules,
-)
+from vaultbrix.access.actions import Extended, ExtendOptions, extend
 from vaultbrix.access.deciding import (
     Decidable,
     RuleDecisionOptions,
@@ -24,6 +18,7 @@ from vaultbrix.access.deciding import (
     find_decidable,
     show_rule_for_decision,
 )
+from vaultbrix.access.listing import RulesOptions, list_rules
 from vaultbrix.access.terms import deadline_of, terms_sha256
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval, Verdict

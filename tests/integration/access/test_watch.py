@@ -10,8 +10,8 @@ import pytest
 from tests.harness.builders import HOUR, Raw, rule
 from tests.harness.team import Team
 
-from vaultbrix.access import actions
-from vaultbrix.access.actions import RuleChange, RulesOptions, list_rules, watch_rules
+from vaultbrix.access import listing
+from vaultbrix.access.listing import RuleChange, RulesOptions, list_rules, watch_rules
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.kube import client as kube_client
@@ -25,7 +25,7 @@ PENDING: Raw = {"phase": "Pending"}
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "RELIST_SECONDS", 0.02)
+    monkeypatch.setattr(listing, "RELIST_SECONDS", 0.02)
 
 
 def names(rules: Iterable[Any]) -> list[str]:

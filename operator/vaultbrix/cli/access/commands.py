@@ -141,7 +141,7 @@ def rules(
     context: Context = "",
 ) -> None:
     """Show rules that are open or about to open."""
-    from vaultbrix.access.actions import RulesOptions  # noqa: PLC0415
+    from vaultbrix.access.listing import RulesOptions  # noqa: PLC0415
     from vaultbrix.cli.access.look import print_rules  # noqa: PLC0415
     from vaultbrix.cli.client import Where, act  # noqa: PLC0415
 

@@ -6,17 +6,11 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from vaultbrix.access.actions import (
-    ExplainOptions,
-    RuleChange,
-    RulesOptions,
-    explain_address,
-    list_rules,
-    watch_rules,
-)
+from vaultbrix.access.actions import ExplainOptions, explain_address
 from vaultbrix.access.approval import approval
 from vaultbrix.access.countdown import countdown, ended_at
 from vaultbrix.access.explain import Finding
+from vaultbrix.access.listing import RuleChange, RulesOptions, list_rules, watch_rules
 from vaultbrix.access.progress import readiness, sessions_open
 from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
