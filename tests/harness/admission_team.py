@@ -36,7 +36,7 @@ class PolicedTeam:
         self._numbers = itertools.count(1)
         self.jane = self._person("jane@example.com", EDIT)
         self.joe = self._person("joe@example.com", EDIT)
-        self.pat = self._person("pat@example.com", EDIT, on(["approve"], "ddlapprovals", "tenants"))
+        self.pat = self._person("pat@example.com", EDIT, on(["approve"], "ddlapprovals", "accessrules", "tenants"))
         self.lone = self._person("lone@example.com", EDIT, on(["approve"], "ddlapprovals", names=("lone",)))
         self.keeper = self._person("keeper@example.com", EDIT, on(["update"], *(f"{r}/finalizers" for r in REQUESTS)))
         self.eve = self._person("eve@example.com", EVERYTHING)
@@ -74,6 +74,12 @@ class PolicedTeam:
     def rule(self, by: Caller | None = None) -> Object:
         """A new rule of somebody."""
         return self._made(by or self.jane, rule(self.namespace, (by or self.jane).name, self.name()))
+
+    def asked_rule(self, by: Caller | None = None, **status: object) -> Object:
+        """A new rule of somebody's that waits for a decision, as the operator has written; ``status`` is what else."""
+        made = self.rule(by)
+        self.write(made, **{"phase": "Pending", "sha256": SHA256, **status})
+        return made
 
     def tenant(self, **spec: object) -> Object:
         """A new Tenant, with guards that an admin has loosened as ``spec`` says."""

@@ -116,7 +116,7 @@ def test_a_decision_is_never_there_from_the_start(team: PolicedTeam, who: str) -
         # The operator may not apply at all.
         assert not answer.allowed
         if who != "operator":
-            assert answer.denial.startswith("spec.decision cannot be there from the start: create the DDLApproval")
+            assert answer.denial.startswith("spec.decision cannot be there from the start: create the object")
     assert caller.create(decided).denial.startswith("spec.decision cannot be there from the start")
 
 
@@ -131,8 +131,8 @@ def test_a_decision_before_the_text_was_shown_is_none(team: PolicedTeam) -> None
 def test_a_decision_on_another_text_is_none(team: PolicedTeam) -> None:
     asked = team.approval()
     assert decide(team.pat, asked, sha256="b" * 64).denial == (
-        f"spec.decision.sha256 is of another text and must be status.sha256, {SHA256}; look at it again "
-        "(vaultbrix ddl show)"
+        f"spec.decision.sha256 is of something else and must be status.sha256, {SHA256}; look at it again "
+        "(vaultbrix approve shows it)"
     )
     assert undecided(team, asked)
 

@@ -9,6 +9,7 @@ from tests.harness import chart
 from tests.harness.chart import DATA_API, helm, of, rendered
 from tests.harness.shell import TOP
 
+from vaultbrix.api.accessrule import AccessPhase
 from vaultbrix.api.audit_retention import ClassDays
 from vaultbrix.api.conditions import ConditionType
 from vaultbrix.api.ddlapproval import FINAL_PHASES
@@ -87,9 +88,10 @@ def test_what_is_named_in_expressions_is_what_the_kinds_have() -> None:
     found = policies(rendered())
     asking = {m.crd.plural for m in KINDS if "requestedBy" in str(m.model_json_schema(by_alias=True))}  # type: ignore[attr-defined]
     assert set(found["requests"]["matchConstraints"]["resourceRules"][0]["resources"]) == asking
-    decisions = str(found["decisions"])
-    (phases,) = re.findall(r"in \[([^\]]+)\]\)", decisions.replace("\\'", "'"))
-    assert set(re.findall(r"\w+", phases)) == {str(phase) for phase in FINAL_PHASES}
+    (final,) = (v["expression"] for v in found["decisions"]["variables"] if v["name"] == "final")
+    of_rules, of_texts = re.findall(r"\[([^\]]+)\]", final)
+    assert set(re.findall(r"\w+", of_texts)) == {str(phase) for phase in FINAL_PHASES}
+    assert set(re.findall(r"\w+", of_rules)) == {AccessPhase.EXPIRED, AccessPhase.REVOKED}
     tenants = str(found["tenants"]).replace("\\'", "'")
     (classes,) = re.findall(r"\[('', [^\]]+)\]\.exists", tenants)
     assert re.findall(r"\w+", classes) == [field.alias for field in ClassDays.model_fields.values()]
