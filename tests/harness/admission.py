@@ -189,8 +189,8 @@ def install(api: ApiServer, documents: Iterable[Any]) -> None:
 
 
 def agent_rights(name: str = VM_AGENT, namespace: str = "vaultbrix-system") -> list[Any]:
-    """Rights of an agent outside the cluster, with its name and the namespace of its Lease."""
-    text = (TOP / "manifests/vm-agent-rbac.yaml").read_text()
+    """Rights of an agent outside the cluster of SERVER, with its name and the namespace of its Lease."""
+    text = (TOP / "manifests/vm-agent-rbac.yaml").read_text().replace("warehouse", SERVER)
     return list(yaml.safe_load_all(text.replace(VM_AGENT, name).replace("vaultbrix-system", namespace)))
 
 

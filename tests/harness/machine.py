@@ -18,7 +18,8 @@ from tests.harness.systemd_units import Unit, environment
 
 SYSTEMD = TOP / "manifests/systemd"
 CLUSTER, ADDRESS = f"172.31.249.{4 * SLOT + 1}", f"172.31.249.{4 * SLOT + 2}"
-SERVER_NAME, AGENT_NAME = "vm", "db1"
+# As manifests/ and docs/vm.md name them.
+SERVER_NAME, AGENT_NAME = "warehouse", "db1"
 AGENT, SHIPPER = Unit(SYSTEMD / "vaultbrix-agent.service"), Unit(SYSTEMD / "vaultbrix-audit.service")
 
 

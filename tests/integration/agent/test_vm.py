@@ -16,7 +16,7 @@ from tests.harness.world import ADMIN_PASSWORD, EVE, JANE, SYSTEM, Psql, World, 
 
 RIGHTS = TOP / "manifests/vm-agent-rbac.yaml"
 # Of the manifest: where the agent's Lease is, and its name.
-LEASES, LEASE = "vaultbrix-system", "main-db1"
+LEASES, LEASE = "vaultbrix-system", f"{SERVER_NAME}-{AGENT_NAME}"
 # linux/capability.h
 CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 

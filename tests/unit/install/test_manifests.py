@@ -83,7 +83,7 @@ def test_a_units_command_line_is_one_that_the_program_understands(unit: Unit) ->
         command = command.commands[arguments.pop(0)]
     # Parsed, checked for what is required, and not run; an option that does not exist raises.
     context = command.make_context(command.name, arguments)
-    assert context.params["server"] == "main"
+    assert context.params["server"] == "warehouse"
 
 
 @pytest.mark.parametrize("unit", UNITS.values(), ids=list(UNITS))
