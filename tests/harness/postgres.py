@@ -15,6 +15,7 @@ from tests.harness.processes import Process, alive, children
 from tests.harness.shell import TOP, run, wait_for
 
 from vaultbrix.install import certificates
+from vaultbrix.postgres.connect import Target
 
 # 15 is the host's; others are where hack/postgres/fetch has put them.
 VERSION = os.environ.get("VAULTBRIX_POSTGRES", "15")
@@ -190,3 +191,8 @@ class Postgres:
 
     def _said(self) -> str:
         return self.process.text()[-2000:] + self.log_text()[-2000:]
+
+
+def local(postgres: Postgres) -> Target:
+    """The superuser by its Unix socket, for one that trusts it there."""
+    return Target(host=str(postgres.socket), port=PORT, database="postgres", user=USER, ssl_mode="disable")

@@ -12,35 +12,18 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
-from tests.harness.postgres import PORT, USER, Postgres
+from tests.harness.postgres import USER, Postgres, local
 from tests.harness.shell import run, wait_for
-from tests.harness.slot import folder
 
 from vaultbrix.agent.host.kept_connection import KeptConnection
 from vaultbrix.agent.host.sessions import SessionControl
-from vaultbrix.postgres.connect import Target
 from vaultbrix.runtime.errors import Expected, Transient
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    made = Postgres(folder() / "postgres", settings={"listen_addresses": "", "max_locks_per_transaction": "10"})
-    made.hba_file.write_text("local all all trust\n")
-    made.start()
-    with made.connect() as connection:
-        connection.execute("CREATE ROLE vaultbrix_tenants; CREATE ROLE tenant_a IN ROLE vaultbrix_tenants LOGIN")
-    yield made
-    made.stop()
-
-
-def target(postgres: Postgres) -> Target:
-    return Target(host=str(postgres.socket), port=PORT, database="postgres", user=USER, ssl_mode="disable")
 
 
 @asynccontextmanager
 async def kept(postgres: Postgres) -> AsyncIterator[tuple[KeptConnection, list[float]]]:
     """A connection that is looked after, and when it was opened each time."""
-    connection = KeptConnection(target(postgres))
+    connection = KeptConnection(local(postgres))
     opened: list[float] = []
     keeper = asyncio.create_task(connection.keep(lambda: opened.append(time.monotonic())))
     await until(lambda: bool(opened))
@@ -130,7 +113,7 @@ def test_who_gives_up_waiting_leaves_the_connection_whole(postgres: Postgres) ->
 
 def test_sessions_are_listed_and_ended_while_no_lock_is_left(postgres: Postgres) -> None:
     async def story() -> None:
-        control = SessionControl(target(postgres))
+        control = SessionControl(local(postgres))
         with postgres.connect(user="tenant_a") as session:
             pid = session.info.backend_pid
             assert [s.role for s in await control.sessions() if s.pid == pid] == ["tenant_a"]
@@ -150,7 +133,7 @@ def test_sessions_are_listed_and_ended_while_no_lock_is_left(postgres: Postgres)
 
 def test_a_role_that_was_dropped_under_its_session_is_a_tenants_that_nothing_covers(postgres: Postgres) -> None:
     async def story() -> None:
-        control = SessionControl(target(postgres))
+        control = SessionControl(local(postgres))
         postgres.query("CREATE ROLE leaver LOGIN")
         with postgres.connect(user="leaver") as session:
             postgres.query("DROP ROLE leaver")
@@ -175,7 +158,7 @@ def test_data_that_were_put_back_give_roles_no_names_of_before(postgres: Postgre
     run("cp", "-a", postgres.data, backup)
     postgres.start()
     with asyncio.Runner() as loop:
-        control = SessionControl(target(postgres))
+        control = SessionControl(local(postgres))
         assert role(control, "before") == ["before"]
         postgres.stop()
         shutil.rmtree(postgres.data)

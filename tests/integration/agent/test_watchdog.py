@@ -90,7 +90,7 @@ def idle(world: World, address: str, state: str = "idle") -> list[tuple[int]]:
 def scene(acted: Scene) -> Iterator[Scene]:
     yield acted
     assert idle(acted.world, NEIGHBOUR) == [(acted.modest,)], "a session within its limits was ended"
-    assert acted.neighbour_logs_in()
+    wait_for("the neighbour gets in", acted.neighbour_logs_in, tell=acted.world.agent.text)
 
 
 def test_a_statement_that_takes_all_locks_ends_again_and_again_while_others_log_in(scene: Scene) -> None:

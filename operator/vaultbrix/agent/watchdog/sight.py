@@ -4,10 +4,12 @@ With a full table nobody gets a lock that he does not hold already, and PostgreS
 it. Catalogues of this database go by the session's own fast path (PostgreSQL, src/backend/storage/lmgr/README); those
 that all databases share do not. So one transaction is left open that holds their locks, weak ones that stand in
 nobody's way, and everything is asked within it. It has no snapshot between two statements, so it does not hold VACUUM
-back.
+back. Another one takes its place now and then, and holds the locks before this one lets go of them: whoever fills the
+table in between would blind the watchdog for good.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -20,17 +22,25 @@ from vaultbrix.agent.watchdog.decisions import Backend, Room, Sight
 from vaultbrix.api.conditions import Reason
 from vaultbrix.postgres.connect import Target, open_connection, translated
 from vaultbrix.runtime.addresses import parse_address
-from vaultbrix.runtime.errors import Transient
+from vaultbrix.runtime.errors import Expected, Transient
 
 # Nothing else waits for this connection, and a machine that is busy with an attack takes its time.
 PATIENCE_SECONDS = 30.0
-# A transaction that is never ended would keep whoever rewrites a shared catalogue (VACUUM FULL) waiting for ever.
+# A transaction that is never ended looks like one that somebody forgot.
 HOLD_SECONDS = 60.0
+# The old transaction is as good while another one takes longer.
+RENEWAL_SECONDS = 5.0
 # Within a transaction PostgreSQL goes by the memberships and privileges that were there when it began.
 HOLD_WITHOUT_RIGHTS_SECONDS = 1.0
 # So many locks of a session have room of their own, and take none in the shared table.
 FAST_PATH = 16
 
+# Somebody wants to rewrite a catalogue that all databases share (VACUUM FULL), and would wait for ever.
+_WAITED_FOR = """
+SELECT pid FROM pg_lock_status()
+ WHERE NOT granted AND relation IN (
+   'pg_authid'::regclass, 'pg_db_role_setting'::regclass, 'pg_auth_members'::regclass, 'pg_tablespace'::regclass)
+"""
 # Whoever holds these needs no other lock to learn whose a session is, what its role may do, and where files are.
 _HOLD = """
 SELECT (SELECT count(*) FROM pg_roles), (SELECT count(*) FROM pg_auth_members), (SELECT count(*) FROM pg_tablespace)
@@ -90,14 +100,24 @@ class TenantSessions:
         await self._ask(_TERMINATE, [list(pids)])
 
     async def renew(self) -> None:
-        """Let go of the catalogues' locks for a moment, after HOLD_SECONDS. Better not while the lock table is full.
+        """Put another transaction in place of one that is open for HOLD_SECONDS; the old one goes on where that fails.
 
-        Much sooner while rights are missing, so that they are used once they are granted.
+        Much sooner while rights are missing, so that they are used once they are granted. It lets go of the locks for a
+        moment only for somebody who waits for them.
         """
         has_rights = self.room is not None and self.room.sees_sessions and self.room.lists_temp_files
         longest = HOLD_SECONDS if has_rights else HOLD_WITHOUT_RIGHTS_SECONDS
-        if self._connection is not None and time.monotonic() - self._held_since > longest:
-            await self._guarded(self._hold)
+        held, now = self._connection, time.monotonic()
+        if held is None or now - self._held_since <= longest:
+            return
+        self._held_since = now
+        if await self._ask(_WAITED_FOR):
+            await self._guarded(lambda: self._hold(held))
+            return
+        with contextlib.suppress(Expected, TimeoutError), translated():
+            async with asyncio.timeout(RENEWAL_SECONDS):
+                self._connection = await self._open()
+            await held.close()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -108,8 +128,7 @@ class TenantSessions:
     async def _ask(self, query: LiteralString, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         async def ask() -> list[tuple[Any, ...]]:
             if self._connection is None or self._connection.closed:
-                self._connection = await open_connection(self._target)
-                await self._hold()
+                self._connection = await self._open()
             # Planned once, so that it reads no catalogue again.
             cursor = await self._connection.execute(query, parameters, prepare=True)
             return await cursor.fetchall()
@@ -129,20 +148,29 @@ class TenantSessions:
                 await self.close()
                 raise
 
-    async def _hold(self) -> None:
-        assert self._connection is not None
-        await self._connection.execute("ROLLBACK")
-        await self._connection.execute("SET idle_in_transaction_session_timeout = 0")
-        cursor = await self._connection.execute(_ROOM)
+    async def _open(self) -> psycopg.AsyncConnection:
+        """A connection that holds the locks."""
+        connection = await open_connection(self._target)
+        try:
+            await self._hold(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _hold(self, connection: psycopg.AsyncConnection) -> None:
+        await connection.execute("ROLLBACK")
+        await connection.execute("SET idle_in_transaction_session_timeout = 0")
+        cursor = await connection.execute(_ROOM)
         row = await cursor.fetchone()
         assert row is not None
         locks, connections, sees_sessions, lists_temp_files, may_be_quiet = row
         if may_be_quiet:
             # Nobody asked for what is asked here, and it would be most of the audit record.
-            await self._connection.execute("SET log_duration = off")
+            await connection.execute("SET log_duration = off")
         self.room = Room(locks, connections, sees_sessions, lists_temp_files)
-        await self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY")
-        await self._connection.execute(_HOLD)
+        await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY")
+        await connection.execute(_HOLD)
         self._held_since = time.monotonic()
 
 

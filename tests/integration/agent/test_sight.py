@@ -1,0 +1,105 @@
+"""The watchdog sees sessions whatever they have taken, and stands in nobody's way while they take nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from tests.harness.postgres import Postgres, local
+from tests.harness.shell import wait_for
+
+from vaultbrix.agent.watchdog import sight
+from vaultbrix.agent.watchdog.sight import TenantSessions
+
+# Each lock that somebody lets go of is gone before anybody else gets it.
+TAKES_WHATEVER_IS_FREE = """
+DO $$
+DECLARE i int := 0;
+BEGIN
+  LOOP
+    BEGIN
+      PERFORM pg_advisory_lock(i);
+      i := i + 1;
+    EXCEPTION WHEN out_of_memory THEN NULL;
+    END;
+  END LOOP;
+END $$
+"""
+
+
+def logs_in(postgres: Postgres) -> bool:
+    try:
+        postgres.connect().close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another transaction is due with every look."""
+    monkeypatch.setattr(sight, "HOLD_SECONDS", 0.0)
+
+
+@asynccontextmanager
+async def looking(postgres: Postgres) -> AsyncIterator[TenantSessions]:
+    sessions = TenantSessions(local(postgres))
+    await sessions.look(await sessions.locks())
+    try:
+        yield sessions
+    finally:
+        await sessions.close()
+
+
+async def holder(postgres: Postgres) -> list[tuple[int]]:
+    """The process that holds the catalogues' locks."""
+    held = "SELECT DISTINCT pid FROM pg_locks WHERE relation = 'pg_authid'::regclass AND pid <> pg_backend_pid()"
+    return await asyncio.to_thread(postgres.query, held)
+
+
+def test_a_renewal_that_meets_a_full_lock_table_does_not_blind_it(postgres: Postgres) -> None:
+    async def story() -> None:
+        async with looking(postgres) as sessions:
+            with postgres.connect() as greedy:
+                taking = asyncio.create_task(asyncio.to_thread(greedy.execute, TAKES_WHATEVER_IS_FREE))
+                try:
+                    await asyncio.to_thread(wait_for, "nobody logs in", lambda: not logs_in(postgres))  # type: ignore[arg-type]
+                    for _ in range(20):
+                        await sessions.renew()
+                        locks = await sessions.locks()
+                        assert locks[greedy.info.backend_pid] > 100
+                    await sessions.look(locks)
+                    await sessions.terminate([greedy.info.backend_pid])
+                    with pytest.raises(psycopg.errors.AdminShutdown):
+                        await taking
+                finally:
+                    greedy.cancel()
+
+    asyncio.run(story())
+
+
+def test_another_transaction_takes_over_and_the_old_one_ends(postgres: Postgres) -> None:
+    async def story() -> None:
+        async with looking(postgres) as sessions:
+            before = await holder(postgres)
+            await sessions.renew()
+            after = await holder(postgres)
+            assert len(before) == len(after) == 1
+            assert before != after
+
+    asyncio.run(story())
+
+
+def test_it_gives_way_to_whoever_waits_for_a_catalogue(postgres: Postgres) -> None:
+    async def story() -> None:
+        async with looking(postgres) as sessions:
+            with postgres.connect() as admin:
+                rewriting = asyncio.create_task(asyncio.to_thread(admin.execute, "VACUUM FULL pg_auth_members"))
+                waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'pg_auth_members'::regclass"
+                await asyncio.to_thread(wait_for, "it waits", lambda: bool(postgres.query(waiting)))  # type: ignore[arg-type]
+                await sessions.renew()
+                await rewriting
+            await sessions.look(await sessions.locks())
+
+    asyncio.run(story())
