@@ -1,5 +1,6 @@
 """Makes and locks a tenant's role and schema in PostgreSQL; reads what is there and changes what differs."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import psycopg
@@ -25,12 +26,19 @@ async def prepare(connection: psycopg.AsyncConnection, desired: TenantRole, plac
 
 
 async def provision(
-    connection: psycopg.AsyncConnection, desired: TenantRole, placement: Placement, password: str, salt: bytes
+    connection: psycopg.AsyncConnection,
+    desired: TenantRole,
+    placement: Placement,
+    password: str,
+    salt: bytes,
+    *,
+    before_commit: Callable[[], Awaitable[None]] | None = None,
 ) -> roles.Outcome:
     """Make role, schema, memberships, settings, rights, policy and verifier as desired, in one transaction.
 
-    A role that is the Tenant's already stays so whatever ``placement`` says. Raises Expected, changing nothing, when
-    the role is not the Tenant's and does not become so.
+    A role that is the Tenant's already stays so whatever ``placement`` says. ``before_commit`` is called when nothing
+    can go wrong any more but the commit itself. Raises Expected, changing nothing, when the role is not the Tenant's
+    and does not become so.
     """
     async with connection.transaction():
         seen = await _look(connection, desired)
@@ -47,6 +55,8 @@ async def provision(
         outcome = await roles.apply(connection, needed, desired.role, role, password, salt)
         if desired.additive is not None and desired.additive is not seen.additive:
             await set_policy(connection, desired.role, additive=desired.additive)
+        if before_commit is not None:
+            await before_commit()
     if not desired.login:
         await roles.end_sessions(connection, desired.role)
     return outcome
