@@ -1,5 +1,6 @@
 """Tenant: a role, a schema and credentials on a server."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -77,6 +78,11 @@ class Credentials(ApiModel):
         default=None,
         description="Any text. Another one than before has the password replaced once, ends the previous one at once "
         "whatever keepPrevious says, and ends the sessions that began before: for a suspected leak.",
+    )
+    keep_previous: Duration = Field(
+        default=timedelta(),
+        description="How long the previous password stays good after rotateEvery or rotateToken, with the username "
+        "that it had, at most 168h. The Secret then names two logins in turn; 0s: one, and nothing stays good.",
     )
 
 
@@ -158,6 +164,11 @@ class TenantSpec(ApiModel):
                 " || duration(self.rotateEvery) >= duration('1h') && duration(self.rotateEvery) <= duration('8760h')",
                 "rotateEvery must be at least 1h and at most 8760h",
             ),
+            ("duration(self.keepPrevious) <= duration('168h')", "keepPrevious must be at most 168h"),
+            (
+                "!has(self.rotateEvery) || duration(self.keepPrevious) < duration(self.rotateEvery)",
+                "keepPrevious must be less than rotateEvery",
+            ),
         ),
     )
     ddl_policy: DDLPolicy = Field(
@@ -185,6 +196,9 @@ class CredentialsStatus(ApiModel):
 
     username: str = Field(max_length=63, description="The login that the Secret names.")
     rotated_at: Timestamp = Field(description="When its password was made.")
+    previous_until: Timestamp | None = Field(
+        default=None, description="Until when the login and password of before are good, too. Absent: they are not."
+    )
     rotate_token: str | None = Field(
         default=None, max_length=LONGEST_TOKEN, description="spec.credentials.rotateToken that is done."
     )

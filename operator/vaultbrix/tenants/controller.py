@@ -4,6 +4,7 @@ from collections.abc import Set
 from datetime import UTC, datetime
 
 from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.login_names import logins_of
 from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Credentials, CredentialsStatus, DeletionPolicy, Tenant
@@ -20,9 +21,9 @@ from vaultbrix.tenants import claims, deletion, role, rule_logins
 from vaultbrix.tenants.decisions import as_specified_before, ready_server, status, tenant_role
 from vaultbrix.tenants.drift.controller import RoleDrift
 from vaultbrix.tenants.placement import Placement, await_gate, owner_of, place
-from vaultbrix.tenants.rotation.decisions import event, is_reported, next_look, status_of
+from vaultbrix.tenants.rotation.decisions import event, is_told, next_look, status_of
 from vaultbrix.tenants.rotation.held import Held, hold
-from vaultbrix.tenants.rotation.rotate import rotate
+from vaultbrix.tenants.rotation.rotate import Settled, settle
 from vaultbrix.tenants.secret import CredentialsSecret, server_identity
 
 FINALIZER = "vaultbrix.com/tenant"
@@ -65,7 +66,7 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> Role
 
     def roles_changed(server: PostgresServer, roles: Set[str]) -> None:
         for tenant in cache.tenants_of(server.metadata.name):
-            if tenant.role in roles:
+            if not roles.isdisjoint(logins_of(tenant.role)):
                 queue.add(tenant.key)
 
     def resync() -> None:
@@ -154,23 +155,34 @@ class TenantController:
             held = await self._hold(tenant, server)
             secret_written = True
             async with self._admin.connection(server) as connection:
-                held, outcome = await rotate(self._kube, connection, tenant, desired, placement, held)
+                settled = await settle(self._kube, connection, tenant, desired, placement, held)
         except Expected as error:
             await self._report(tenant, error, secret_written=secret_written)
             raise
         self._waiting.forget(tenant)
-        reported = is_reported(held.note, tenant.status.credentials)
-        changed = [what for what in outcome.changed if reported or what != "password"]
-        if changed and as_specified_before(tenant):
-            await self._drift.tell(tenant, server, tenant.role, changed)
-        self._drift.seen_right(server, tenant.role, outcome)
-        credentials = tenant.spec.credentials or Credentials()
-        if not reported and tenant.status.credentials is not None:
-            message = event(credentials, held.note, tenant.secret_name, tenant.role)
+        return await self._tell(tenant, server, settled)
+
+    async def _tell(self, tenant: Tenant, server: PostgresServer, settled: Settled) -> datetime | None:
+        """Say in status and events what holds now; returns when there is something to do next."""
+        credentials, now, before = (
+            tenant.spec.credentials or Credentials(),
+            datetime.now(UTC),
+            tenant.status.credentials,
+        )
+        held = settled.held
+        done = status_of(credentials, held.note, held.username, now)
+        # What differs while the status is about to say so is our own doing.
+        ours = () if done == before else ("password", "VALID UNTIL")
+        for login, outcome in settled.outcomes.items():
+            changed = [what for what in outcome.changed if what not in ours]
+            if changed and as_specified_before(tenant):
+                await self._drift.tell(tenant, server, login, changed)
+            self._drift.seen_right(server, login, outcome)
+        if not is_told(held.note, before):
+            message = event(credentials, held.note, tenant.secret_name, done)
             await events.note(self._kube, tenant, ROTATED_EVENT, message, component="vaultbrix-operator")
-        now_done = status_of(held.note, tenant.role)
-        await self._report(tenant, None, secret_written=True, credentials=now_done)
-        return next_look(credentials, held.note, datetime.now(UTC))
+        await self._report(tenant, None, secret_written=True, credentials=done)
+        return next_look(credentials, held.note, now)
 
     def _place(self, tenant: Tenant, server: PostgresServer) -> Placement:
         namespace = self._cache.namespaces.get("", tenant.metadata.namespace)

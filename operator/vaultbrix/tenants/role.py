@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
@@ -29,16 +30,17 @@ async def provision(
     connection: psycopg.AsyncConnection,
     desired: TenantRole,
     placement: Placement,
-    password: str,
+    password: str | roles.KeptVerifier,
     salt: bytes,
     *,
+    valid_until: datetime | None = None,
     before_commit: Callable[[], Awaitable[None]] | None = None,
 ) -> roles.Outcome:
     """Make role, schema, memberships, settings, rights, policy and verifier as desired, in one transaction.
 
-    A role that is the Tenant's already stays so whatever ``placement`` says. ``before_commit`` is called when nothing
-    can go wrong any more but the commit itself. Raises Expected, changing nothing, when the role is not the Tenant's
-    and does not become so.
+    A role that is the Tenant's already stays so whatever ``placement`` says. Its password ends at ``valid_until``, None
+    for never. ``before_commit`` is called when nothing can go wrong any more but the commit itself. Raises Expected,
+    changing nothing, when the role is not the Tenant's and does not become so.
     """
     async with connection.transaction():
         seen = await _look(connection, desired)
@@ -49,7 +51,9 @@ async def provision(
             await claims.check_room(connection, placement)
         needed = [
             *claims.changes(step, desired.role, desired.owner, seen.claim),
-            *roles.changes(_login_role(desired), role, connection.info.server_version, connection.info.dbname),
+            *roles.changes(
+                _login_role(desired, valid_until), role, connection.info.server_version, connection.info.dbname
+            ),
             *_schema_changes(desired, seen),
         ]
         outcome = await roles.apply(connection, needed, desired.role, role, password, salt)
@@ -68,7 +72,7 @@ async def lock(connection: psycopg.AsyncConnection, role: str, uid: str) -> None
         await roles.lock(connection, role)
 
 
-def _login_role(desired: TenantRole) -> roles.LoginRole:
+def _login_role(desired: TenantRole, valid_until: datetime | None) -> roles.LoginRole:
     return roles.LoginRole(
         name=desired.role,
         login=desired.login,
@@ -76,6 +80,7 @@ def _login_role(desired: TenantRole) -> roles.LoginRole:
         mark="vaultbrix_tenants",
         search_path=desired.role,
         settings=desired.settings,
+        valid_until=valid_until,
     )
 
 

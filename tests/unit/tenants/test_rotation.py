@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import HOUR, MINUTE, NOW, SECOND
 
-from vaultbrix.api.tenant import Credentials, CredentialsStatus
+from vaultbrix.api.tenant import Credentials
 from vaultbrix.tenants.rotation.decisions import (
     ANNOTATION,
     Cause,
     EndedSessions,
     Note,
+    Previous,
     due,
     event,
     first_note,
-    is_reported,
+    is_told,
+    keeping,
+    keeps_previous,
     next_look,
+    previous_of,
     read_note,
     rotated,
     settled,
@@ -79,8 +83,8 @@ def test_sessions_end_with_a_leak_alone_and_no_later_rotation_forgets_them() -> 
 
 def test_a_secret_that_was_deleted_does_not_keep_a_leak_from_ending_sessions() -> None:
     leak = Credentials(revoke_token="leak")
-    done = status_of(made(revokeToken="leak"), "tenant_acme")
-    assert first_note(leak, status_of(made(), "tenant_acme"), NOW).ended_sessions == EndedSessions()
+    done = status_of(leak, made(revokeToken="leak"), "tenant_acme", NOW)
+    assert first_note(leak, status_of(leak, made(), "tenant_acme", NOW), NOW).ended_sessions == EndedSessions()
     assert first_note(leak, done, NOW).ended_sessions is None
 
 
@@ -96,6 +100,7 @@ NOTES = st.builds(
     cause=st.sampled_from(Cause),
     rotateToken=st.none() | st.text(min_size=1, max_size=64),
     revokeToken=st.none() | st.text(min_size=1, max_size=64),
+    previous=st.none() | st.builds(Previous, login=st.text(), until=st.just(NOW), verifier=st.text()),
     endedSessions=st.none() | st.just(EndedSessions()) | st.just(EndedSessions(before=NOW, watched_until=NOW)),
 )
 
@@ -151,14 +156,64 @@ def test_a_clock_that_goes_back_does_not_rotate_again() -> None:
     assert settled(DAILY, back, NOW) is back
 
 
+KEEPING = Credentials(rotate_every=24 * HOUR, keep_previous=2 * HOUR)
+
+
+def kept(cause: Cause = Cause.ROTATE_TOKEN, at: datetime = NOW) -> Note:
+    return keeping(rotated(KEEPING, made(), cause, at), KEEPING, "tenant_acme", "0" * 64)
+
+
+def test_the_password_of_before_is_good_for_as_long_as_it_is_to_be_and_no_longer() -> None:
+    previous = previous_of(KEEPING, kept(), NOW)
+    assert previous is not None
+    assert (previous.login, previous.until) == ("tenant_acme", NOW + 2 * HOUR)
+    assert previous_of(KEEPING, kept(), NOW + 2 * HOUR) is None
+    assert next_look(KEEPING, kept(), NOW) == NOW + 2 * HOUR
+    assert next_look(KEEPING, kept(), NOW + 2 * HOUR) == NOW + 24 * HOUR
+
+
+def test_keep_previous_that_is_shortened_holds_at_once_and_one_that_is_lengthened_from_the_next_time_on() -> None:
+    shorter, longer = (KEEPING.model_copy(update={"keep_previous": hours * HOUR}) for hours in (1, 20))
+    previous = previous_of(shorter, kept(), NOW)
+    assert previous is not None
+    assert previous.until == NOW + HOUR
+    assert previous_of(Credentials(), kept(), NOW) is None
+    assert previous_of(longer, kept(), NOW + 3 * HOUR) is None
+
+
+def test_after_a_leak_nothing_of_before_stays_good_whatever_is_kept_otherwise() -> None:
+    assert [cause for cause in Cause if keeps_previous(KEEPING, cause)] == [
+        Cause.ROTATE_TOKEN,
+        Cause.ROTATE_EVERY,
+        Cause.LOST,
+    ]
+    assert not any(keeps_previous(DAILY, cause) for cause in Cause)
+    assert previous_of(KEEPING, rotated(KEEPING, kept(), Cause.REVOKE_TOKEN, NOW), NOW) is None
+
+
+@given(st.integers(0, 168), st.integers(-200, 200))
+def test_no_clock_makes_the_password_of_before_good_for_longer(hours: int, later: int) -> None:
+    credentials = Credentials(keep_previous=hours * HOUR)
+    note = keeping(rotated(credentials, made(), Cause.ROTATE_TOKEN, NOW), credentials, "tenant_acme", "")
+    previous = previous_of(credentials, note, NOW + later * HOUR)
+    assert (previous is not None) is (later < hours)
+    assert previous is None or previous.until == NOW + hours * HOUR
+
+
 def test_status_says_what_is_done_and_the_event_which_secret() -> None:
-    note = rotated(DAILY, made(), Cause.ROTATE_EVERY, NOW + 24 * HOUR)
-    done = status_of(note, "tenant_acme")
-    assert is_reported(note, done)
-    assert not is_reported(note, None)
-    assert not is_reported(rotated(DAILY, note, Cause.ROTATE_EVERY, NOW + 48 * HOUR), done)
-    assert event(DAILY, note, "acme-db", "tenant_acme") == (
+    later = NOW + 24 * HOUR
+    note = rotated(DAILY, made(), Cause.ROTATE_EVERY, later)
+    done = status_of(DAILY, note, "tenant_acme", later)
+    assert is_told(note, done)
+    assert is_told(note, None)
+    assert not is_told(rotated(DAILY, note, Cause.ROTATE_EVERY, later + 24 * HOUR), done)
+    assert event(DAILY, note, "acme-db", done) == (
         "Secret acme-db has a new password for tenant_acme (rotateEvery is 24h)"
     )
-    assert isinstance(done, CredentialsStatus)
     assert done.dump() == {"username": "tenant_acme", "rotatedAt": "2026-12-02T12:00:00Z"}
+    second = status_of(KEEPING, kept(), "tenant_acme_r_0123456789", NOW)
+    assert second.previous_until == NOW + 2 * HOUR
+    assert event(KEEPING, kept(), "acme-db", second) == (
+        "Secret acme-db has a new password for tenant_acme_r_0123456789 (spec.credentials.rotateToken);"
+        " the one before, for tenant_acme, is good until 2026-12-01T14:00:00Z"
+    )

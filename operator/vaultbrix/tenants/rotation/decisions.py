@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
-from vaultbrix.api.meta import ApiModel, Timestamp, format_duration
+from vaultbrix.api.meta import ApiModel, Timestamp, format_duration, rfc3339
 from vaultbrix.api.tenant import Credentials, CredentialsStatus
 
 ANNOTATION = "vaultbrix.com/rotation"
@@ -30,6 +30,17 @@ class EndedSessions(ApiModel):
     watched_until: Timestamp | None = None
 
 
+class Previous(ApiModel):
+    """The login that the Secret named before, whose password is good until a time.
+
+    ``verifier`` is the SHA-256 of what PostgreSQL has of that password: the password itself is kept nowhere.
+    """
+
+    login: str
+    until: Timestamp
+    verifier: str
+
+
 class Cause(StrEnum):
     """Why a password was made: by the field of spec.credentials that said so."""
 
@@ -40,12 +51,13 @@ class Cause(StrEnum):
 
 
 class Note(ApiModel):
-    """When the password was made and why, for which tokens, and which sessions end for good with the one before it."""
+    """When the password was made and why, for which tokens, and what becomes of the one before it."""
 
     rotated_at: Timestamp
     cause: Cause = Cause.LOST
     rotate_token: str | None = None
     revoke_token: str | None = None
+    previous: Previous | None = None
     ended_sessions: EndedSessions | None = None
 
 
@@ -95,8 +107,13 @@ def due(credentials: Credentials, note: Note, now: datetime) -> Cause | None:
     return Cause.ROTATE_EVERY if every is not None and now >= note.rotated_at + every else None
 
 
+def keeps_previous(credentials: Credentials, cause: Cause) -> bool:
+    """Whether the password of before stays good for a while, so that another login gets the new one."""
+    return cause is not Cause.REVOKE_TOKEN and credentials.keep_previous > timedelta()
+
+
 def rotated(credentials: Credentials, note: Note, cause: Cause, now: datetime) -> Note:
-    """What the Secret notes beside the new password."""
+    """What the Secret notes beside a new password, if nothing of before stays good."""
     return Note(
         rotated_at=now.replace(microsecond=0),
         cause=cause,
@@ -107,38 +124,62 @@ def rotated(credentials: Credentials, note: Note, cause: Cause, now: datetime) -
     )
 
 
+def keeping(note: Note, credentials: Credentials, login: str, verifier: str) -> Note:
+    """The note beside a new password of another login, where that of ``login`` stays good for a while."""
+    until = note.rotated_at + credentials.keep_previous
+    return note.model_copy(update={"previous": Previous(login=login, until=until, verifier=verifier)})
+
+
+def previous_of(credentials: Credentials, note: Note, now: datetime) -> Previous | None:
+    """The login of before, as long as its password is good; to shorten keepPrevious holds for it too."""
+    if note.previous is None:
+        return None
+    until = min(note.previous.until, note.rotated_at + credentials.keep_previous)
+    return note.previous.model_copy(update={"until": until}) if now < until else None
+
+
 def next_look(credentials: Credentials, note: Note, now: datetime) -> datetime | None:
     """When there is something to do next, None where there is not."""
     times = []
     if credentials.rotate_every is not None:
         times.append(note.rotated_at + credentials.rotate_every)
+    if (previous := previous_of(credentials, note, now)) is not None:
+        times.append(previous.until)
     ended = note.ended_sessions
     if ended is not None and ended.watched_until is not None and now < ended.watched_until:
         times.append(now + LOOK_AGAIN)
     return min(times, default=None)
 
 
-def status_of(note: Note, username: str) -> CredentialsStatus:
+def status_of(credentials: Credentials, note: Note, username: str, now: datetime) -> CredentialsStatus:
     """What the Tenant's status says once PostgreSQL takes what the Secret holds."""
+    previous = previous_of(credentials, note, now)
     return CredentialsStatus(
         username=username,
         rotated_at=note.rotated_at,
+        previous_until=previous.until if previous is not None else None,
         rotate_token=note.rotate_token,
         revoke_token=note.revoke_token,
     )
 
 
-def is_reported(note: Note, done: CredentialsStatus | None) -> bool:
-    """Whether the Tenant's status says so already; before, what is seen to change in PostgreSQL is our own doing."""
-    return done is not None and status_of(note, done.username) == done
+def is_told(note: Note, done: CredentialsStatus | None) -> bool:
+    """Whether the Tenant's status knows of this password already, or of none, so that no event has to tell of it."""
+    if done is None:
+        return True
+    told = (done.rotated_at, done.rotate_token, done.revoke_token)
+    return told == (note.rotated_at, note.rotate_token, note.revoke_token)
 
 
-def event(credentials: Credentials, note: Note, secret_name: str, username: str) -> str:
-    """What the event says of a rotation: which Secret and why, never what is in it."""
+def event(credentials: Credentials, note: Note, secret_name: str, done: CredentialsStatus) -> str:
+    """What the event says of a rotation: which Secret and why, never what is in it. ``done`` is the new status."""
     why = {
         Cause.REVOKE_TOKEN: "spec.credentials.revokeToken: the sessions that began before have ended",
         Cause.ROTATE_TOKEN: "spec.credentials.rotateToken",
         Cause.ROTATE_EVERY: f"rotateEvery is {format_duration(credentials.rotate_every or timedelta())}",
         Cause.LOST: "it had none that is good",
     }[note.cause]
-    return f"Secret {secret_name} has a new password for {username} ({why})"
+    kept = ""
+    if note.previous is not None and done.previous_until is not None:
+        kept = f"; the one before, for {note.previous.login}, is good until {rfc3339(done.previous_until)}"
+    return f"Secret {secret_name} has a new password for {done.username} ({why}){kept}"

@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from vaultbrix.api.login_names import second_login
 from vaultbrix.api.tenant import Credentials, CredentialsStatus
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.owned_secret import Content, SeenSecret, create_secret, read_secret, write_secret
@@ -14,12 +15,17 @@ from vaultbrix.tenants.secret import CredentialsSecret, good_password, values
 
 @dataclass(frozen=True)
 class Held:
-    """What the Secret says: ``password`` is that of ``terms.role``."""
+    """What the Secret says, and the note on it."""
 
     terms: CredentialsSecret
     seen: SeenSecret
     password: str
     note: Note
+
+    @property
+    def username(self) -> str:
+        """The login that it names: the tenant's role or its second login."""
+        return self.terms.role
 
 
 async def hold(
@@ -33,7 +39,8 @@ async def hold(
 ) -> Held:
     """Make the Secret right, with a new password only where there is none that is good.
 
-    ``done`` is what the Tenant's status says. Otherwise as ``tenants.secret.ensure_credentials``.
+    ``terms`` name the tenant's role, and ``done`` is what the Tenant's status says. Otherwise as
+    ``tenants.secret.ensure_credentials``.
     """
     fresh, note = new_password(), first_note(credentials, done, now)
     if likely_new:
@@ -41,7 +48,10 @@ async def hold(
         if made is not None:
             return Held(terms, made, fresh, note)
     seen = await read_secret(kube, terms.owned)
-    password = good_password(seen.content.values.get("password", "")) if seen else None
+    present = seen.content.values if seen else {}
+    password = good_password(present.get("password", ""))
+    if password is not None and present.get("username") == second_login(terms.role):
+        terms = replace(terms, role=second_login(terms.role))
     annotations = written(note)
     if seen is not None and password is not None:
         known = read_note(seen.content.annotations, seen.created)
@@ -52,12 +62,11 @@ async def hold(
     return Held(terms, await write_secret(kube, terms.owned, content, seen), password or fresh, note)
 
 
-async def write(kube: Kube, held: Held, password: str, note: Note) -> Held:
-    """Have the Secret hold another password, or note something else. Raises Transient when it changed meanwhile."""
-    content = Content(values(held.terms, password), written(note))
-    return replace(
-        held, seen=await write_secret(kube, held.terms.owned, content, held.seen), password=password, note=note
-    )
+async def write(kube: Kube, held: Held, username: str, password: str, note: Note) -> Held:
+    """Have the Secret hold that login and password, and note that. Raises Transient when it changed meanwhile."""
+    terms = replace(held.terms, role=username)
+    content = Content(values(terms, password), written(note))
+    return Held(terms, await write_secret(kube, terms.owned, content, held.seen), password, note)
 
 
 def new_password() -> str:
