@@ -12,12 +12,14 @@ from vaultbrix.cli.access import commands as access
 from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
 from vaultbrix.cli.keys import commands as keys
+from vaultbrix.cli.tenants import commands as tenants
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Secure access to PostgreSQL."
 )
 access.register(app)
+tenants.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
 app.add_typer(gate.app, name="gate")

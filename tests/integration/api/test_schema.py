@@ -71,10 +71,6 @@ GOOD = {
     "server with an adoption": server(
         "good-27", adoptions=[{"from": UID, "to": {"namespace": TEAM, "name": "acme", "uid": OTHER_UID}}]
     ),
-    "tenant with a password that is replaced": tenant(
-        TEAM, "good-30", credentials={"rotateEvery": "8760h", "rotateToken": "2026-11 ü", "revokeToken": "x" * 64}
-    ),
-    "tenant with credentials and no more": tenant(TEAM, "good-31", credentials={}),
     "tenant that adopts": tenant(TEAM, "good-28", adopt=UID),
     "server with an echo": server("good-16", publicEndpoint={"host": "db.example.com", "port": 5433, "echoPort": 5434}),
     "server that closes with its record": server("good-21", auditRequired=True, auditGrace="1m"),
@@ -126,18 +122,6 @@ BAD = {
     "name that is no slug": (tenant(TEAM, "9-lives"), "spec.slug is required"),
     "name with a dot, that is no slug": (tenant(TEAM, "a.b"), "spec.slug is required"),
     "setting that is not allowed": (changed(TENANT, settings={"search_path": "public"}), "spec.settings.search_path"),
-    "password replaced too often": (
-        changed(TENANT, credentials={"rotateEvery": "59m59s"}),
-        "rotateEvery must be at least 1h and at most 8760h",
-    ),
-    "password replaced too late": (
-        changed(TENANT, credentials={"rotateEvery": "8760h1s"}),
-        "rotateEvery must be at least 1h and at most 8760h",
-    ),
-    "a period in days": (changed(TENANT, credentials={"rotateEvery": "30d"}), "spec.credentials.rotateEvery"),
-    "an empty token": (changed(TENANT, credentials={"rotateToken": ""}), "spec.credentials.rotateToken"),
-    "a token of two lines": (changed(TENANT, credentials={"rotateToken": "a\nb"}), "spec.credentials.rotateToken"),
-    "a long token": (changed(TENANT, credentials={"revokeToken": "x" * 65}), "spec.credentials.revokeToken"),
     "setting with SQL": (changed(TENANT, settings={"work_mem": "1MB; DROP"}), "spec.settings.work_mem"),
     "connection limit of 0": (changed(TENANT, connectionLimit=0), "spec.connectionLimit"),
     "unknown deletion policy": (changed(TENANT, deletionPolicy="Keep"), "spec.deletionPolicy"),
@@ -317,16 +301,7 @@ EDITS: list[tuple[Object, dict[str, Any], str | None]] = [
     (tenant(TEAM, "edit-3"), {"connectionLimit": 7}, None),
     (tenant(TEAM, "edit-3"), {"slug": "other"}, "slug is immutable"),
     (tenant(TEAM, "edit-3"), {"serverRef": {"name": "other"}}, "immutable"),
-    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "other"}}, "spec.credentials.secretName is immutable"),
-    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "edit-3-db", "rotateEvery": "720h"}}, None),
-    (tenant(TEAM, "edit-3"), {"credentials": {"rotateToken": "once"}}, None),
-    (tenant(TEAM, "edit-9", credentials={"secretName": "mine"}), {"credentials": {}}, "secretName is immutable"),
-    (tenant(TEAM, "edit-9", credentials={"secretName": "mine"}), {"credentials": None}, "secretName is immutable"),
-    (
-        tenant(TEAM, "edit-9", credentials={"secretName": "mine"}),
-        {"credentials": {"secretName": "mine", "revokeToken": "leak"}},
-        None,
-    ),
+    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "other"}}, "secretName is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"sql": "DROP TABLE u"}, "sql is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"requestedBy": "eve"}, "requestedBy is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"validFor": "100h"}, "validFor is immutable"),
