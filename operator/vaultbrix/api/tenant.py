@@ -284,6 +284,11 @@ class Tenant(Resource):
         return f"tenant_{self.slug}"
 
     @property
+    def login(self) -> str:
+        """Whom the Secret names: the role, or the tenant's second login."""
+        return self.status.credentials.username if self.status.credentials else self.role
+
+    @property
     def secret_name(self) -> str:
         """Name of the Secret with the credentials."""
         named = self.spec.credentials.secret_name if self.spec.credentials else None

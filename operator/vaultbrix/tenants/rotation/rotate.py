@@ -34,7 +34,7 @@ from vaultbrix.tenants.rotation.decisions import (
 )
 from vaultbrix.tenants.rotation.held import Held, new_password, write
 from vaultbrix.tenants.rotation.sessions import end_sessions, time_of
-from vaultbrix.tenants.rule_logins import LoginTerms
+from vaultbrix.tenants.rule_logins import LoginClaim, LoginTerms
 
 _REMEDY = "drop it, or set spec.credentials.keepPrevious to 0s"
 
@@ -106,8 +106,10 @@ class Logins:
         ):
             await self.provision(login, NO_VERIFIER)
             # Sessions go on; the last of them gone, a later look finds none.
-            if not await rule_logins.has_sessions(self.connection, login):
-                await rule_logins.drop(self.connection, self.tenant.metadata.uid)
+            claim = LoginClaim(login, self.desired.role, self.tenant.metadata.uid)
+            if not await rule_logins.has_sessions(self.connection, login) and await rule_logins.try_drop(
+                self.connection, claim
+            ):
                 del self.outcomes[login]
 
 
