@@ -23,6 +23,7 @@ from vaultbrix.postgres.roles import NO_VERIFIER, KeptVerifier, Outcome
 from vaultbrix.tenants import role, rule_logins
 from vaultbrix.tenants.decisions import TenantRole
 from vaultbrix.tenants.placement import Placement
+from vaultbrix.tenants.rotation import sessions
 from vaultbrix.tenants.rotation.decisions import (
     EndedSessions,
     Note,
@@ -33,7 +34,6 @@ from vaultbrix.tenants.rotation.decisions import (
     rotated,
 )
 from vaultbrix.tenants.rotation.held import Held, new_password, write
-from vaultbrix.tenants.rotation.sessions import end_sessions, time_of
 from vaultbrix.tenants.rule_logins import LoginClaim, LoginTerms
 
 _REMEDY = "drop it, or set spec.credentials.keepPrevious to 0s"
@@ -166,10 +166,10 @@ async def _end_sessions(kube: Kube, logins: Logins, held: Held) -> Held:
     names = [logins.desired.role, logins.second]
     if ended.before is not None:
         # Who was logging in when the password ended may have come in since.
-        await end_sessions(logins.connection, names, ended.before)
+        await sessions.end_sessions(logins.connection, names, ended.before)
         return held
-    before, watched_until = await time_of(logins.connection)
-    await end_sessions(logins.connection, names, before)
+    before, watched_until = await sessions.time_of(logins.connection)
+    await sessions.end_sessions(logins.connection, names, before)
     # Noted afterwards: an operator that dies before ends those of a later moment.
     note = held.note.model_copy(update={"ended_sessions": EndedSessions(before=before, watched_until=watched_until)})
     return await write(kube, held, held.username, held.password, note)
