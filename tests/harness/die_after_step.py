@@ -23,7 +23,8 @@ from vaultbrix.cli.main import app
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.grants.file import GrantsFile
 from vaultbrix.kube.client import Kube
-from vaultbrix.tenants import role
+from vaultbrix.tenants import role, rule_logins
+from vaultbrix.tenants.rotation import sessions
 
 STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "remembered": (GrantsFile, "append"),
@@ -50,6 +51,8 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "whoever had it shut out": (role, "prepare"),
     "role adopted": (role, "provision"),
     "role provisioned": (role, "provision"),
+    "sessions of a leak ended": (sessions, "end_sessions"),
+    "second login provisioned": (rule_logins, "provision"),
     "login dropped": (logins, "drop_login"),
     "pass revoked": (passes, "revoke_pass"),
 }

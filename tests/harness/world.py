@@ -227,7 +227,9 @@ class Psql:
         credentials = world.secret(namespace, secret_name or f"{tenant_name}-db")
         texts = [part for text in statements for part in ("-c", text)]
         authority = world.directory / f"{namespace}-{secret_name or tenant_name}.ca.crt"
-        authority.write_text(credentials["ca.crt"])
+        # Another client may be reading it.
+        if not authority.exists() or authority.read_text() != credentials["ca.crt"]:
+            authority.write_text(credentials["ca.crt"])
         # The environment of a Pod that takes it from the Secret, and mounts the CA elsewhere.
         self._env = {
             **{key: value for key, value in credentials.items() if key.startswith("PG")},

@@ -158,7 +158,7 @@ def _connection(rule: AccessRule, tenant: Tenant, server: PostgresServer | None)
     if rule.spec.login is RuleLogin.PER_RULE:
         role = rule_login(tenant.role, rule.metadata.uid)
         return Connection(server, role, rule.status.secret_name or rule.secret_name)
-    return Connection(server, tenant.role, tenant.status.secret_name or tenant.secret_name)
+    return Connection(server, tenant.login, tenant.status.secret_name or tenant.secret_name)
 
 
 async def _own_address(client: PersonClient, option: str, tenant: Tenant, known: Address | None) -> Address:

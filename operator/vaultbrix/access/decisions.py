@@ -4,7 +4,6 @@ A rule *opens* a grant: some addresses may log in as one role until a deadline. 
 is what every layer enforces, so closing one rule never takes away what another open rule still gives.
 """
 
-import hashlib
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +28,7 @@ from vaultbrix.api.conditions import (
     find_condition,
     is_true,
 )
+from vaultbrix.api.login_names import login_for
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -231,14 +231,9 @@ def trusted_source(index: int, cidr: str, trusted: str, server: str) -> str:
     )
 
 
-# PostgreSQL cuts names at 63 bytes (4.1.1); a slug must not look like a rule's login (see Tenant's rules).
-_LONGEST_NAME = 63
-
-
 def rule_login(role: str, uid: str) -> str:
     """Name of the login of a rule with ``login: PerRule``: ``tenant_<slug>_r_<id>``, a long slug cut short."""
-    tail = f"_r_{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
-    return f"{role[: _LONGEST_NAME - len(tail)]}{tail}"
+    return login_for(role, uid)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _from_condition(name: str, condition: Condition | None) -> Layer:
 
 
 def _role(rule: AccessRule, tenant: Tenant) -> str:
-    return tenant.role if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid)
+    return tenant.login if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid)
 
 
 def _obstacles(view: View) -> tuple[str, ...]:

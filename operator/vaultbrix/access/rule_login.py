@@ -92,11 +92,12 @@ class RuleLogins:
         claims = await rule_logins.claims(connection)
         if not claims:
             return []
-        alive = self.alive(now)
+        # A tenant's second login is its controller's.
+        alive = self.alive(now) | {(tenant.role, tenant.metadata.uid) for tenant in self._cache.tenants}
         dropped = []
         for claim in claims:
-            if (claim.role, claim.rule_uid) not in alive:
-                self._made.pop(claim.rule_uid, None)
+            if (claim.role, claim.uid) not in alive:
+                self._made.pop(claim.uid, None)
                 if await rule_logins.try_drop(connection, claim):
                     dropped.append(f"Login {claim.login}")
         return dropped

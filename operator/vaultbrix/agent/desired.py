@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
@@ -51,6 +51,8 @@ class Desired:
         self._deadlines: dict[str, dict[str, datetime]] = {}
         self._holders: dict[Pair, int] = {}
         self._of_role: dict[str, dict[str, Grant]] = {}
+        # The role of each login that grants of it let in.
+        self._role_of: dict[str, str] = {}
         # How many of the CIDRs have each IP version and prefix length.
         self._lengths: Counter[tuple[int, int]] = Counter()
         self.pairs: list[Pair] = []
@@ -70,6 +72,7 @@ class Desired:
         earlier = self.close(grant.uid)
         self._grants[grant.uid] = grant
         self._of_role.setdefault(grant.role, {})[grant.uid] = grant
+        self._role_of.update(dict.fromkeys(grant.logins, grant.role))
         for cidr in grant.cidrs:
             if cidr not in self._deadlines:
                 self._lengths[_length(cidr)] += 1
@@ -110,7 +113,7 @@ class Desired:
 
     def covers(self, role: str, address: Address) -> bool:
         """Whether an open grant lets this role log in from the address."""
-        return any(grant.covers(address) for grant in self._of_role.get(role, {}).values())
+        return any(grant.covers(address) for grant in self._grants_of(role))
 
     def lets_in(self, address: Address) -> bool:
         """Whether an open grant of any role covers the address; costs as much as there are prefix lengths."""
@@ -120,16 +123,19 @@ class Desired:
     def uncovered(self, sessions: Iterable[Session]) -> list[Session]:
         """Return the tenants' sessions that no open grant of their login role covers."""
         open_sessions = list(sessions)
-        return sessions_to_end(open_sessions, {s.role: self._of_role.get(s.role, {}).values() for s in open_sessions})
+        return sessions_to_end(open_sessions, {s.role: self._grants_of(s.role) for s in open_sessions})
 
     def count(self, sessions: Iterable[Session]) -> dict[str, int]:
         """Count sessions by uid of the rule that covers them; one that several rules cover counts for each."""
         counts: dict[str, int] = {}
         for session in sessions:
-            for grant in self._of_role.get(session.role, {}).values():
+            for grant in self._grants_of(session.role):
                 if session.address is not None and grant.covers(session.address):
                     counts[grant.uid] = counts.get(grant.uid, 0) + 1
         return counts
+
+    def _grants_of(self, login: str) -> Collection[Grant]:
+        return self._of_role.get(self._role_of.get(login, login), {}).values()
 
 
 def _length(cidr: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Tenant: a role, a schema and credentials on a server."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -8,12 +9,15 @@ from pydantic import Field
 from vaultbrix.api.audit_retention import AuditRetention
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
-from vaultbrix.api.meta import ApiModel, LocalRef, Name, Resource, Uid
+from vaultbrix.api.meta import ApiModel, Duration, LocalRef, Name, Resource, Timestamp, Uid
 
 SLUG_PATTERN = r"^[a-z][a-z0-9_]{0,54}$"
 
 # With dataAPI, so that its longest role, tenant_<slug>_authenticated, is a name of PostgreSQL's: 63 bytes at most.
 LONGEST_SLUG = 42
+
+LONGEST_TOKEN = 64
+_Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 SettingValue = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(ms|s|min|h|kB|MB|GB)?$")]
 
@@ -57,9 +61,29 @@ class DDLPolicy(ApiModel):
 
 
 class Credentials(ApiModel):
-    """Which Secret the credentials are written to."""
+    """Which Secret the credentials are written to, and when they are replaced."""
 
-    secret_name: Name = Field(description="The Secret of the same namespace that is written.")
+    secret_name: Name | None = Field(
+        default=None, description="The Secret of the same namespace that is written. Absent: <tenant>-db. Immutable."
+    )
+    rotate_every: Duration | None = Field(
+        default=None,
+        description="How old a password becomes before another one takes its place, such as 720h: 1h to 8760h. "
+        "Absent: as old as it may.",
+    )
+    rotate_token: _Token | None = Field(
+        default=None, description="Any text. Another one than before has the password replaced once; sessions go on."
+    )
+    revoke_token: _Token | None = Field(
+        default=None,
+        description="Any text. Another one than before has the password replaced once, ends the previous one at once "
+        "whatever keepPrevious says, and ends the sessions that began before: for a suspected leak.",
+    )
+    keep_previous: Duration = Field(
+        default=timedelta(),
+        description="How long the previous password stays good after rotateEvery or rotateToken, with the username "
+        "that it had, at most 168h. The Secret then names two logins in turn; 0s: one, and nothing stays good.",
+    )
 
 
 class LocalSecretKey(LocalRef):
@@ -133,8 +157,19 @@ class TenantSpec(ApiModel):
     )
     credentials: Credentials | None = Field(
         default=None,
-        description="Absent: a Secret named <tenant>-db.",
-        json_schema_extra=cel(("self == oldSelf", "is immutable")),
+        description="Absent: a Secret named <tenant>-db, with a password that is never replaced.",
+        json_schema_extra=cel(
+            (
+                "!has(self.rotateEvery)"
+                " || duration(self.rotateEvery) >= duration('1h') && duration(self.rotateEvery) <= duration('8760h')",
+                "rotateEvery must be at least 1h and at most 8760h",
+            ),
+            ("duration(self.keepPrevious) <= duration('168h')", "keepPrevious must be at most 168h"),
+            (
+                "!has(self.rotateEvery) || duration(self.keepPrevious) < duration(self.rotateEvery)",
+                "keepPrevious must be less than rotateEvery",
+            ),
+        ),
     )
     ddl_policy: DDLPolicy = Field(
         default=DDLPolicy(), alias="ddlPolicy", description="What passes without an admin, and what a refusal becomes."
@@ -156,6 +191,22 @@ class ServedAPI(ApiModel):
     url: str = Field(max_length=512, description="The address that applications are given.")
 
 
+class CredentialsStatus(ApiModel):
+    """What the Secret holds now, once PostgreSQL takes it."""
+
+    username: str = Field(max_length=63, description="The login that the Secret names.")
+    rotated_at: Timestamp = Field(description="When its password was made.")
+    previous_until: Timestamp | None = Field(
+        default=None, description="Until when the login and password of before are good, too. Absent: they are not."
+    )
+    rotate_token: str | None = Field(
+        default=None, max_length=LONGEST_TOKEN, description="spec.credentials.rotateToken that is done."
+    )
+    revoke_token: str | None = Field(
+        default=None, max_length=LONGEST_TOKEN, description="spec.credentials.revokeToken that is done."
+    )
+
+
 class TenantStatus(ApiModel):
     """The Tenant as it is now. Written by the operator."""
 
@@ -163,8 +214,15 @@ class TenantStatus(ApiModel):
     role: str | None = Field(default=None, max_length=63)
     schema_name: str | None = Field(default=None, alias="schema", max_length=63)
     secret_name: str | None = Field(default=None, max_length=253)
+    credentials: CredentialsStatus | None = Field(default=None)
     data_api: ServedAPI | None = Field(default=None, alias="dataAPI")
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
+
+
+_NAMED = (
+    "(has({0}.spec.credentials) && has({0}.spec.credentials.secretName)"
+    " ? {0}.spec.credentials.secretName : {0}.metadata.name + '-db')"
+)
 
 
 class Tenant(Resource):
@@ -192,9 +250,12 @@ class Tenant(Resource):
                 "has(self.slug) == has(oldSelf.slug) && (!has(self.slug) || self.slug == oldSelf.slug)",
                 "slug is immutable",
             ),
-            ("has(self.credentials) == has(oldSelf.credentials)", "credentials is immutable"),
         ),
         root_rules=(
+            (
+                f"{_NAMED.format('self')} == {_NAMED.format('oldSelf')}",
+                "spec.credentials.secretName is immutable; it is <tenant>-db where it is absent",
+            ),
             (
                 "has(self.spec.slug) || self.metadata.name.matches('^[a-z][a-z0-9-]{0,54}$')",
                 "spec.slug is required when metadata.name is no slug: a letter, then up to 54 letters, digits or -",
@@ -223,6 +284,12 @@ class Tenant(Resource):
         return f"tenant_{self.slug}"
 
     @property
+    def login(self) -> str:
+        """Whom the Secret names: the role, or the tenant's second login."""
+        return self.status.credentials.username if self.status.credentials else self.role
+
+    @property
     def secret_name(self) -> str:
         """Name of the Secret with the credentials."""
-        return self.spec.credentials.secret_name if self.spec.credentials else f"{self.metadata.name}-db"
+        named = self.spec.credentials.secret_name if self.spec.credentials else None
+        return named or f"{self.metadata.name}-db"

@@ -12,6 +12,7 @@ from vaultbrix.cli.access import commands as access
 from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
 from vaultbrix.cli.keys import commands as keys
+from vaultbrix.cli.tenants import commands as tenants
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 access.register(app)
 decide.register(app)
+tenants.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
 app.add_typer(gate.app, name="gate")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from vaultbrix.api.login_names import logins_of
 from vaultbrix.runtime.addresses import Address, within
 
 
@@ -10,8 +11,8 @@ from vaultbrix.runtime.addresses import Address, within
 class Grant:
     """Lets ``role`` log in from ``cidrs`` until ``deadline``, on behalf of one open AccessRule.
 
-    ``rule`` and ``tenant`` are namespace/name, ``uid`` and ``generation`` the rule's. ``deadline`` is aware and in UTC,
-    ``cidrs`` are canonical.
+    Where that is a tenant's role, its second login is let in as well. ``rule`` and ``tenant`` are namespace/name,
+    ``uid`` and ``generation`` the rule's. ``deadline`` is aware and in UTC, ``cidrs`` are canonical.
     """
 
     rule: str
@@ -29,6 +30,11 @@ class Grant:
         """(namespace, name) of the Tenant."""
         namespace, _, name = self.tenant.partition("/")
         return namespace, name
+
+    @property
+    def logins(self) -> tuple[str, ...]:
+        """Who may log in under this grant."""
+        return logins_of(self.role)
 
     def covers(self, address: Address) -> bool:
         """Whether the address may connect under this grant."""

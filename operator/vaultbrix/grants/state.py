@@ -4,7 +4,7 @@ The agent keeps it on disk and reads it back after a restart. The shipper reads 
 about.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -173,6 +173,8 @@ class AgentState:
     _of_tenant: dict[str, set[str]] = field(default_factory=dict)
     _of_role: dict[str, set[str]] = field(default_factory=dict)
     _ended: dict[str, list[GrantRecord]] = field(default_factory=dict)
+    # The role of each login that grants of it let in, whether they are open or have ended.
+    _role_of: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "AgentState":
@@ -183,7 +185,7 @@ class AgentState:
         for grant in snapshot.grants:
             state._open(grant)
         for grant in snapshot.ended:
-            state._ended.setdefault(grant.role, []).append(grant)
+            state._keep(grant)
         return state
 
     def snapshot(self, epoch: str, now: datetime) -> Snapshot:
@@ -241,11 +243,11 @@ class AgentState:
 
     def tenant_of(self, role: str) -> str | None:
         """Return the Tenant (namespace/name) that an open grant lets a login role in as, None where there is none."""
-        return next((self.grants[uid].tenant for uid in self._of_role.get(role, ())), None)
+        return next((self.grants[uid].tenant for uid in self._uids_of(role)), None)
 
     def covering(self, role: str, address: Address | None) -> list[GrantRecord]:
         """Return the open grants that let a login role in from an address."""
-        grants = (self.grants[uid] for uid in self._of_role.get(role, ()))
+        grants = (self.grants[uid] for uid in self._uids_of(role))
         return [grant for grant in grants if address is not None and grant.covers(address)]
 
     def attribute(self, role: str, address: Address | None, at: datetime) -> Attribution:
@@ -258,8 +260,7 @@ class AgentState:
             return Attribution(login.tenant, login.requested_by, login.approval)
         if address is None:
             return Attribution()
-        candidates = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
-        matching = [g for g in candidates if g.let_in(address, at)]
+        matching = [g for g in self._known(role) if g.let_in(address, at)]
         return Attribution(
             tenant=", ".join(sorted({g.tenant for g in matching})),
             person=", ".join(sorted({g.requested_by for g in matching})),
@@ -268,14 +269,27 @@ class AgentState:
 
     def attribution_changes(self, role: str) -> list[datetime]:
         """Return the times, in order, at which ``attribute`` may change its answer for a login role."""
-        known = [*(self.grants[uid] for uid in self._of_role.get(role, ())), *self._ended.get(role, ())]
+        known = self._known(role)
         ends = [grant.ended_at + SLACK for grant in known if grant.ended_at]
         return sorted([grant.opened_at - SLACK for grant in known] + ends)
+
+    def _uids_of(self, login: str) -> Collection[str]:
+        return self._of_role.get(self._role_of.get(login, login), ())
+
+    def _known(self, login: str) -> list[GrantRecord]:
+        """Open grants of a login role, and those that have ended."""
+        role = self._role_of.get(login, login)
+        return [*(self.grants[uid] for uid in self._uids_of(login)), *self._ended.get(role, ())]
+
+    def _keep(self, ended: GrantRecord) -> None:
+        self._ended.setdefault(ended.role, []).append(ended)
+        self._role_of.update(dict.fromkeys(ended.logins, ended.role))
 
     def _open(self, grant: GrantRecord) -> None:
         self.grants[grant.uid] = grant
         self._of_tenant.setdefault(grant.tenant, set()).add(grant.uid)
         self._of_role.setdefault(grant.role, set()).add(grant.uid)
+        self._role_of.update(dict.fromkeys(grant.logins, grant.role))
 
     def _end(self, uid: str, at: datetime, *, unless: GrantRecord | None = None) -> None:
         grant = self.grants.pop(uid, None)
@@ -287,7 +301,7 @@ class AgentState:
                 del index[key]
         # A grant that goes on for the same addresses needs no record of its earlier deadline.
         if unless is None or (unless.role, unless.cidrs) != (grant.role, grant.cidrs):
-            self._ended.setdefault(grant.role, []).append(replace(grant, ended_at=at))
+            self._keep(replace(grant, ended_at=at))
 
 
 def applied(state: AgentState, changes: Iterable[StateChange]) -> AgentState:

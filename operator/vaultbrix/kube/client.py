@@ -160,12 +160,17 @@ class Kube:
         full = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
         return await self._call("PATCH", path, query, full, content_type="application/apply-patch+yaml")
 
-    async def merge(self, kind: ResourceType, namespace: str, name: str, body: Object) -> Object:
-        """Change an object by a JSON merge patch. Raises NotFound, and Conflict if it names an old resourceVersion."""
+    async def merge(
+        self, kind: ResourceType, namespace: str, name: str, body: Object, *, dry_run: bool = False
+    ) -> Object:
+        """Change an object by a JSON merge patch; with ``dry_run`` only have the change checked.
+
+        Raises NotFound, and Conflict if the patch names an old resourceVersion.
+        """
         return await self._call(
             "PATCH",
             kind.path(namespace, name),
-            {"fieldManager": self._manager},
+            self._query(dry_run=dry_run),
             body,
             content_type="application/merge-patch+json",
         )

@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import Resource
@@ -35,6 +36,66 @@ class OwnedSecret:
         return self.owner.metadata.namespace or self.cluster_namespace
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a Secret holds in clear, without what is no text, and its annotations."""
+
+    values: Values
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SeenSecret:
+    """A Secret as the API server has it: its ``content``, when it was made, and the ``written`` object."""
+
+    content: Content
+    created: datetime
+    written: Object
+
+
+async def read_secret(kube: Kube, secret: OwnedSecret) -> SeenSecret | None:
+    """The Secret as it is, None where there is none. Raises Blocked(SecretTaken) when it is somebody else's."""
+    existing = await _existing(kube, secret.namespace, secret.name)
+    if existing is None:
+        return None
+    if not _is_of(existing, secret.owner):
+        raise Blocked(
+            Reason.SECRET_TAKEN,
+            f"Secret {secret.name} exists and is not this {resource_type(type(secret.owner)).kind}'s; "
+            f"delete it, or {secret.remedy}",
+        )
+    return _seen(existing)
+
+
+async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: SeenSecret | None) -> SeenSecret:
+    """Have the Secret that was ``seen`` hold the content. Raises Transient when it is another one meanwhile."""
+    body = _body(secret, content)
+    if seen is None:
+        try:
+            return _seen(await kube.create(SECRETS, secret.namespace, body))
+        except Conflict as error:
+            raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} appeared meanwhile") from error
+    if not _lacks(seen.written, body):
+        return seen
+    before, meta = seen.written["metadata"], body["metadata"]
+    # What others have noted on it is theirs.
+    meta["labels"] = {**(before.get("labels") or {}), **meta["labels"]}
+    meta["annotations"] = {**(before.get("annotations") or {}), **meta["annotations"]}
+    meta["resourceVersion"] = before["resourceVersion"]
+    try:
+        return _seen(await kube.replace(SECRETS, secret.namespace, secret.name, body))
+    except (Conflict, NotFound) as error:
+        raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} changed meanwhile") from error
+
+
+async def create_secret(kube: Kube, secret: OwnedSecret, content: Content) -> SeenSecret | None:
+    """Make the Secret; None, changing nothing, where there is one of that name."""
+    try:
+        return _seen(await kube.create(SECRETS, secret.namespace, _body(secret, content)))
+    except Conflict:
+        return None
+
+
 async def ensure_secret(
     kube: Kube, secret: OwnedSecret, values_of: Callable[[Values], Values], *, likely_new: bool = False
 ) -> Values:
@@ -46,13 +107,12 @@ async def ensure_secret(
     """
     if likely_new:
         values = values_of({})
-        try:
-            await kube.create(SECRETS, secret.namespace, _body(secret, values))
-        except Conflict:
-            pass
-        else:
+        if await create_secret(kube, secret, Content(values)) is not None:
             return values
-    return await _ensure_secret(kube, secret, values_of)
+    seen = await read_secret(kube, secret)
+    values = values_of(seen.content.values if seen else {})
+    await write_secret(kube, secret, Content(values), seen)
+    return values
 
 
 async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
@@ -62,29 +122,10 @@ async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
         await kube.delete(SECRETS, owner.metadata.namespace, name, uid=existing["metadata"]["uid"])
 
 
-async def _ensure_secret(kube: Kube, secret: OwnedSecret, values_of: Callable[[Values], Values]) -> Values:
-    namespace = secret.namespace
-    existing = await _existing(kube, namespace, secret.name)
-    if existing is not None and not _is_of(existing, secret.owner):
-        raise Blocked(
-            Reason.SECRET_TAKEN,
-            f"Secret {secret.name} exists and is not this {resource_type(type(secret.owner)).kind}'s; "
-            f"delete it, or {secret.remedy}",
-        )
-    values = values_of(decoded(existing["data"]) if existing else {})
-    body = _body(secret, values)
-    if existing is None:
-        try:
-            await kube.create(SECRETS, namespace, body)
-        except Conflict as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} appeared meanwhile") from error
-    elif _lacks(existing, body, secret.labels):
-        body["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"]
-        try:
-            await kube.replace(SECRETS, namespace, secret.name, body)
-        except (Conflict, NotFound) as error:
-            raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} changed meanwhile") from error
-    return values
+def _seen(secret: Object) -> SeenSecret:
+    meta = secret["metadata"]
+    content = Content(decoded(secret.get("data") or {}), meta.get("annotations") or {})
+    return SeenSecret(content, datetime.fromisoformat(meta["creationTimestamp"]), secret)
 
 
 async def _existing(kube: Kube, namespace: str, name: str) -> Object | None:
@@ -95,10 +136,13 @@ async def _existing(kube: Kube, namespace: str, name: str) -> Object | None:
     return {**existing, "data": existing.get("data") or {}}
 
 
-def _lacks(existing: Object, body: Object, labels: Mapping[str, str]) -> bool:
-    """Whether the Secret lacks any of its content or labels; what somebody added beside them does not count."""
-    present = existing["metadata"].get("labels") or {}
-    return not (body["data"].items() <= existing["data"].items() and labels.items() <= present.items())
+def _lacks(existing: Object, body: Object) -> bool:
+    """Whether the Secret lacks any of its content; what somebody added beside it does not count."""
+    meta = existing["metadata"]
+    parts = [(body["data"], existing["data"])] + [
+        (body["metadata"].get(name) or {}, meta.get(name) or {}) for name in ("labels", "annotations")
+    ]
+    return not all(wanted.items() <= present.items() for wanted, present in parts)
 
 
 def _is_of(existing: Object, owner: Resource) -> bool:
@@ -116,7 +160,7 @@ def decoded(data: Mapping[str, str]) -> Values:
     return values
 
 
-def _body(secret: OwnedSecret, values: Values) -> Object:
+def _body(secret: OwnedSecret, content: Content) -> Object:
     owner, kind = secret.owner, resource_type(type(secret.owner))
     return {
         "apiVersion": "v1",
@@ -125,6 +169,7 @@ def _body(secret: OwnedSecret, values: Values) -> Object:
             "name": secret.name,
             "namespace": secret.namespace,
             "labels": {"app.kubernetes.io/managed-by": "vaultbrix", **secret.labels},
+            "annotations": dict(content.annotations),
             "ownerReferences": [
                 {
                     "apiVersion": kind.api_version,
@@ -136,5 +181,5 @@ def _body(secret: OwnedSecret, values: Values) -> Object:
             ],
         },
         "type": "Opaque",
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in content.values.items()},
     }

@@ -194,11 +194,13 @@ class PersonClient:
                 f"--requested-by {given_person}: {error.message}; without the option you ask in your own name"
             ) from None
 
-    async def merge(self, known: R, body: Object) -> R:
-        """Change the object by a JSON merge patch; returns it as it is then. Raises NotFound, and Conflict when the
-        patch names a resourceVersion that is not the latest."""
+    async def merge(self, known: R, body: Object, *, dry_run: bool = False) -> R:
+        """Change the object by a JSON merge patch; returns it as it is then, or with ``dry_run`` would be.
+
+        Raises NotFound, and Conflict when the patch names a resourceVersion that is not the latest.
+        """
         kind = resource_type(type(known))
-        raw = await self.kube.merge(kind, known.metadata.namespace, known.metadata.name, body)
+        raw = await self.kube.merge(kind, known.metadata.namespace, known.metadata.name, body, dry_run=dry_run)
         return _parse(type(known), raw).resource
 
     async def reread(self, known: R) -> Fetched[R]:

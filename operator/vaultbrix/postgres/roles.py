@@ -1,5 +1,6 @@
 """Our roles that log in: creates them, mends what drifted, drops them without a trace."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +80,19 @@ class Change:
 
 
 @dataclass(frozen=True)
+class KeptVerifier:
+    """In place of a password that is not known any more: the verifier that the role has, if its SHA-256 is this one.
+
+    Otherwise the role has none, and nobody logs in with a password.
+    """
+
+    sha256: str
+
+
+NO_VERIFIER = KeptVerifier("")
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What was done to a role: ``changed`` names what was not as it should be, nothing where the role is new.
 
@@ -152,23 +166,26 @@ async def apply(
     needed: Sequence[Change],
     role: str,
     seen: SeenRole | None,
-    password: str,
+    password: str | KeptVerifier,
     salt: bytes,
 ) -> Outcome:
     """Make the changes in one message, and set the role's verifier unless it is that of the password already.
 
     Call within a transaction, as its last part: what follows is not logged by the server.
     """
-    sets_password = not scram.matches(password, seen.verifier if seen else None)
+    present = seen.verifier if seen else None
+    if isinstance(password, KeptVerifier):
+        sets_password, verifier = present is not None and sha256_of(present) != password.sha256, None
+    else:
+        sets_password = not scram.matches(password, present)
+        verifier = scram.verifier(password, salt) if sets_password else None
     first = [*(change.statement for change in needed), *(_quieting() if sets_password else ())]
     if first:
         await connection.execute(sql.SQL("; ").join(first))
     if sets_password:
         # In a message of its own: PostgreSQL logs a message by the settings that it began with.
         await connection.execute(
-            sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                sql.Identifier(role), sql.Literal(scram.verifier(password, salt))
-            )
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
         )
     if seen is None:
         # Nobody else could change it yet.
@@ -180,7 +197,9 @@ async def apply(
     return Outcome(None if changed else seen.fingerprint, changed)
 
 
-async def ensure(connection: psycopg.AsyncConnection, desired: LoginRole, password: str, salt: bytes) -> Outcome:
+async def ensure(
+    connection: psycopg.AsyncConnection, desired: LoginRole, password: str | KeptVerifier, salt: bytes
+) -> Outcome:
     """Make a role's attributes, memberships, settings, rights and verifier as desired.
 
     Call within a transaction, as its last part: what follows is not logged by the server.
@@ -188,6 +207,11 @@ async def ensure(connection: psycopg.AsyncConnection, desired: LoginRole, passwo
     seen = await read(connection, desired.name)
     needed = changes(desired, seen, connection.info.server_version, connection.info.dbname)
     return await apply(connection, needed, desired.name, seen, password, salt)
+
+
+def sha256_of(verifier: str) -> str:
+    """By which a verifier is known again."""
+    return hashlib.sha256(verifier.encode()).hexdigest()
 
 
 async def lock(connection: psycopg.AsyncConnection, role: str) -> None:

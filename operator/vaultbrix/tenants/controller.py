@@ -1,29 +1,35 @@
 """Reconciles Tenants: makes the Secret, then role and schema; on deletion, locks or drops them."""
 
-import secrets
 from collections.abc import Set
 from datetime import UTC, datetime
 
 from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.login_names import logins_of
 from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import DeletionPolicy, Tenant
+from vaultbrix.api.tenant import Credentials, CredentialsStatus, DeletionPolicy, Tenant
+from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.secrets import SecretKey
 from vaultbrix.kube.status import set_finalizer, write_status
 from vaultbrix.kube.store import Change
-from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.tenants import claims, deletion, role, rule_logins
 from vaultbrix.tenants.decisions import as_specified_before, ready_server, status, tenant_role
 from vaultbrix.tenants.drift.controller import RoleDrift
 from vaultbrix.tenants.placement import Placement, await_gate, owner_of, place
-from vaultbrix.tenants.secret import CredentialsSecret, ensure_credentials, server_identity
+from vaultbrix.tenants.rotation.decisions import event, is_told, next_look, status_of
+from vaultbrix.tenants.rotation.held import Held, hold
+from vaultbrix.tenants.rotation.rotate import Settled, settle
+from vaultbrix.tenants.secret import CredentialsSecret, server_identity
 
 FINALIZER = "vaultbrix.com/tenant"
+
+ROTATED_EVENT = "CredentialsRotated"
+"""Reason of the event that says which Secret has a new password."""
 
 WORKERS = 8
 
@@ -60,7 +66,7 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin) -> Role
 
     def roles_changed(server: PostgresServer, roles: Set[str]) -> None:
         for tenant in cache.tenants_of(server.metadata.name):
-            if tenant.role in roles:
+            if not roles.isdisjoint(logins_of(tenant.role)):
                 queue.add(tenant.key)
 
     def resync() -> None:
@@ -114,22 +120,25 @@ class TenantController:
         self._drift = drift
         self._waiting = waiting
 
-    async def reconcile(self, key: TenantKey) -> None:
-        """Make role, schema and Secret as the Tenant says. Raises Expected after the status says so."""
+    async def reconcile(self, key: TenantKey) -> datetime | None:
+        """Make role, schema and Secret as the Tenant says; returns when there is something to do for it again.
+
+        Raises Expected after the status says so.
+        """
         tenant = self._cache.tenants.get(*key)
         if tenant is None:
-            return
+            return None
         if tenant.deleting:
             try:
                 await self._finalize(tenant)
             except Expected as error:
                 await self._report(tenant, error, secret_written=False)
                 raise
-            return
+            return None
         if FINALIZER not in tenant.metadata.finalizers:
             tenant = await set_finalizer(self._kube, tenant, FINALIZER, present=True)
             if FINALIZER not in tenant.metadata.finalizers:
-                return
+                return None
             self._cache.refresh(tenant)
         # A moment that no status need tell of.
         await_gate(self._cache.server_of(tenant))
@@ -143,32 +152,57 @@ class TenantController:
                 # Before there is a Secret, which would be for nothing.
                 async with self._admin.connection(server) as connection:
                     await role.prepare(connection, desired, placement)
-            password = await self._credentials(tenant, server)
+            held = await self._hold(tenant, server)
             secret_written = True
             async with self._admin.connection(server) as connection:
-                salt = secrets.token_bytes(scram.SALT_BYTES)
-                outcome = await role.provision(connection, desired, placement, password, salt)
+                settled = await settle(self._kube, connection, tenant, desired, placement, held)
         except Expected as error:
             await self._report(tenant, error, secret_written=secret_written)
             raise
         self._waiting.forget(tenant)
-        if outcome.changed and as_specified_before(tenant):
-            await self._drift.tell(tenant, server, tenant.role, outcome.changed)
-        self._drift.seen_right(server, tenant.role, outcome)
-        await self._report(tenant, None, secret_written=True)
+        return await self._tell(tenant, server, settled)
+
+    async def _tell(self, tenant: Tenant, server: PostgresServer, settled: Settled) -> datetime | None:
+        """Say in status and events what holds now; returns when there is something to do next."""
+        credentials, now, before = (
+            tenant.spec.credentials or Credentials(),
+            datetime.now(UTC),
+            tenant.status.credentials,
+        )
+        held = settled.held
+        done = status_of(credentials, held.note, held.username, now)
+        # What differs while the status is about to say so is our own doing.
+        ours = () if done == before else ("password", "VALID UNTIL")
+        for login, outcome in settled.outcomes.items():
+            changed = [what for what in outcome.changed if what not in ours]
+            if changed and as_specified_before(tenant):
+                await self._drift.tell(tenant, server, login, changed)
+            self._drift.seen_right(server, login, outcome)
+        if not is_told(held.note, before):
+            message = event(credentials, held.note, tenant.secret_name, done)
+            await events.note(self._kube, tenant, ROTATED_EVENT, message, component="vaultbrix-operator")
+        await self._report(tenant, None, secret_written=True, credentials=done)
+        return next_look(credentials, held.note, now)
 
     def _place(self, tenant: Tenant, server: PostgresServer) -> Placement:
         namespace = self._cache.namespaces.get("", tenant.metadata.namespace)
         former = self._cache.tenants.by_uid(tenant.spec.adopt) if tenant.spec.adopt else None
         return place(tenant, server, namespace, former)
 
-    async def _report(self, tenant: Tenant, failure: Expected | None, *, secret_written: bool) -> None:
-        server = self._cache.server_of(tenant)
-        new = status(tenant, server, failure, datetime.now(UTC), secret_written=secret_written)
+    async def _report(
+        self,
+        tenant: Tenant,
+        failure: Expected | None,
+        *,
+        secret_written: bool,
+        credentials: CredentialsStatus | None = None,
+    ) -> None:
+        server, now = self._cache.server_of(tenant), datetime.now(UTC)
+        new = status(tenant, server, failure, now, secret_written=secret_written, credentials=credentials)
         await write_status(self._kube, self._cache, tenant, new)
 
-    async def _credentials(self, tenant: Tenant, server: PostgresServer) -> str:
-        credentials = CredentialsSecret(
+    async def _hold(self, tenant: Tenant, server: PostgresServer) -> Held:
+        terms = CredentialsSecret(
             owner=tenant,
             name=tenant.secret_name,
             server=server,
@@ -177,7 +211,15 @@ class TenantController:
             schema=tenant.role,
             remedy="name another in spec.credentials.secretName",
         )
-        return await ensure_credentials(self._kube, credentials, likely_new=not tenant.status.conditions)
+        credentials = tenant.spec.credentials or Credentials()
+        return await hold(
+            self._kube,
+            terms,
+            credentials,
+            tenant.status.credentials,
+            datetime.now(UTC),
+            likely_new=not tenant.status.conditions,
+        )
 
     async def _finalize(self, tenant: Tenant) -> None:
         if FINALIZER not in tenant.metadata.finalizers:

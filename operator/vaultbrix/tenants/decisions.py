@@ -6,7 +6,7 @@ from datetime import datetime
 
 from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, find_condition, is_true
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.api.tenant import AutoApprove, Tenant, TenantStatus
+from vaultbrix.api.tenant import AutoApprove, CredentialsStatus, Tenant, TenantStatus
 from vaultbrix.audit.retention.decisions import shorter_than_server
 from vaultbrix.runtime.errors import Blocked, Expected
 from vaultbrix.tenants.placement import Owner, owner_of
@@ -76,11 +76,18 @@ def as_specified_before(tenant: Tenant) -> bool:
 
 
 def status(
-    tenant: Tenant, server: PostgresServer | None, failure: Expected | None, now: datetime, *, secret_written: bool
+    tenant: Tenant,
+    server: PostgresServer | None,
+    failure: Expected | None,
+    now: datetime,
+    *,
+    secret_written: bool,
+    credentials: CredentialsStatus | None = None,
 ) -> TenantStatus:
     """The whole status after an attempt to make the Tenant as specified.
 
-    ``failure`` is what stood in the way; ``secret_written`` says that the credentials were in place by then.
+    ``failure`` is what stood in the way; ``secret_written`` says that the credentials were in place by then, and
+    ``credentials`` which of them PostgreSQL takes, None where that is not known to have changed.
     """
     if failure is None:
         in_vain = shorter_than_server(server, tenant) if server is not None else ""
@@ -91,10 +98,10 @@ def status(
     else:
         ready = State(False, failure.reason, failure.message)
         provisioned = ready if failure.reason in _NOT_OURS else None
-    credentials = State(True, Reason.CREDENTIALS_WRITTEN, f"Secret {tenant.secret_name}") if secret_written else None
+    in_secret = State(True, Reason.CREDENTIALS_WRITTEN, f"Secret {tenant.secret_name}") if secret_written else None
     generation = tenant.metadata.generation
     states = {
-        ConditionType.CREDENTIALS_READY: credentials,
+        ConditionType.CREDENTIALS_READY: in_secret,
         ConditionType.PROVISIONED: provisioned,
         ConditionType.READY: ready,
     }
@@ -103,6 +110,7 @@ def status(
         role=tenant.role,
         schema_name=tenant.role,
         secret_name=tenant.secret_name,
+        credentials=credentials or tenant.status.credentials,
         data_api=tenant.status.data_api,
         conditions=conditions(states, tenant.status.conditions, generation=generation, now=now),
     )

@@ -1,6 +1,8 @@
 """Makes and locks a tenant's role and schema in PostgreSQL; reads what is there and changes what differs."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
@@ -25,12 +27,20 @@ async def prepare(connection: psycopg.AsyncConnection, desired: TenantRole, plac
 
 
 async def provision(
-    connection: psycopg.AsyncConnection, desired: TenantRole, placement: Placement, password: str, salt: bytes
+    connection: psycopg.AsyncConnection,
+    desired: TenantRole,
+    placement: Placement,
+    password: str | roles.KeptVerifier,
+    salt: bytes,
+    *,
+    valid_until: datetime | None = None,
+    before_commit: Callable[[], Awaitable[None]] | None = None,
 ) -> roles.Outcome:
     """Make role, schema, memberships, settings, rights, policy and verifier as desired, in one transaction.
 
-    A role that is the Tenant's already stays so whatever ``placement`` says. Raises Expected, changing nothing, when
-    the role is not the Tenant's and does not become so.
+    A role that is the Tenant's already stays so whatever ``placement`` says. Its password ends at ``valid_until``, None
+    for never. ``before_commit`` is called when nothing can go wrong any more but the commit itself. Raises Expected,
+    changing nothing, when the role is not the Tenant's and does not become so.
     """
     async with connection.transaction():
         seen = await _look(connection, desired)
@@ -41,12 +51,16 @@ async def provision(
             await claims.check_room(connection, placement)
         needed = [
             *claims.changes(step, desired.role, desired.owner, seen.claim),
-            *roles.changes(_login_role(desired), role, connection.info.server_version, connection.info.dbname),
+            *roles.changes(
+                _login_role(desired, valid_until), role, connection.info.server_version, connection.info.dbname
+            ),
             *_schema_changes(desired, seen),
         ]
         outcome = await roles.apply(connection, needed, desired.role, role, password, salt)
         if desired.additive is not None and desired.additive is not seen.additive:
             await set_policy(connection, desired.role, additive=desired.additive)
+        if before_commit is not None:
+            await before_commit()
     if not desired.login:
         await roles.end_sessions(connection, desired.role)
     return outcome
@@ -58,7 +72,7 @@ async def lock(connection: psycopg.AsyncConnection, role: str, uid: str) -> None
         await roles.lock(connection, role)
 
 
-def _login_role(desired: TenantRole) -> roles.LoginRole:
+def _login_role(desired: TenantRole, valid_until: datetime | None) -> roles.LoginRole:
     return roles.LoginRole(
         name=desired.role,
         login=desired.login,
@@ -66,6 +80,7 @@ def _login_role(desired: TenantRole) -> roles.LoginRole:
         mark="vaultbrix_tenants",
         search_path=desired.role,
         settings=desired.settings,
+        valid_until=valid_until,
     )
 
 

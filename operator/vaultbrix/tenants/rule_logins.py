@@ -1,10 +1,12 @@
-"""Makes and drops the logins of AccessRules with ``login: PerRule``, which take on the tenant's role as they log in.
+"""Makes and drops logins that take on the tenant's role as they log in: those of AccessRules with ``login: PerRule``,
+and a tenant's second login, which its credentials name in turn with its role.
 
 They are members of the tenant's role, and direct members of vaultbrix_tenants besides, so that whatever holds for a
 tenant's own login (pg_hba.conf, the agent's view of sessions) holds for them; of vaultbrix_jobs they are none. The gate
 looks at current_user, and no role of theirs is exempt.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,38 +24,49 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class LoginTerms:
-    """A rule's login as it should be. ``tenant`` is whom it logs in as; it ends at ``valid_until`` by itself."""
+    """A login as it should be. ``tenant`` is whom it logs in as; its password ends at ``valid_until``, None for never.
+
+    ``uid`` is that of the object which it is for, an AccessRule or the Tenant. ``remedy`` is what a person can do when
+    the name is taken.
+    """
 
     login: str
-    rule_uid: str
+    uid: str
     tenant: TenantRole
-    valid_until: datetime
+    valid_until: datetime | None
+    remedy: str = "create another AccessRule"
 
 
 @dataclass(frozen=True)
 class LoginClaim:
-    """A login that was made for a rule, as noted in the database, with the tenant's role."""
+    """A login that was made for an object of that uid, as noted in the database, with the tenant's role."""
 
     login: str
     role: str
-    rule_uid: str
+    uid: str
 
 
 async def provision(
-    connection: psycopg.AsyncConnection, terms: LoginTerms, password: str, salt: bytes
+    connection: psycopg.AsyncConnection,
+    terms: LoginTerms,
+    password: str | roles.KeptVerifier,
+    salt: bytes,
+    *,
+    before_commit: Callable[[], Awaitable[None]] | None = None,
 ) -> roles.Outcome:
     """Make login, memberships, settings and verifier as the terms say, in one transaction.
 
-    Raises Blocked(LoginTaken), changing nothing, when the name belongs to somebody else.
+    ``before_commit`` is called when nothing can go wrong any more but the commit itself. Raises Blocked(LoginTaken),
+    changing nothing, when the name belongs to somebody else.
     """
     tenant = terms.tenant
     async with connection.transaction():
         await _claim(connection, terms)
-        return await roles.ensure(
+        outcome = await roles.ensure(
             connection,
             roles.LoginRole(
                 name=terms.login,
-                login=True,
+                login=tenant.login,
                 connection_limit=tenant.connection_limit,
                 mark="vaultbrix_tenants",
                 acts_as=(tenant.role,),
@@ -64,25 +77,44 @@ async def provision(
             password,
             salt,
         )
+        if before_commit is not None:
+            await before_commit()
+    if not tenant.login:
+        await roles.end_sessions(connection, terms.login)
+    return outcome
 
 
 async def claims(connection: psycopg.AsyncConnection) -> list[LoginClaim]:
-    """The logins of all rules, as noted in the database."""
+    """All logins that were made, as noted in the database."""
     cursor = await connection.execute("SELECT login, role_name, rule_uid FROM vaultbrix.rule_login")
     return [LoginClaim(*row) for row in await cursor.fetchall()]
 
 
-async def drop(connection: psycopg.AsyncConnection, rule_uid: str) -> None:
-    """End the sessions of a rule's login and drop it; what it made goes to the tenant."""
+async def exists(connection: psycopg.AsyncConnection, login: str, uid: str) -> bool:
+    """Whether a login was made for the object of that uid."""
     cursor = await connection.execute(
-        "SELECT login, role_name, rule_uid FROM vaultbrix.rule_login WHERE rule_uid = %s", [rule_uid]
+        "SELECT FROM vaultbrix.rule_login WHERE login = %s AND rule_uid = %s", [login, uid]
+    )
+    return await cursor.fetchone() is not None
+
+
+async def has_sessions(connection: psycopg.AsyncConnection, login: str) -> bool:
+    """Whether somebody is logged in as the login."""
+    cursor = await connection.execute("SELECT FROM pg_stat_activity WHERE usename = %s LIMIT 1", [login])
+    return await cursor.fetchone() is not None
+
+
+async def drop(connection: psycopg.AsyncConnection, uid: str) -> None:
+    """End the sessions of the login that was made for an object and drop it; what it made goes to the tenant."""
+    cursor = await connection.execute(
+        "SELECT login, role_name, rule_uid FROM vaultbrix.rule_login WHERE rule_uid = %s", [uid]
     )
     for row in await cursor.fetchall():
         await _drop(connection, LoginClaim(*row))
 
 
 async def try_drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> bool:
-    """Drop a rule's login; one that cannot be dropped now, say for a lock, is logged and left for the next time.
+    """Drop a login; one that cannot be dropped now, say for a lock, is logged and left for the next time.
 
     Returns whether it is gone.
     """
@@ -97,7 +129,7 @@ async def try_drop(connection: psycopg.AsyncConnection, claim: LoginClaim) -> bo
 
 
 async def end_logins_of_tenant(connection: psycopg.AsyncConnection, role: str, uid: str) -> None:
-    """Lock and drop the logins of all rules of a tenant; does nothing when the role is not that Tenant object's.
+    """Lock and drop all logins of a tenant beside its role; does nothing when that is not that Tenant object's.
 
     A login that cannot be dropped now is left to a later sweep, so that a tenant's end does not wait for it.
     """
@@ -139,14 +171,14 @@ async def _claim(connection: psycopg.AsyncConnection, terms: LoginTerms) -> None
     )
     row = await cursor.fetchone()
     assert row is not None
-    rule_uid, role, exists = row
-    if rule_uid is None and not exists:
+    uid, role, is_there = row
+    if uid is None and not is_there:
         await connection.execute(
             "INSERT INTO vaultbrix.rule_login(login, role_name, rule_uid) VALUES (%s, %s, %s)",
-            [terms.login, tenant.role, terms.rule_uid],
+            [terms.login, tenant.role, terms.uid],
         )
-    elif (rule_uid, role) != (terms.rule_uid, tenant.role):
+    elif (uid, role) != (terms.uid, tenant.role):
         raise Blocked(
             Reason.LOGIN_TAKEN,
-            f"a role {terms.login} that is not this rule's exists in PostgreSQL; create another AccessRule",
+            f"a role {terms.login} that was not made for this exists in PostgreSQL; {terms.remedy}",
         )

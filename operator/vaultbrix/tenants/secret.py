@@ -25,6 +25,11 @@ class CredentialsSecret:
     schema: str
     remedy: str
 
+    @property
+    def owned(self) -> OwnedSecret:
+        """The Secret, without its content."""
+        return OwnedSecret(self.owner, self.name, self.remedy)
+
 
 async def server_identity(admin: Admin, server: PostgresServer) -> ServerIdentity:
     """By what clients are to know the server. Raises Blocked where the CA's Secret is missing or incomplete."""
@@ -38,21 +43,25 @@ async def ensure_credentials(kube: Kube, credentials: CredentialsSecret, *, like
     """
 
     def values_of(present: Values) -> Values:
-        password = _good_password(present.get("password", "")) or secrets.token_urlsafe(PASSWORD_BYTES)
-        return secret_data(
-            endpoint=credentials.server.endpoint,
-            identity=credentials.identity,
-            database=credentials.server.spec.database,
-            role=credentials.role,
-            password=password,
-            schema=credentials.schema,
-        )
+        password = good_password(present.get("password", "")) or secrets.token_urlsafe(PASSWORD_BYTES)
+        return values(credentials, password)
 
-    secret = OwnedSecret(credentials.owner, credentials.name, credentials.remedy)
-    return (await ensure_secret(kube, secret, values_of, likely_new=likely_new))["password"]
+    return (await ensure_secret(kube, credentials.owned, values_of, likely_new=likely_new))["password"]
 
 
-def _good_password(password: str) -> str | None:
+def values(credentials: CredentialsSecret, password: str) -> Values:
+    """What the Secret holds with that password, in clear."""
+    return secret_data(
+        endpoint=credentials.server.endpoint,
+        identity=credentials.identity,
+        database=credentials.server.spec.database,
+        role=credentials.role,
+        password=password,
+        schema=credentials.schema,
+    )
+
+
+def good_password(password: str) -> str | None:
     """The password, if PostgreSQL takes it and it is as good as ours; else somebody wrote it by hand."""
     try:
         scram.verifier(password, b"\0" * scram.SALT_BYTES, 1)

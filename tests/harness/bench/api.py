@@ -19,7 +19,9 @@ class Api:
         self._headers = {"Authorization": f"Bearer {world.api.token}", "Content-Type": "application/json"}
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        self._connection.request(method, path, json.dumps(body) if body else None, self._headers)
+        """One request; PATCH is a JSON merge patch."""
+        patch = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        self._connection.request(method, path, json.dumps(body) if body else None, {**self._headers, **patch})
         answer = self._connection.getresponse()
         said = answer.read()
         assert answer.status < 300, said

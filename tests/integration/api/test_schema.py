@@ -301,7 +301,7 @@ EDITS: list[tuple[Object, dict[str, Any], str | None]] = [
     (tenant(TEAM, "edit-3"), {"connectionLimit": 7}, None),
     (tenant(TEAM, "edit-3"), {"slug": "other"}, "slug is immutable"),
     (tenant(TEAM, "edit-3"), {"serverRef": {"name": "other"}}, "immutable"),
-    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "other"}}, "credentials is immutable"),
+    (tenant(TEAM, "edit-3"), {"credentials": {"secretName": "other"}}, "secretName is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"sql": "DROP TABLE u"}, "sql is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"requestedBy": "eve"}, "requestedBy is immutable"),
     (approval(TEAM, "edit-4", "acme", "DROP TABLE t"), {"validFor": "100h"}, "validFor is immutable"),

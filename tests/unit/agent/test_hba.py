@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.hba_text import HBA_BEGIN, HBA_END, Admin, hba_block, hba_quote, splice_hba
+from vaultbrix.api.login_names import second_login
 
 BLOCK = hba_block(database="app", pairs=[("tenant_acme", "203.0.113.7/32")], trusted=["10.0.0.0/16"])
 OTHER = hba_block(database="app", pairs=[], trusted=[])
@@ -38,7 +39,7 @@ LINES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
 def test_the_block_lets_in_who_holds_a_grant_then_jobs_and_the_data_api_then_no_tenant() -> None:
     rules = [line for line in BLOCK.splitlines() if not line.startswith("#")]
     assert rules == [
-        'hostssl "app" "tenant_acme" 203.0.113.7/32 scram-sha-256',
+        f'hostssl "app" "tenant_acme","{second_login("tenant_acme")}" 203.0.113.7/32 scram-sha-256',
         'hostssl "app" +vaultbrix_jobs 10.0.0.0/16 scram-sha-256',
         'hostssl "app" +vaultbrix_rest 10.0.0.0/16 scram-sha-256',
         "local all +vaultbrix_tenants reject",
@@ -67,7 +68,9 @@ def test_without_grants_only_the_rejection_is_left() -> None:
 @pytest.mark.parametrize("name", ["all", "replication", "+group", "sameuser", "a b", "ü", "it's", "a,b", "#x", "@file"])
 def test_a_name_is_quoted_so_that_it_is_only_a_name(name: str) -> None:
     assert hba_quote(name) == f'"{name}"'
-    assert f'hostssl "{name}" "{name}" ' in hba_block(database=name, pairs=[(name, "10.0.0.0/24")], trusted=[])
+    assert f'hostssl "{name}" "{name}","{second_login(name)}" ' in hba_block(
+        database=name, pairs=[(name, "10.0.0.0/24")], trusted=[]
+    )
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\nhost all all all trust", "a\rb", "a\0b", '"'])

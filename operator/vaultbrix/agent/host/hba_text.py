@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vaultbrix.api.login_names import logins_of
 from vaultbrix.runtime.templates import render
 
 HBA_BEGIN = "# BEGIN VAULTBRIX"
@@ -33,7 +34,9 @@ class Admin:
 @functools.lru_cache(maxsize=131_072)
 def _hba_grant(database: str, role: str, cidr: str) -> str:
     # Cached line by line, since a block of ten thousand lines differs from the one before in one of them.
-    return f"hostssl {hba_quote(database)} {hba_quote(role)} {cidr} scram-sha-256\n"
+    # The second login is let in from the start, whether there is one or not: it works as soon as it is made.
+    logins = ",".join(map(hba_quote, logins_of(role)))
+    return f"hostssl {hba_quote(database)} {logins} {cidr} scram-sha-256\n"
 
 
 def hba_block(
@@ -68,7 +71,7 @@ def hba_block(
 _OURS = re.compile(
     r"# Written by vaultbrix agent;.*"
     r'|local "vaultbrix_probe_\w*" vaultbrix_agent password'
-    r'|hostssl "[^"]*" ("tenant_\w*"|\+vaultbrix_(jobs|rest)) \S+ scram-sha-256'
+    r'|hostssl "[^"]*" ("tenant_\w*"(,"tenant_\w*")?|\+vaultbrix_(jobs|rest)) \S+ scram-sha-256'
     r'|hostssl all "[^"]*" \S+ scram-sha-256( clientcert=verify-full)?|host all "[^"]*" all reject'
     r"|(local all|host all) \+vaultbrix_tenants( all)? reject"
 )

@@ -176,7 +176,11 @@ class Layers:
             self._roles -= roles
         for session in ended:
             for uid, (_, grant) in self._closing.items():
-                if session.role in ("", grant.role) and session.address is not None and grant.covers(session.address):
+                if (
+                    session.role in ("", *grant.logins)
+                    and session.address is not None
+                    and grant.covers(session.address)
+                ):
                     self._terminated[uid] = self._terminated.get(uid, 0) + 1
         if self.sessions.failure:
             raise self.sessions.failure

@@ -13,6 +13,7 @@ import structlog
 from vaultbrix.access.controller import Access
 from vaultbrix.access.decisions import rule_login
 from vaultbrix.api.conditions import ConditionType, Reason, State, is_true
+from vaultbrix.api.login_names import logins_of
 from vaultbrix.api.orphan import Orphan, OrphanKind
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.dataapi.serving.decisions import LISTENER, rest_login
@@ -183,12 +184,18 @@ class Orphans:
         verdicts = [v for tenant in tenants for v in self._access.verdicts.of_tenant(tenant.key, now).values()]
         return Explained(
             logins=_PROCESSES
-            | {tenant.role for tenant in tenants}
+            | {login for tenant in tenants for login in logins_of(tenant.role)}
             | {rest_login(tenant.role) for tenant in tenants if tenant.spec.data_api is not None}
             | {rule_login(role, uid) for role, uid in self._access.logins.alive(now)}
             | {name(uid) for uid in approvals for name in (login_name, rehearsal_login)},
             schemas={tenant.role for tenant in tenants},
-            let_in={(v.grant.role, cidr) for v in verdicts if v.grant is not None for cidr in v.grant.cidrs},
+            let_in={
+                (login, cidr)
+                for v in verdicts
+                if v.grant is not None
+                for login in v.grant.logins
+                for cidr in v.grant.cidrs
+            },
             uids={resource.metadata.uid for objects in cache.stores.values() for resource in objects},
             policies={place for server in servers for place in self._access.policies.places(server)},
             servers={server.metadata.name for server in servers},
