@@ -18,7 +18,7 @@ from vaultbrix.admission.decisions import (
     standing_after,
     version_of,
 )
-from vaultbrix.api.conditions import State
+from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.meta import ObjectMeta, Resource
 from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache
@@ -82,7 +82,9 @@ class Policies:
         self._warned = lost or (self._warned and not back)
         for server in self._cache.servers if lost or back else ():
             if lost:
-                await events.warn(self._kube, server, state.reason, state.message, component="operator")
+                # As installed again, but not all the time since the look before.
+                reason = Reason.POLICIES_CHANGED if state.reason is Reason.WAITING else state.reason
+                await events.warn(self._kube, server, reason, state.message, component="operator")
             else:
                 await events.note(self._kube, server, state.reason, state.message, component="operator")
 

@@ -145,7 +145,11 @@ def admission_enforced(standing: Standing, now: datetime) -> State:
     assert standing.since is not None
     since = rfc3339(standing.since)
     if standing.since > now:
-        return State(None, Reason.WAITING, f"the admission policies are as installed, and count from {since} on")
+        return State(
+            None,
+            Reason.WAITING,
+            f"the admission policies were put in place or changed lately, and count from {since} on",
+        )
     return State(True, Reason.ENFORCED, f"the admission policies are in force since {since}")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.harness import chart
-from tests.harness.admission import POLICIES, REMOTE_OPERATOR, install
+from tests.harness.admission import POLICIES, REMOTE_OPERATOR
 from tests.harness.admission_team import MASTERS
 from tests.harness.approvals import Approval
 from tests.harness.shell import wait_for
@@ -33,7 +34,8 @@ class Policed:
 
     def install(self) -> None:
         """As `helm upgrade` does."""
-        install(self.world.api, self.policies)
+        text = yaml.safe_dump_all(self.policies)
+        self.world.api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input_text=text)
 
     def delete(self, kind: str = POLICY, name: str = DECISIONS) -> None:
         self.world.api.kubectl("delete", kind, name)
@@ -94,9 +96,16 @@ def unbind(policed: Policed) -> None:
     policed.delete(BINDING)
 
 
+def only_warn(policed: Policed) -> None:
+    policed.world.api.kubectl(
+        "patch", BINDING, DECISIONS, "--type=merge", "-p", '{"spec": {"validationActions": ["Warn"]}}'
+    )
+
+
 FAULTS: dict[str, tuple[Callable[[Policed], None], str]] = {
     "deleted": (Policed.delete, "PoliciesMissing"),
     "unbound": (unbind, "PoliciesUnbound"),
+    "bound with Warn": (only_warn, "PoliciesUnbound"),
     "changed": (loosen, "PoliciesChanged"),
 }
 
