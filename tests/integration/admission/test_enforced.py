@@ -34,8 +34,8 @@ class Policed:
 
     def install(self) -> None:
         """As `helm upgrade` does."""
-        text = yaml.safe_dump_all(self.policies)
-        self.world.api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input_text=text)
+        # By the client: server-side apply would add to a set such as validationActions.
+        self.world.api.kubectl("apply", "-f", "-", input_text=yaml.safe_dump_all(self.policies))
 
     def delete(self, kind: str = POLICY, name: str = DECISIONS) -> None:
         self.world.api.kubectl("delete", kind, name)
