@@ -40,12 +40,12 @@ class Policed:
     def delete(self, kind: str = POLICY, name: str = DECISIONS) -> None:
         self.world.api.kubectl("delete", kind, name)
 
-    def enforced(self, status: str, *, patience: float = A_MINUTE) -> dict[str, Any]:
-        """Wait for the condition to say so, within a minute."""
+    def enforced(self, status: str, *, patience: float = A_MINUTE, other_than: str = "") -> dict[str, Any]:
+        """Wait for the condition to say so, within a minute, and with another message than that."""
 
         def there() -> dict[str, Any] | None:
             found = self.world.api.condition("pgs", SERVER_NAME, "AdmissionEnforced", "")
-            return found if found.get("status") == status else None
+            return found if found.get("status") == status and found["message"] != other_than else None
 
         return wait_for(f"AdmissionEnforced is {status}", there, patience=patience, pause=0.2)
 
@@ -154,10 +154,11 @@ def test_a_gap_that_no_look_saw_is_one_all_the_same(guarded: Policed) -> None:
 
 def test_a_decision_counts_that_is_made_while_the_operator_is_away(guarded: Policed) -> None:
     # Created, not changed: what is there from the start on is known to have been checked.
+    before = guarded.enforced("True")["message"]
     for document in guarded.policies:
         guarded.world.api.kubectl("delete", document["kind"], document["metadata"]["name"])
     guarded.install()
-    guarded.enforced("True", patience=90)
+    guarded.enforced("True", patience=90, other_than=before)
     made = guarded.asked()
     guarded.world.operator.stop()
     made.decide(by=TESTER)
