@@ -53,3 +53,15 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
+
+{{/* The admission policies, as [{name, sha256}]: what the operator compares those in force with. */}}
+{{- define "vaultbrix.policies" -}}
+{{- $policies := list }}
+{{- range splitList "\n---\n" (include (print $.Template.BasePath "/admission.yaml") .) }}
+{{- $object := fromYaml . }}
+{{- if eq (dig "kind" "" $object) "ValidatingAdmissionPolicy" }}
+{{- $policies = append $policies (dict "name" $object.metadata.name "sha256" ($object.spec | toJson | sha256sum)) }}
+{{- end }}
+{{- end }}
+{{- toJson $policies }}
+{{- end }}

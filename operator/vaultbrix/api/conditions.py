@@ -25,6 +25,7 @@ class ConditionType(StrEnum):
     AUDIT_FLOWING = "AuditFlowing"
     AUDIT_RETENTION_APPLIED = "AuditRetentionApplied"
     NO_ORPHANS = "NoOrphans"
+    ADMISSION_ENFORCED = "AdmissionEnforced"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
     DATA_API_READY = "DataAPIReady"
@@ -65,6 +66,11 @@ class Reason(StrEnum):
     DEPENDENTS_REMAIN = "DependentsRemain"
     TENANTS_REMAIN = "TenantsRemain"
     FORBIDDEN = "Forbidden"
+    # admission
+    NOT_INSTALLED = "NotInstalled"
+    POLICIES_MISSING = "PoliciesMissing"
+    POLICIES_CHANGED = "PoliciesChanged"
+    POLICIES_UNBOUND = "PoliciesUnbound"
     # PostgreSQL
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     UNREACHABLE = "Unreachable"
@@ -154,6 +160,7 @@ class Reason(StrEnum):
     DENIED = "Denied"
     SELF_APPROVAL = "SelfApproval"
     OUTDATED_DECISION = "OutdatedDecision"
+    DECISION_UNGUARDED = "DecisionUnguarded"
     ISSUED = "Issued"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"

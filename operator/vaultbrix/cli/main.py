@@ -40,16 +40,27 @@ def operator(
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
     probe_port: ProbePort = 8080,
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
+    admission_policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHA256 of an admission policy without which decisions do not count. Repeat it for more."
+        ),
+    ] = None,
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules, DDLApprovals and APIKeys."""
     import uvloop  # noqa: PLC0415
 
+    from vaultbrix.admission.decisions import parse_installed  # noqa: PLC0415
     from vaultbrix.ddl.run import JobSettings  # noqa: PLC0415
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     jobs = JobSettings(namespace, image, pull_policy, tuple(pull_secret or ()))
-    options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes)
+    try:
+        policies = tuple(parse_installed(text) for text in admission_policy or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--admission-policy") from None
+    options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes, policies)
     # Many small messages to the API server and to PostgreSQL: this loop takes a fifth less of the processor.
     run(main(options), new_event_loop=uvloop.new_event_loop)
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import psycopg
 
+from vaultbrix.admission.controller import Guard, Policies
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
 from vaultbrix.api.postgresserver import PostgresServer
@@ -63,13 +64,14 @@ class Runs:
         return await sweep(self.context, connection, self.rehearsing)
 
 
-def register(registry: Registry, context: RunContext) -> Runs:
+def register(registry: Registry, context: RunContext, policies: Policies) -> Runs:
     """Have DDLApprovals taken to their end, rehearsed on the way, and made of refusals where a Tenant asks for it."""
-    controller = ApprovalController(registry, context)
+    controller = ApprovalController(registry, context, Guard(policies))
     registry.on_change(DDLApproval, controller.approval_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_resync(controller.resync)
+    policies.on_change(controller.resync)
     Refusals(registry, context.kube, context.cache, context.admin)
     return Runs(context, controller.rehearsals.logins)
 
@@ -77,8 +79,9 @@ def register(registry: Registry, context: RunContext) -> Runs:
 class ApprovalController:
     """Works on approvals."""
 
-    def __init__(self, registry: Registry, context: RunContext) -> None:
+    def __init__(self, registry: Registry, context: RunContext, guard: Guard) -> None:
         self._context = context
+        self._guard = guard
         self._queue = registry.queue("DDLApproval", self.reconcile, workers=WORKERS)
         self.rehearsals = Rehearsals(registry, context.cache, context.admin, self._queue.add)
         self.watcher = Watcher(registry, context, self._queue.add)
@@ -129,12 +132,15 @@ class ApprovalController:
                 self.rehearsals.schedule(fresh, server, now)
 
     async def _advance(self, known: DDLApproval, now: datetime) -> datetime | None:
+        asked_at = self._context.kube.server_now()
         try:
             # Read afresh: what is decided here happens once, and must not rest on a stale copy.
             raw = await self._context.kube.get(resource_type(DDLApproval), *known.key)
         except NotFound:
             return None
         approval = DDLApproval.parse(raw)
+        if approval.spec.decision is None:
+            self._guard.saw_undecided(approval, asked_at)
         started = FINALIZER in approval.metadata.finalizers
         if approval.deleting:
             if started:
@@ -156,7 +162,7 @@ class ApprovalController:
             if started:
                 await self._release(approval)
             return None
-        work = _Work(self._context, self.rehearsals, self.watcher, planned, now)
+        work = _Work(self._context, self.rehearsals, self.watcher, self._guard, planned, now)
         try:
             again = await work.advance(approval)
         except Expected as error:
@@ -177,6 +183,7 @@ class ApprovalController:
     def _forget(self, approval: DDLApproval) -> None:
         self.rehearsals.forget(approval)
         self.watcher.forget(approval)
+        self._guard.forget(approval)
 
 
 @dataclass
@@ -186,6 +193,7 @@ class _Work:
     context: RunContext
     rehearsals: Rehearsals
     watcher: Watcher
+    guard: Guard
     plan: Plan
     now: datetime
     ended: bool = False
@@ -203,7 +211,12 @@ class _Work:
                 "the PostgresServer that its run is on is gone; how it went is not known",
             )
         state = replace(state, unneeded=not self.plan.gated and not allows_nested(approval), orphaned=orphaned)
-        verdict = decide(approval, self.plan.sha256, state, self.now)
+        # A pass is there, or was used, where the decision was taken over.
+        taken = approval.spec.decision is None or state.pass_exists or state.executed > 0
+        objection = None if taken else await self.guard.objection(approval)
+        verdict = decide(approval, self.plan.sha256, state, self.now, objection=objection)
+        if verdict.step in (Step.ISSUE, Step.OBSERVE):
+            self.guard.take(approval)
         if verdict.step is Step.ISSUE:
             return await self._start(approval, verdict)
         if verdict.step is Step.CLOSE and run is not None:

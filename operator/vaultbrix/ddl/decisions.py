@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from vaultbrix.admission.decisions import Objection
 from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, conditions, is_true
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
@@ -127,8 +128,12 @@ def refused_decision(approval: DDLApproval, sha256: str) -> tuple[Reason, str] |
     return None
 
 
-def decide(approval: DDLApproval, sha256: str, run: RunState, now: datetime) -> ApprovalVerdict:
+def decide(
+    approval: DDLApproval, sha256: str, run: RunState, now: datetime, *, objection: Objection | None = None
+) -> ApprovalVerdict:
     """Where the approval stands. The text is known to parse; ``sha256`` is its hash.
+
+    ``objection`` says why a decision does not count that was not taken over yet.
 
     The ledger, written in the DDL's own transaction, is the only proof of success, and it wins over everything that
     Jobs and clocks say.
@@ -157,6 +162,9 @@ def decide(approval: DDLApproval, sha256: str, run: RunState, now: datetime) -> 
     refused = refused_decision(approval, sha256)
     if refused is not None:
         return ApprovalVerdict(ApprovalPhase.DENIED, *refused, Step.CLOSE)
+    if objection is not None:
+        phase, step = (ApprovalPhase.DENIED, Step.CLOSE) if objection.final else (ApprovalPhase.PENDING, Step.NOTHING)
+        return ApprovalVerdict(phase, Reason.DECISION_UNGUARDED, objection.message, step)
     if decision.verdict is Verdict.DENIED:
         text = f"denied by {decision.by}" + (f": {decision.message}" if decision.message else "")
         return ApprovalVerdict(ApprovalPhase.DENIED, Reason.DENIED, text, Step.CLOSE)
@@ -251,7 +259,7 @@ def approval_status(
             {
                 ConditionType.PARSED: _parsed(plan),
                 ConditionType.REHEARSED: rehearsed,
-                ConditionType.DECIDED: _decided(approval, plan.sha256),
+                ConditionType.DECIDED: _decided(approval, plan.sha256, verdict),
                 ConditionType.PASS_ISSUED: _pass_issued(verdict.phase, run),
                 **dict.fromkeys(
                     (ConditionType.EXECUTED, ConditionType.READY),
@@ -296,13 +304,15 @@ def _parsed(plan: Plan) -> State:
     return State(True, Reason.PARSED, f"{count} statement{'s' if count > 1 else ''}")
 
 
-def _decided(approval: DDLApproval, sha256: str) -> State:
+def _decided(approval: DDLApproval, sha256: str, verdict: ApprovalVerdict) -> State:
     decision = approval.spec.decision
     if decision is None:
         return State(False, Reason.UNDECIDED, "no admin has decided yet")
     refused = refused_decision(approval, sha256)
     if refused is not None:
         return State(False, *refused)
+    if verdict.reason is Reason.DECISION_UNGUARDED:
+        return State(False, verdict.reason, verdict.message)
     return State(True, Reason(str(decision.verdict)), f"{decision.verdict} by {decision.by}")
 
 

@@ -32,6 +32,13 @@ NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)
 EVENTS = ResourceType("v1", "events", "Event")
 JOBS = ResourceType("batch/v1", "jobs", "Job")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+_ADMISSION = "admissionregistration.k8s.io/v1"
+ADMISSION_POLICIES = ResourceType(
+    _ADMISSION, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+ADMISSION_BINDINGS = ResourceType(
+    _ADMISSION, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
+)
 SELF_SUBJECT_REVIEWS = ResourceType("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
 OURS = {
     model: ResourceType(f"{GROUP}/{VERSION}", model.crd.plural, model.crd.kind, model.crd.namespaced)  # type: ignore[attr-defined]

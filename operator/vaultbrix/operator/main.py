@@ -1,10 +1,13 @@
 """``vaultbrix operator``: has all subjects register their work, and runs it in the replica that leads."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from vaultbrix.access import controller as access
+from vaultbrix.admission.controller import Policies
+from vaultbrix.admission.decisions import InstalledPolicy
 from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
 from vaultbrix.dataapi import controller as dataapi
@@ -39,6 +42,7 @@ class Options:
     identity: str
     probe_port: int
     resync_minutes: int
+    policies: Sequence[InstalledPolicy] = ()
 
 
 async def main(options: Options) -> None:
@@ -53,23 +57,28 @@ async def main(options: Options) -> None:
         await kube.close()
 
 
-def register_subjects(kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings) -> Registry:
+def register_subjects(
+    kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, installed: Sequence[InstalledPolicy] = ()
+) -> Registry:
     """Register the work of all subjects, each after those that it builds on."""
     registry = Registry()
+    policies = Policies(registry, kube, cache, installed)
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
-    runs = ddl.register(registry, RunContext(kube, cache, admin, jobs))
+    runs = ddl.register(registry, RunContext(kube, cache, admin, jobs), policies)
     drift = tenants.register(registry, kube, cache, admin)
     dataapi.register(registry, kube, cache, admin)
     serving.register(registry, kube, cache, admin, namespace=jobs.namespace, drift=drift)
     rules = access.register(registry, kube, cache, admin, drift)
-    servers.register(registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules)
+    servers.register(
+        registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules, policies=policies
+    )
     ended_sessions.register(registry, kube, cache)
     return registry
 
 
 async def _work(kube: Kube, cache: Cache, options: Options) -> None:
     secrets, pool = Secrets(kube), Pool()
-    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs)
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs, options.policies)
     registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
     manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:

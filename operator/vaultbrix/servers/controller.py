@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from vaultbrix.access.controller import Access
+from vaultbrix.admission.controller import Policies
 from vaultbrix.api.conditions import State
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -54,10 +55,11 @@ def register(
     retention: Retention,
     runs: Runs,
     access: Access,
+    policies: Policies,
 ) -> None:
     """Have PostgresServers reconciled: when they change, when what they refer to does, and every minute."""
     orphans = Orphans(registry, kube, cache, admin, access=access, runs=runs)
-    controller = ServerController(kube, cache, admin, flows, retention, runs, access, orphans)
+    controller = ServerController(kube, cache, admin, flows, retention, runs, access, orphans, policies)
     queue = registry.queue("PostgresServer", controller.reconcile, workers=WORKERS)
 
     def server_changed(change: Change[PostgresServer]) -> None:
@@ -81,6 +83,7 @@ def register(
     registry.on_change(PostgresServer, server_changed)
     registry.on_change(Tenant, tenant_changed)
     registry.on_resync(resync)
+    policies.on_change(resync)
     admin.secrets.on_change(secret_changed)
     flows.changed = retention.changed = orphans.changed = queue.add
 
@@ -109,6 +112,7 @@ class ServerController:
         runs: Runs,
         access: Access,
         orphans: Orphans,
+        policies: Policies,
     ) -> None:
         self._kube = kube
         self._cache = cache
@@ -118,6 +122,7 @@ class ServerController:
         self._runs = runs
         self._access = access
         self._orphans = orphans
+        self._policies = policies
 
     async def reconcile(self, name: str) -> datetime | None:
         """Make the server ready for tenants; returns when to look again. Raises Expected after the status says so."""
@@ -176,6 +181,7 @@ class ServerController:
             certificate=certificate,
             no_orphans=self._orphans.state(server),
             orphans=self._orphans.listed(server),
+            admission=self._policies.state(),
         )
 
     async def _look_at_certificate(self, server: PostgresServer) -> State | None:

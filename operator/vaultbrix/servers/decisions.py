@@ -105,6 +105,7 @@ class ServerView:
     certificate: State | None = None
     no_orphans: State | None = None
     orphans: Sequence[Orphan] = ()
+    admission: State | None = None
     failure: Expected | None = None
 
 
@@ -154,6 +155,7 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
         ConditionType.GATE_INTACT: _intact(view.gate),
         ConditionType.ENDPOINT_CERTIFICATE: view.certificate,
         ConditionType.NO_ORPHANS: view.no_orphans,
+        ConditionType.ADMISSION_ENFORCED: view.admission,
         ConditionType.READY: _ready(view.failure),
     }
     known = (

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness.builders import HOUR, NOW, SECOND, approval
 
+from vaultbrix.admission.decisions import Objection
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, ExecutionError
 from vaultbrix.ddl.decisions import (
@@ -53,6 +54,22 @@ def test_a_denied_text_is_closed_with_the_reason_given() -> None:
     found = verdict(approval(decision=decision("Denied", message="not on a Friday")))
     assert summary(found) == (ApprovalPhase.DENIED, Reason.DENIED, Step.CLOSE)
     assert found.message == "denied by boss@example.com: not on a Friday"
+
+
+@pytest.mark.parametrize("answer", ["Approved", "Denied"])
+def test_a_decision_that_nothing_checked_does_not_count_whatever_it_says(answer: str) -> None:
+    decided = approval(decision=decision(answer))
+    now = decide(decided, SHA, RunState(), NOW, objection=Objection(final=False, message="gone"))
+    assert summary(now) == (ApprovalPhase.PENDING, Reason.DECISION_UNGUARDED, Step.NOTHING)
+    later = decide(decided, SHA, RunState(), NOW, objection=Objection(final=True, message="ask anew"))
+    assert summary(later) == (ApprovalPhase.DENIED, Reason.DECISION_UNGUARDED, Step.CLOSE)
+    assert later.message == "ask anew"
+
+
+def test_what_runs_or_has_run_goes_on_while_nothing_checks_decisions() -> None:
+    decided, unguarded = approval(decision=decision()), Objection(final=True, message="ask anew")
+    assert decide(decided, SHA, RUNNING, NOW, objection=unguarded).phase is ApprovalPhase.RUNNING
+    assert decide(decided, SHA, LEDGER, NOW, objection=unguarded).phase is ApprovalPhase.SUCCEEDED
 
 
 @pytest.mark.parametrize("answer", ["Approved", "Denied"])

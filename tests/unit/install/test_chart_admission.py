@@ -9,6 +9,7 @@ from tests.harness import chart
 from tests.harness.chart import DATA_API, helm, of, rendered
 from tests.harness.shell import TOP
 
+from vaultbrix.admission.decisions import InstalledPolicy, fault_of, parse_installed, spec_sha256
 from vaultbrix.api.accessrule import AccessPhase
 from vaultbrix.api.audit_retention import ClassDays
 from vaultbrix.api.conditions import ConditionType
@@ -43,6 +44,41 @@ def test_they_are_left_out_on_demand() -> None:
     documents = rendered("admission.enabled=false")
     assert not of(documents, POLICY)
     assert not of(documents, BINDING)
+
+
+def compared(documents: list[Any]) -> list[InstalledPolicy]:
+    """What the operator is told to compare the policies with."""
+    (operator,) = [d for d in of(documents, "Deployment") if d["metadata"]["name"].endswith("-operator")]
+    arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"]
+    flag = "--admission-policy="
+    return [parse_installed(text.removeprefix(flag)) for text in arguments if text.startswith(flag)]
+
+
+def readable(documents: list[Any]) -> list[Any]:
+    """The rules by which the operator reads policies."""
+    (role,) = [d for d in of(documents, "ClusterRole") if d["metadata"]["name"].endswith("-operator")]
+    return [rule for rule in role["rules"] if rule["apiGroups"] == ["admissionregistration.k8s.io"]]
+
+
+@pytest.mark.parametrize("values", [(), ("admission.operators={vaultbrix:operator,a&b<c>}",)])
+def test_the_operator_knows_each_policy_by_its_hash_and_may_read_it_and_nothing_else(values: tuple[str, ...]) -> None:
+    documents = rendered(*values)
+    specs = {d["metadata"]["name"]: d["spec"] for d in of(documents, POLICY)}
+    bindings = {d["metadata"]["name"]: d["spec"] for d in of(documents, BINDING)}
+    assert {policy.name: policy.sha256 for policy in compared(documents)} == {
+        name: spec_sha256(spec) for name, spec in specs.items()
+    }
+    for policy in compared(documents):
+        assert fault_of(policy, specs[policy.name], bindings[policy.name]) is None
+    (rule,) = readable(documents)
+    assert (rule["verbs"], sorted(rule["resourceNames"])) == (["get"], sorted(specs))
+    assert len(rule["resources"]) == 2
+
+
+def test_left_out_they_are_nothing_to_compare_or_read() -> None:
+    documents = rendered("admission.enabled=false")
+    assert not compared(documents)
+    assert not readable(documents)
 
 
 def test_the_manifest_for_those_without_helm_has_them() -> None:

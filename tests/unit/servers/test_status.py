@@ -26,6 +26,7 @@ OWNED = [
     "GateIntact",
     "EndpointCertificate",
     "NoOrphans",
+    "AdmissionEnforced",
     "Ready",
 ]
 
