@@ -37,10 +37,12 @@ class Overtaken(Kube):
         super().__init__(field_manager)
         self._others = iter(others)
 
-    async def merge(self, kind: ResourceType, namespace: str, name: str, body: Object) -> Object:
+    async def merge(
+        self, kind: ResourceType, namespace: str, name: str, body: Object, *, dry_run: bool = False
+    ) -> Object:
         if (write := next(self._others, None)) is not None:
             write()
-        return await super().merge(kind, namespace, name, body)
+        return await super().merge(kind, namespace, name, body, dry_run=dry_run)
 
 
 class Team:
