@@ -1,6 +1,7 @@
 """Sessions that PostgreSQL had and did not log: each is one gap in the record, whoever is started anew."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -70,6 +71,8 @@ def test_a_session_that_was_not_logged_is_one_gap_and_one_that_was_is_none(parts
     role = parts.database.tenant("unheard")
     # What began before the record did may have been logged elsewhere.
     parts.session(role, lambda connection: connection.execute("SELECT 1"))
+    # Starts of sessions are known in whole seconds.
+    time.sleep(1)
     logged = parts.database.login(role)
     silent = session_without_a_line(parts, role)
     pid = silent.info.backend_pid
