@@ -58,7 +58,7 @@ def test_what_another_admin_denied_does_not_run(cluster: Cluster, table: str) ->
     ("name", "decision", "refusal"),
     [
         ("self-approved", {"by": "jane@example.com"}, "spec.decision is by jane@example.com, who asked"),
-        ("outdated", {"sha256": "0" * 64}, "spec.decision.sha256 is of another text"),
+        ("outdated", {"sha256": "0" * 64}, "spec.decision.sha256 is of something else"),
     ],
 )
 def test_a_decision_that_would_not_count_is_refused_and_another_one_still_possible(
