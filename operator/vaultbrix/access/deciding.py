@@ -13,7 +13,7 @@ from vaultbrix.api.accessrule import AccessDecision, AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import DDLApproval, Verdict
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.ddl.review import check_prefix
+from vaultbrix.ddl.review import check_options, check_prefix
 from vaultbrix.ddl.submission import check_person
 from vaultbrix.kube.client import Conflict, NotFound
 from vaultbrix.kube.person import Missing, PersonClient
@@ -25,7 +25,6 @@ from vaultbrix.runtime.visible import visible
 LOOKED_AT_SECONDS = 15.0
 # Agents and operator write the status meanwhile, which makes a decision on what was read a conflict.
 WRITE_ATTEMPTS = 10
-LONGEST_MESSAGE = 1024
 
 _KINDS: dict[str, type[AccessRule] | type[DDLApproval]] = {
     name: kind
@@ -141,14 +140,7 @@ async def show_rule_for_decision(client: PersonClient, options: RuleDecisionOpti
 
     Whether the decision may be written is for ``check`` of what is returned, after the person has seen it.
     """
-    if options.sha256:
-        check_prefix(options.sha256)
-    if len(options.message) > LONGEST_MESSAGE:
-        raise Misused(
-            f"--message: has {len(options.message)} characters, at most {LONGEST_MESSAGE} are kept; shorten it"
-        )
-    if options.verdict is Verdict.DENIED and not options.message.strip():
-        raise Misused("--message: say why, so that whoever asked can do better")
+    check_options(options.verdict, options.message, options.sha256)
     by = await client.kube.whoami()
     check_person(by)
     rule = await client.find(AccessRule, options.name)

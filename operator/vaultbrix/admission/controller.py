@@ -84,9 +84,9 @@ class Policies:
             if lost:
                 # As installed again, but not all the time since the look before.
                 reason = Reason.POLICIES_CHANGED if state.reason is Reason.WAITING else state.reason
-                await events.warn(self._kube, server, reason, state.message, component="operator")
+                await events.warn(self._kube, server, reason, state.message, component="vaultbrix-operator")
             else:
-                await events.note(self._kube, server, state.reason, state.message, component="operator")
+                await events.note(self._kube, server, state.reason, state.message, component="vaultbrix-operator")
 
     async def _read(self) -> Look:
         at = self._kube.server_now()

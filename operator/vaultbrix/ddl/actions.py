@@ -22,7 +22,7 @@ from vaultbrix.ddl.submission import check_person, check_reason, ddl_approval, d
 from vaultbrix.kube.client import Conflict, NotFound, Object
 from vaultbrix.kube.person import Fetched, PersonClient
 from vaultbrix.runtime.errors import Transient
-from vaultbrix.runtime.usage import Misused, Refused, check_name, parse_span
+from vaultbrix.runtime.usage import Refused, check_name, parse_span
 
 # How often an approval that is waited for is read.
 PAUSE_SECONDS = 0.5
@@ -30,7 +30,6 @@ PAUSE_SECONDS = 0.5
 READ_AND_REHEARSED_SECONDS = 15.0
 # The operator writes the status meanwhile, which makes a decision on what was read a conflict.
 WRITE_ATTEMPTS = 10
-LONGEST_MESSAGE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,14 +259,7 @@ async def show_for_decision(client: PersonClient, options: DecisionOptions) -> S
 
     Whether the decision may be written is for ``check`` of what is returned, after the person has seen it.
     """
-    if options.sha256:
-        review.check_prefix(options.sha256)
-    if len(options.message) > LONGEST_MESSAGE:
-        raise Misused(
-            f"--message: has {len(options.message)} characters, at most {LONGEST_MESSAGE} are kept; shorten it"
-        )
-    if options.verdict is Verdict.DENIED and not options.message.strip():
-        raise Misused("--message: say why, so that whoever asked can do better")
+    review.check_options(options.verdict, options.message, options.sha256)
     by = await client.kube.whoami()
     check_person(by)
     approval = await client.find(DDLApproval, options.name)

@@ -27,6 +27,8 @@ from vaultbrix.runtime.visible import foreign, visible
 
 # What a person types, or a script names, so that it decides on no other text than the one it means.
 PREFIX = 8
+# What the field holds (decision.message).
+LONGEST_MESSAGE = 1024
 
 MOST_FOREIGN = 5
 
@@ -290,6 +292,16 @@ def describe_error(error: ExecutionError | None) -> str:
         return "see its conditions"
     at = f"statement {error.statement}: " if error.statement else ""
     return f"{at}{error.sqlstate} {error.message}".strip()
+
+
+def check_options(verdict: Verdict, message: str, sha256: str) -> None:
+    """Raises Misused for what a decision by command line must not be, whatever it is on."""
+    if sha256:
+        check_prefix(sha256)
+    if len(message) > LONGEST_MESSAGE:
+        raise Misused(f"--message: has {len(message)} characters, at most {LONGEST_MESSAGE} are kept; shorten it")
+    if verdict is Verdict.DENIED and not message.strip():
+        raise Misused("--message: say why, so that whoever asked can do better")
 
 
 def check_prefix(prefix: str) -> str:
