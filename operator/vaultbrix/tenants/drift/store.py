@@ -8,17 +8,20 @@ from vaultbrix.postgres.admin import ADMIN_APPLICATION
 from vaultbrix.tenants.drift.decisions import RoleChange
 
 _MOST_CHANGES = 3
+# Nobody hides behind long texts that take too long to search: what is further back counts as not naming the role.
+_LONGEST_TEXT = 10_000
 
 # A role is changed by its name, or by one of the words that stand for the session's own. Rights on tables and the like
 # are no business of ours. What the operator itself does under the admin's login is left out; a person who logs in as
 # the admin is not. The first condition on the class is that of an index of the store.
 _CHANGES = (
     "SELECT at, role, person, coalesce(host(address), ''), command, names_role FROM ("
-    " SELECT *, statement ~* %(name)s AS names_role FROM audit.record"
+    " SELECT *, left(statement, %(longest)s) AS text, left(statement, %(longest)s) ~* %(name)s AS names_role"
+    " FROM audit.record"
     "  WHERE server = %(server)s AND at >= %(since)s AND at <= %(until)s"
     "   AND kind = 'statement' AND class <> ALL ('{READ,WRITE,MISC}') AND role IS NOT NULL AND command IS NOT NULL"
     "   AND NOT (role = %(admin)s AND coalesce(application, '') = %(application)s)) changes"
-    " WHERE CASE WHEN class = 'ROLE' THEN command NOT IN ('GRANT', 'REVOKE') OR statement ~* %(shared)s"
+    " WHERE CASE WHEN class = 'ROLE' THEN command NOT IN ('GRANT', 'REVOKE') OR text ~* %(shared)s"
     "  ELSE names_role AND (command LIKE '%% SCHEMA' OR command LIKE '%% OWNED') END"
     " ORDER BY names_role DESC, at DESC LIMIT %(most)s"
 )
@@ -43,6 +46,7 @@ async def role_changes(
         "since": since,
         "until": until,
         "most": _MOST_CHANGES,
+        "longest": _LONGEST_TEXT,
     }
     cursor = await connection.execute(_CHANGES, values)
     return [RoleChange(*row) for row in await cursor.fetchall()]
