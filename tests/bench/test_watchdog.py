@@ -21,7 +21,7 @@ from tests.harness.world import World, server
 
 SESSIONS = 1_000
 SESSIONS_OF_A_TENANT = 40
-MEASURED_SECONDS = 60
+MEASURED_SECONDS = 25
 LOGINS = 100
 CONNECTIONS_AT_ONCE = 100
 GREEDY, NEIGHBOUR = "203.0.113.150", "203.0.113.152"
@@ -62,15 +62,25 @@ def login_ms(world: World, where: str) -> dict[str, float]:
 
 def cpu_percent(world: World) -> dict[str, float]:
     """Processor time of the whole agent, and of the watchdog's backend in PostgreSQL, in percent of one processor."""
-    ((backend,),) = world.postgres.query(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'vaultbrix-watchdog'"
-    )
-    before, begun = (cpu_seconds([world.agent.pid]), cpu_seconds([backend])), time.monotonic()
-    time.sleep(MEASURED_SECONDS)
+    while True:
+        backend = watching(world)
+        before, begun = (cpu_seconds([world.agent.pid]), cpu_seconds([backend])), time.monotonic()
+        time.sleep(MEASURED_SECONDS)
+        # Another connection takes its place every minute.
+        if watching(world) == backend:
+            break
     spent = time.monotonic() - begun
     after = (cpu_seconds([world.agent.pid]), cpu_seconds([backend]))
     agent, postgres = (round(100 * (b - a) / spent, 2) for a, b in zip(before, after, strict=True))
     return {"agent": agent, "postgresql": postgres}
+
+
+def watching(world: World) -> int:
+    """The process of the watchdog's connection."""
+    (pid, *_) = world.postgres.query(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'vaultbrix-watchdog' ORDER BY backend_start DESC"
+    )
+    return int(pid[0])
 
 
 @pytest.mark.timeout(3600)
