@@ -136,6 +136,8 @@ class Machine:
         """What the unit's process finds in its environment."""
         found = {**environment((SYSTEMD / "vaultbrix.env").read_text()), **unit.environment()}
         found |= {"VAULTBRIX_SERVER": SERVER_NAME, "VAULTBRIX_AGENT": AGENT_NAME, "PGPORT": str(PORT)}
+        # The tests' API server has no policies but where a test is about them.
+        found["VAULTBRIX_ADMISSION_POLICIES"] = ""
         # As systemd sets it, from sysusers.conf.
         found["HOME"] = "/"
         if state := unit.value("StateDirectory"):

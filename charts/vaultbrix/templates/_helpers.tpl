@@ -54,7 +54,7 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* The admission policies, as [{name, sha256}]: what the operator compares those in force with. */}}
+{{/* The admission policies, as [{name, sha256}]: what operator and agents compare those in force with. */}}
 {{- define "vaultbrix.policies" -}}
 {{- $policies := list }}
 {{- range splitList "\n---\n" (include (print $.Template.BasePath "/admission.yaml") .) }}
@@ -64,4 +64,12 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 {{- toJson $policies }}
+{{- end }}
+
+{{/* Who goes by decisions, as subjects of a binding: operator and agent. */}}
+{{- define "vaultbrix.deciders" -}}
+- {kind: ServiceAccount, name: {{ include "vaultbrix.name" . }}-operator, namespace: {{ .Release.Namespace }}}
+{{- if .Values.postgresql.enabled }}
+- {kind: ServiceAccount, name: {{ include "vaultbrix.name" . }}-agent, namespace: {{ .Release.Namespace }}}
+{{- end }}
 {{- end }}

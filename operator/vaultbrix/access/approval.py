@@ -3,6 +3,7 @@
 Operator and agents ask this of spec and metadata alone, on their own. What is in a status decides nothing.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from vaultbrix.access.terms import deadline_of, length_of, terms_sha256
@@ -94,6 +95,12 @@ def closes_until_approved(rule: AccessRule, edited: AccessRule, server: Postgres
     accepted = find_condition(rule.status.conditions, ConditionType.ACCEPTED)
     by_itself = accepted is not None and accepted.reason == Reason.AUTO_APPROVED
     return (by_itself or approval(rule) is not None) and terms_sha256(edited) != terms_sha256(rule)
+
+
+def unguarded(rules: Iterable[AccessRule]) -> dict[str, str]:
+    """uid → why a rule's approval does not count, as the operator last said."""
+    accepted = ((rule.metadata.uid, find_condition(rule.status.conditions, ConditionType.ACCEPTED)) for rule in rules)
+    return {uid: said.message for uid, said in accepted if said and said.reason == Reason.DECISION_UNGUARDED}
 
 
 def waits_for_decision(rule: AccessRule) -> bool:

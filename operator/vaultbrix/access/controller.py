@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vaultbrix.access.decisions import RuleFacts, rule_status
+from vaultbrix.access.guard import ApprovalGuard
 from vaultbrix.access.networkpolicy.controller import Policies
 from vaultbrix.access.receipts.controller import RuleCounter
 from vaultbrix.access.rule_login import RuleLogins
+from vaultbrix.access.terms import terms_sha256
 from vaultbrix.access.verdicts import Verdicts
+from vaultbrix.admission.policies import Policies as AdmissionPolicies
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.conditions import ConditionType, find_condition
+from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.receipts.controller import Receipts
@@ -44,15 +48,19 @@ class Access:
     logins: RuleLogins
 
 
-def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, drift: RoleDrift) -> Access:
+def register(
+    registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, drift: RoleDrift, policies: AdmissionPolicies
+) -> Access:
     """Have AccessRules reconciled, and the NetworkPolicies of Tenants kept, whenever either may differ."""
-    verdicts = Verdicts(cache)
+    guard = ApprovalGuard(kube, policies, _taken_over)
+    verdicts = Verdicts(cache, guard)
     access = Access(verdicts, Policies(kube, cache, verdicts), RuleLogins(kube, cache, verdicts, admin, drift))
-    controller = AccessRuleController(registry, kube, cache, access, admin)
+    controller = AccessRuleController(registry, kube, cache, access, guard, admin)
     registry.on_change(AccessRule, controller.rule_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_resync(controller.resync)
+    policies.on_change(lambda _: controller.look_at_all())
     admin.secrets.on_change(controller.secret_changed)
     drift.on_change(controller.roles_changed)
     return access
@@ -61,9 +69,12 @@ def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, drift: 
 class AccessRuleController:
     """Works on rules, and on the NetworkPolicy of each Tenant."""
 
-    def __init__(self, registry: Registry, kube: Kube, cache: Cache, access: Access, admin: Admin) -> None:
+    def __init__(
+        self, registry: Registry, kube: Kube, cache: Cache, access: Access, guard: ApprovalGuard, admin: Admin
+    ) -> None:
         self._kube = kube
         self._cache = cache
+        self._guard = guard
         self._verdicts = access.verdicts
         self._policies = access.policies
         self._logins = access.logins
@@ -81,6 +92,7 @@ class AccessRuleController:
             self._policy_queue.add(rule.tenant_key)
         if change.gone:
             self._receipts.forget(rule)
+            self._guard.forget(rule.metadata.uid)
             self._look_at_misjudged(rule.tenant_key)
 
     def tenant_changed(self, change: Change[Tenant]) -> None:
@@ -112,16 +124,25 @@ class AccessRuleController:
             await self._policies.check()
         finally:
             self._logins.forget()
-            for tenant in self._cache.tenants:
-                self._policy_queue.add(tenant.key)
-            for rule in self._cache.rules:
-                self._rules.add(rule.key)
+            self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Look at every rule, and at the policy of every Tenant."""
+        for tenant in self._cache.tenants:
+            self._policy_queue.add(tenant.key)
+        for rule in self._cache.rules:
+            self._rules.add(rule.key)
 
     async def reconcile(self, key: RuleKey) -> datetime | None:
         """Write the rule's status; returns when an ended rule is to be deleted.
 
         Raises Expected after the status says so.
         """
+        rule = self._cache.rules.get(*key)
+        if rule is None:
+            return None
+        tenant = self._cache.tenant_of(rule)
+        await self._guard.settle(rule, self._cache.server_of(tenant))
         rule = self._cache.rules.get(*key)
         if rule is None:
             return None
@@ -160,6 +181,7 @@ class AccessRuleController:
             server=tenant.spec.server_ref.name if tenant else None,
             has_login=has_login,
             login_failure=failure,
+            unguarded=bool(self._guard.objections([rule], server)),
         )
         status = rule_status(rule, facts, now)
         receipt = self._receipts.of(rule.model_copy(update={"status": status}))
@@ -214,3 +236,9 @@ def _says_covered(rule: AccessRule) -> bool:
         and condition.status == "True"
         and condition.observed_generation == rule.metadata.generation
     )
+
+
+def _taken_over(rule: AccessRule) -> bool:
+    """Whether an operator took over an approval of what the rule gives now. Agents go by what they keep themselves."""
+    decided = rule.status.decided
+    return decided is not None and decided.verdict is Verdict.APPROVED and decided.sha256 == terms_sha256(rule)

@@ -4,12 +4,13 @@ A rule *opens* a grant: some addresses may log in as one role until a deadline. 
 is what every layer enforces, so closing one rule never takes away what another open rule still gives.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
+from types import MappingProxyType
 
-from vaultbrix.access.approval import acceptance, approval, denied, objection
+from vaultbrix.access.approval import acceptance, approval, denied, needs_nobody, objection
 from vaultbrix.access.terms import deadline_of, start_of, terms_sha256
 from vaultbrix.api.accessrule import (
     AccessPhase,
@@ -61,8 +62,12 @@ def decide_all(
     now: datetime,
     *,
     closed: Container[str] = frozenset(),
+    unguarded: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, AccessVerdict]:
     """uid → verdict for all rules of one Tenant, which share the server's limit on their number.
+
+    ``closed`` are uids of rules that the caller already ended; ``unguarded`` says by uid why a rule's approval does not
+    count, empty while that is being looked at.
 
     Those that have opened count first, then the oldest, so that no rule takes the place of one that is open; creation
     times are whole seconds.
@@ -70,7 +75,8 @@ def decide_all(
     verdicts: dict[str, AccessVerdict] = {}
     used = 0
     for rule in sorted(rules, key=_precedence):
-        verdict = decide(rule, tenant, server, now, closed=rule.metadata.uid in closed)
+        uid = rule.metadata.uid
+        verdict = decide(rule, tenant, server, now, closed=uid in closed, unguarded=unguarded.get(uid))
         if server is not None and (verdict.grant is not None or verdict.opens_at is not None):
             used += 1
             if used > server.spec.limits.max_rules_per_tenant:
@@ -102,11 +108,13 @@ def decide(
     now: datetime,
     *,
     closed: bool = False,
+    unguarded: str | None = None,
 ) -> AccessVerdict:
     """What the rule gives at ``now``.
 
     ``closed`` says that the caller already ended it: a clock that jumps back, or an edit that moves the
-    deadline, never opens it again. ``tenant`` and ``server`` are None while they do not exist.
+    deadline, never opens it again. ``unguarded`` says why its approval does not count. ``tenant`` and ``server`` are
+    None while they do not exist.
     """
     deadline, start = deadline_of(rule), rule.spec.starts_at
 
@@ -162,6 +170,9 @@ def decide(
     missing_approval = objection(rule, server)
     if missing_approval is not None:
         return verdict(AccessPhase.PENDING, *missing_approval)
+    if unguarded is not None and not needs_nobody(rule, server):
+        text = unguarded or "its approval counts once the admission policies were looked at"
+        return verdict(AccessPhase.PENDING, Reason.DECISION_UNGUARDED, text)
     # One that has opened stays open when the clock is set back, and a creation in the future is a clock's doing too.
     if start is not None and now < start and rule.status.opened_at is None:
         return AccessVerdict(
@@ -172,7 +183,7 @@ def decide(
         uid=rule.metadata.uid,
         generation=rule.metadata.generation,
         tenant=tenant.display,
-        role=tenant.role if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid),
+        role=role_of(rule, tenant),
         cidrs=tuple(rule.spec.cidrs),
         deadline=deadline,
         requested_by=rule.spec.requested_by,
@@ -231,6 +242,11 @@ def trusted_source(index: int, cidr: str, trusted: str, server: str) -> str:
     )
 
 
+def role_of(rule: AccessRule, tenant: Tenant) -> str:
+    """The login of the rule: its own, or the tenant's."""
+    return tenant.role if rule.spec.login is RuleLogin.TENANT else rule_login(tenant.role, rule.metadata.uid)
+
+
 def rule_login(role: str, uid: str) -> str:
     """Name of the login of a rule with ``login: PerRule``: ``tenant_<slug>_r_<id>``, a long slug cut short."""
     return login_for(role, uid)
@@ -243,7 +259,7 @@ class RuleFacts:
     ``in_cluster`` says that its server has Pods that a NetworkPolicy could select; ``covered`` that the tenant's lets
     all of the rule's addresses in, None while that is not known. ``has_login`` is about a login PerRule, and
     ``login_failure`` is what stood in the way of making or dropping it. ``server`` is the name of the PostgresServer,
-    None while there is no Tenant.
+    None while there is no Tenant. ``unguarded`` says that a decision on it does not count.
     """
 
     verdict: AccessVerdict
@@ -252,6 +268,7 @@ class RuleFacts:
     server: str | None = None
     has_login: bool = False
     login_failure: Expected | None = None
+    unguarded: bool = False
 
 
 def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRuleStatus:
@@ -278,7 +295,7 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
         phase=verdict.phase,
         server=facts.server or old.server,
         sha256=terms_sha256(rule),
-        decided=_decided(rule, now),
+        decided=rule.status.decided if facts.unguarded else _decided(rule, now),
         expires_at=verdict.deadline,
         opened_at=opened_at.replace(microsecond=0) if opened_at else None,
         closed_at=closed_at.replace(microsecond=0) if closed_at else None,

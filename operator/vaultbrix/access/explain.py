@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from vaultbrix.access.approval import unguarded
 from vaultbrix.access.countdown import ended_at
 from vaultbrix.access.decisions import decide_all, rule_login
 from vaultbrix.access.terms import deadline_of
@@ -108,7 +109,7 @@ def _verdicts(rules: Iterable[AccessRule], view: View, now: datetime) -> Mapping
     """uid → phase and why: decided here, or as the operator last said where the server is hidden from the caller."""
     if view.server_hidden:
         return {r.metadata.uid: _reported(r, now) for r in rules}
-    decided = decide_all(rules, view.tenant, view.server, now)
+    decided = decide_all(rules, view.tenant, view.server, now, unguarded=unguarded(rules))
     return {uid: (verdict.phase, verdict.message) for uid, verdict in decided.items()}
 
 

@@ -1,7 +1,9 @@
 """Verdicts on the rules of a Tenant, decided again only when an object or the time changes one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from vaultbrix.access.decisions import AccessVerdict, decide_all
 from vaultbrix.api.accessrule import AccessRule
@@ -9,7 +11,16 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.kube.cache import Cache, TenantKey
 
-_Basis = tuple[int, Tenant | None, PostgresServer | None]
+
+class Objections(Protocol):
+    """Which approvals do not count: asked again when the version is another."""
+
+    def version(self, tenant: TenantKey) -> tuple[int, ...]: ...
+
+    def objections(self, rules: Iterable[AccessRule], server: PostgresServer | None) -> dict[str, str]: ...
+
+
+_Basis = tuple[tuple[int, ...], Tenant | None, PostgresServer | None]
 
 
 @dataclass
@@ -30,8 +41,9 @@ class _Decided:
 class Verdicts:
     """The verdicts on all rules in the cache."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, guard: Objections) -> None:
         self._cache = cache
+        self._guard = guard
         self._decided: dict[TenantKey, _Decided] = {}
 
     def of_tenant(self, tenant: TenantKey, now: datetime) -> dict[str, AccessVerdict]:
@@ -42,10 +54,11 @@ class Verdicts:
             return {}
         owner = self._cache.tenants.get(*tenant)
         server = self._cache.server_of(owner)
-        basis = (version, owner, server)
+        basis = ((version, *self._guard.version(tenant)), owner, server)
         decided = self._decided.get(tenant)
         if decided is None or not decided.holds(basis, now):
-            verdicts = decide_all(self._cache.rules_of(tenant), owner, server, now)
+            rules = self._cache.rules_of(tenant)
+            verdicts = decide_all(rules, owner, server, now, unguarded=self._guard.objections(rules, server))
             turns = [when for v in verdicts.values() for when in (v.opens_at, v.deadline) if when and when > now]
             decided = _Decided(basis, now, min(turns, default=None), verdicts)
             self._decided[tenant] = decided

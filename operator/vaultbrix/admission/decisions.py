@@ -7,6 +7,7 @@ uid, its creation time and the generation of its spec.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -139,8 +140,8 @@ def admission_enforced(standing: Standing, now: datetime) -> State:
         return State(
             False,
             reason,
-            f"{message}: nothing checks who asks and who decides, and decisions on DDLApprovals made meanwhile do not "
-            "count; install the chart's admission policies again (helm upgrade), and see who changed them",
+            f"{message}: nothing checks who asks and who decides, and decisions made meanwhile do not count; install "
+            "the chart's admission policies again (helm upgrade), and see who changed them",
         )
     assert standing.since is not None
     since = rfc3339(standing.since)
@@ -161,8 +162,11 @@ class Objection:
     message: str
 
 
-def objection(standing: Standing, written_after: datetime, now: datetime) -> Objection | None:
-    """Why a decision does not count that was written after that time, as far as is known; None where it does."""
+def objection(standing: Standing, kind: str, written_after: datetime, now: datetime) -> Objection | None:
+    """Why a decision does not count that was written after that time, as far as is known; None where it does.
+
+    ``kind`` is that of the object with the decision, such as DDLApproval.
+    """
     if not standing.installed:
         return None
     if standing.since is None or not standing.in_force(now):
@@ -172,14 +176,19 @@ def objection(standing: Standing, written_after: datetime, now: datetime) -> Obj
         return Objection(
             final=True,
             message=f"nobody knows that the admission policies, in force since {rfc3339(standing.since)}, have checked "
-            "who wrote this decision; ask anew with another DDLApproval, and decide on that",
+            f"who wrote this decision; ask anew with another {kind}, and decide on that",
         )
     return None
 
 
-def parse_installed(text: str) -> InstalledPolicy:
-    """Read NAME=SHA256. Raises ValueError."""
-    name, separator, sha256 = text.partition("=")
-    if not name or not separator or len(sha256) != hashlib.sha256().digest_size * 2:
-        raise ValueError(f"expected NAME=SHA256, not {text}")
-    return InstalledPolicy(name, sha256)
+def installed_policies(data: Mapping[str, str]) -> tuple[InstalledPolicy, ...]:
+    """The policies that a ConfigMap of the chart names: name → hash. Raises ValueError where it names none."""
+    if not data:
+        raise ValueError("it names no policy")
+    for name, sha256 in data.items():
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{name} has no sha256")
+    return tuple(InstalledPolicy(name, sha256) for name, sha256 in sorted(data.items()))
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import ip_network
+from types import MappingProxyType
 
-from vaultbrix.access.decisions import decide_all
+from vaultbrix.access.decisions import decide_all, role_of
+from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.postgresserver import PostgresServer
@@ -43,11 +45,12 @@ def decide_tenant(
     tenant: Tenant | None,
     server: PostgresServer | None,
     now: datetime,
+    unguarded: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[StateChange], datetime | None]:
     """Decide on all rules that name the Tenant ``key``; returns changes, and when the next of the rules opens.
 
-    ``rules`` are all that name it. ``server`` is the agent's own, None while its object does not exist. A rule that has
-    ended once stays closed.
+    ``rules`` are all that name it. ``server`` is the agent's own, None while its object does not exist. ``unguarded``
+    says by uid why an approval does not count; what is open stays so. A rule that has ended once stays closed.
     """
     live = {rule.metadata.uid for rule in rules}
     changes: list[StateChange] = [
@@ -56,7 +59,12 @@ def decide_tenant(
     if tenant is not None and tenant.spec.server_ref.name != state.server:
         return [*changes, *(Ended(uid=uid, at=now, final=False) for uid in sorted(live & state.grants.keys()))], None
     opening: list[datetime] = []
-    for uid, verdict in decide_all(rules, tenant, server, now, closed=state.closed).items():
+    by_uid = {rule.metadata.uid: rule for rule in rules}
+    unguarded = {
+        uid: why for uid, why in unguarded.items() if not _gives_as_before(by_uid[uid], tenant, state.grants.get(uid))
+    }
+    verdicts = decide_all(rules, tenant, server, now, closed=state.closed, unguarded=unguarded)
+    for uid, verdict in verdicts.items():
         open_grant = state.grants.get(uid)
         if verdict.grant is not None:
             record = GrantRecord.of(verdict.grant, open_grant.opened_at if open_grant else now)
@@ -69,6 +77,14 @@ def decide_tenant(
         if verdict.opens_at is not None:
             opening.append(verdict.opens_at)
     return changes, min(opening, default=None)
+
+
+def _gives_as_before(rule: AccessRule, tenant: Tenant | None, open_grant: GrantRecord | None) -> bool:
+    """Whether the rule gives what it was opened with: then its approval was taken over."""
+    if tenant is None or open_grant is None:
+        return False
+    terms = (role_of(rule, tenant), tuple(rule.spec.cidrs), deadline_of(rule))
+    return terms == (open_grant.role, open_grant.cidrs, open_grant.deadline)
 
 
 def closing_part(open_grant: GrantRecord | None, opened: Opened) -> StateChange | None:

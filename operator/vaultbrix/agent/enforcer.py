@@ -5,13 +5,14 @@ open a rule but never to close one. A change of an object costs what its Tenant'
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
+from vaultbrix.access.guard import ApprovalGuard
+from vaultbrix.admission.policies import Policies
 from vaultbrix.agent.audit_guard import AuditGuard
 from vaultbrix.agent.decisions import (
     HeldBack,
@@ -28,6 +29,8 @@ from vaultbrix.agent.decisions import (
 from vaultbrix.agent.heartbeat import AgentIdentity, Heartbeat
 from vaultbrix.agent.layers.sessions import FOLLOW_UPS
 from vaultbrix.agent.layers.stack import Layers
+from vaultbrix.agent.periodic import every
+from vaultbrix.agent.policy_watch import PolicyWatch
 from vaultbrix.agent.reporter import Reporter
 from vaultbrix.agent.reports import RuleFacts, report
 from vaultbrix.agent.session_list import SessionList
@@ -50,8 +53,6 @@ CHAIN_SECONDS = 0.7
 AUDIT_SECONDS = 1.0
 SESSION_SECONDS = 5.0
 KERNEL_SECONDS = 5.0
-# Reading the kernel's whole set takes as long as it is large; at most this share of the time is spent on a check.
-MOST_OF_THE_TIME = 0.01
 # Addresses in one message.
 _SHOWN = 5
 LONGEST_RETRY = 5.0
@@ -73,6 +74,7 @@ class Enforcer:
         guard: AuditGuard,
         watchdog: Watchdog,
         session_list: SessionList,
+        policies: Policies,
         closed_by_default: asyncio.Event,
         clock: Callable[[], datetime],
     ) -> None:
@@ -86,6 +88,9 @@ class Enforcer:
         self._closed_by_default = closed_by_default
         self._clock = clock
         self._watched = Watched(kube, identity.server, self._wake_up)
+        self._policy_watch = PolicyWatch(policies, self._watched)
+        self._approvals = ApprovalGuard(kube, policies)
+        policies.on_change(lambda _: self._watched.touch_everything())
         self._reporter = Reporter(kube)
         self._file = GrantsFile(state_file)
         self._state = AgentState(identity.server)
@@ -118,14 +123,16 @@ class Enforcer:
             group.create_task(self._layers.keep_connected(self._look_again))
             group.create_task(self._openings.run(self._watched.touch))
             group.create_task(self._watchdog.run(self._watched, lambda: self._state, self._report_again))
-            group.create_task(_every(CHAIN_SECONDS, self._check_chain))
-            group.create_task(_every(CHAIN_SECONDS, self._check_file))
-            group.create_task(_every(AUDIT_SECONDS, self._check_audit))
-            group.create_task(_every(AUDIT_SECONDS, self._warn_of_audit))
-            group.create_task(_every(SESSION_SECONDS, self._check_sessions))
-            group.create_task(_every(SESSION_SECONDS, self._session_list.look))
-            group.create_task(_every(KERNEL_SECONDS, self._check_kernel))
-            group.create_task(_every(KERNEL_SECONDS, self._warn_of_orphans))
+            group.create_task(self._approvals.run(self._watched.touch))
+            group.create_task(every(CHAIN_SECONDS, self._check_chain))
+            group.create_task(every(CHAIN_SECONDS, self._check_file))
+            group.create_task(every(AUDIT_SECONDS, self._check_audit))
+            group.create_task(every(AUDIT_SECONDS, self._warn_of_audit))
+            group.create_task(every(SESSION_SECONDS, self._check_sessions))
+            group.create_task(every(SESSION_SECONDS, self._session_list.look))
+            group.create_task(every(KERNEL_SECONDS, self._check_kernel))
+            group.create_task(every(KERNEL_SECONDS, self._warn_of_orphans))
+            group.create_task(self._policy_watch.run())
             group.create_task(self._loop())
 
     def _wake_up(self) -> None:
@@ -203,16 +210,26 @@ class Enforcer:
             self._held_back.pop(key, None)
             tenant = self._watched.tenants.get(*key)
             rules = self._watched.rules.of(key)
-            of_tenant, opens_at = decide_tenant(self._state, key, rules, tenant, server, now)
+            unguarded = self._approvals.objections(rules, server)
+            of_tenant, opens_at = decide_tenant(self._state, key, rules, tenant, server, now, unguarded)
+            self._report_unguarded(key, unguarded)
             changes += [c for c in of_tenant if not (isinstance(c, Ended) and c.uid in ended)]
             if opens_at is not None:
                 self._openings.set(key, opens_at)
         changes += forget_gone(self._state, touched.gone)
+        for uid in touched.gone:
+            self._approvals.forget(uid)
         for approvals, gone in ((touched.approvals, False), (touched.ended, True)):
             for approval in approvals.values():
                 tenant = self._watched.tenants.get(*approval.tenant_key)
                 changes += attribute_logins(self._state, approval, tenant, now, gone=gone)
         return changes
+
+    def _report_unguarded(self, tenant: TenantKey, unguarded: Mapping[str, str]) -> None:
+        for uid, message in unguarded.items():
+            if message and uid not in self._state.grants:
+                self._held_back.setdefault(tenant, {})[uid] = HeldBack("approval", message)
+                self._to_report.add(uid)
 
     def _touch_all(self, touched: Touched) -> None:
         """Mark every object that exists, and every one that the state remembers and that may be gone."""
@@ -355,18 +372,6 @@ class Enforcer:
             status = report(rule, facts, agent=self._identity.agent, now=now)
             if status is not None:
                 self._reporter.put(rule, status)
-
-
-async def _every(seconds: float, check: Callable[[], Awaitable[None]]) -> None:
-    pause = seconds
-    while True:
-        await asyncio.sleep(pause)
-        begun = time.monotonic()
-        try:
-            await check()
-        except Exception:
-            log.exception("unexpected error")
-        pause = max(seconds, (time.monotonic() - begun) / MOST_OF_THE_TIME)
 
 
 def _log(changes: Iterable[StateChange], ended: dict[str, GrantRecord], errors: dict[str, str]) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vaultbrix.admission.memory import StandingFile
+from vaultbrix.admission.policies import Policies, PolicyList
 from vaultbrix.agent.audit_guard import AuditGuard, LogDisk
 from vaultbrix.agent.certificate import CertificateReload
 from vaultbrix.agent.echo import echo
@@ -47,6 +49,7 @@ class Options:
     admin: str = ""
     admin_certificate: bool = False
     most_connections: int = 0
+    policy_list: PolicyList | None = None
 
 
 async def main(options: Options) -> None:
@@ -81,9 +84,20 @@ async def main(options: Options) -> None:
         options.name,
     )
     # Over a connection of its own: closing waits for nothing.
+    policies = Policies(kube, options.policy_list, StandingFile(options.state_file.with_name("admission.json")))
     session_list = SessionList(SessionControl(target), sessions_file(options.state_file), options.server, clock)
     enforcer = Enforcer(
-        identity, options.state_file, layers, kube, heartbeat, guard, watchdog, session_list, closed_by_default, clock
+        identity,
+        options.state_file,
+        layers,
+        kube,
+        heartbeat,
+        guard,
+        watchdog,
+        session_list,
+        policies,
+        closed_by_default,
+        clock,
     )
     try:
         # Ready means closed by default: PostgreSQL starts after that.

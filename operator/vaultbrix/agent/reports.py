@@ -13,6 +13,7 @@ from vaultbrix.grants.grant import Grant
 _REASONS = {
     "clock": Reason.CLOCK_SKEW,
     "audit": Reason.AUDIT_NOT_FLOWING,
+    "approval": Reason.DECISION_UNGUARDED,
     "state": Reason.AGENT_FAILED,
     "kernel": Reason.KERNEL_FAILED,
     "hba": Reason.HBA_FAILED,

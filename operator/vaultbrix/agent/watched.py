@@ -7,7 +7,7 @@ from typing import Any
 
 from vaultbrix.agent.pods import PodAddresses, PodSource
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.conditions import ConditionType
+from vaultbrix.api.conditions import ConditionType, find_condition
 from vaultbrix.api.ddlapproval import DDLApproval
 from vaultbrix.api.meta import Resource
 from vaultbrix.api.postgresserver import PostgresServer
@@ -34,13 +34,15 @@ class Watched:
     """The objects that one agent decides from, kept by informers.
 
     ``wake`` is called when ``take`` has something to return. A change on which no decision rests, such as an agent's
-    report on a rule, is passed over.
+    report on a rule, is passed over. ``server_told`` is set when the operator says something else of how decisions on
+    the server are checked.
     """
 
     def __init__(self, kube: Kube, server: str, wake: Callable[[], None]) -> None:
         self._server = server
         self._wake = wake
         self._touched = Touched()
+        self.server_told = asyncio.Event()
         self._cache = Cache(self._changed)
         self.rules = self._cache.rules
         self.tenants = self._cache.tenants
@@ -93,6 +95,8 @@ class Watched:
         return touched
 
     def _changed(self, change: Change[Any]) -> None:
+        if isinstance(change.resource, PostgresServer) and change.resource.metadata.name == self._server:
+            self._note_admission(change)
         if not change.decisive:
             return
         before, after = change.before, change.after
@@ -102,6 +106,14 @@ class Watched:
         if after is not None:
             self._touch(after, gone=False)
         self._wake()
+
+    def _note_admission(self, change: Change[PostgresServer]) -> None:
+        said = [
+            find_condition(server.status.conditions, ConditionType.ADMISSION_ENFORCED) if server is not None else None
+            for server in (change.before, change.after)
+        ]
+        if said[0] != said[1] or change.decisive:
+            self.server_told.set()
 
     def _touch(self, resource: Resource, *, gone: bool) -> None:
         touched = self._touched

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
 from vaultbrix.cli.keys import commands as keys
 from vaultbrix.cli.tenants import commands as tenants
+
+if TYPE_CHECKING:
+    from vaultbrix.admission.policies import PolicyList
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
 app = typer.Typer(
@@ -27,6 +30,22 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(keys.app, name="keys")
 
 ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
+AdmissionPolicies = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMESPACE/NAME",
+        help="ConfigMap that names the admission policies, without which decisions do not count. None: all count.",
+    ),
+]
+
+
+def _policy_list(text: str) -> "PolicyList | None":
+    from vaultbrix.admission.policies import PolicyList  # noqa: PLC0415 - needs more than most commands do
+
+    try:
+        return PolicyList.parse(text) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--admission-policies") from None
 
 
 @app.command()
@@ -40,27 +59,19 @@ def operator(
     identity: Annotated[str, typer.Option(envvar="POD_NAME", help="Holder of the Lease.")] = "",
     probe_port: ProbePort = 8080,
     resync_minutes: Annotated[int, typer.Option(min=1, help="How often everything is compared again.")] = 10,
-    admission_policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=SHA256 of an admission policy without which decisions do not count. Repeat it for more."
-        ),
-    ] = None,
+    admission_policies: AdmissionPolicies = "",
 ) -> None:
     """Reconcile PostgresServers, Tenants, AccessRules, DDLApprovals and APIKeys."""
     import uvloop  # noqa: PLC0415
 
-    from vaultbrix.admission.decisions import parse_installed  # noqa: PLC0415
     from vaultbrix.ddl.run import JobSettings  # noqa: PLC0415
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     jobs = JobSettings(namespace, image, pull_policy, tuple(pull_secret or ()))
-    try:
-        policies = tuple(parse_installed(text) for text in admission_policy or ())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--admission-policy") from None
-    options = Options(jobs, identity or socket.gethostname(), probe_port, resync_minutes, policies)
+    options = Options(
+        jobs, identity or socket.gethostname(), probe_port, resync_minutes, _policy_list(admission_policies)
+    )
     # Many small messages to the API server and to PostgreSQL: this loop takes a fifth less of the processor.
     run(main(options), new_event_loop=uvloop.new_event_loop)
 
@@ -104,6 +115,7 @@ def agent(
         int, typer.Option(min=1, max=50, help="Of that filesystem, so much has to stay free for auditRequired ...")
     ] = 10,
     log_floor_mib: Annotated[int, typer.Option(min=1, help="... and so many MiB; never more than half of it.")] = 1024,
+    admission_policies: AdmissionPolicies = "",
 ) -> None:
     """Enforce AccessRules beside PostgreSQL: pg_hba.conf, kernel, sessions."""
     from vaultbrix.agent.audit_guard import LogDisk  # noqa: PLC0415
@@ -129,6 +141,7 @@ def agent(
         admin=admin,
         admin_certificate=admin_certificate,
         most_connections=most_connections,
+        policy_list=_policy_list(admission_policies),
     )
     run(main(options))
 

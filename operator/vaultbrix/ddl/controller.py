@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import psycopg
 
-from vaultbrix.admission.controller import Guard, Policies
+from vaultbrix.admission.guard import Guard
+from vaultbrix.admission.policies import Policies
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
 from vaultbrix.api.postgresserver import PostgresServer
@@ -66,12 +67,12 @@ class Runs:
 
 def register(registry: Registry, context: RunContext, policies: Policies) -> Runs:
     """Have DDLApprovals taken to their end, rehearsed on the way, and made of refusals where a Tenant asks for it."""
-    controller = ApprovalController(registry, context, Guard(policies))
+    controller = ApprovalController(registry, context, Guard(policies, DDLApproval.crd.kind))
     registry.on_change(DDLApproval, controller.approval_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_resync(controller.resync)
-    policies.on_change(controller.resync)
+    policies.on_change(lambda _: controller.resync())
     Refusals(registry, context.kube, context.cache, context.admin)
     return Runs(context, controller.rehearsals.logins)
 
@@ -140,7 +141,7 @@ class ApprovalController:
             return None
         approval = DDLApproval.parse(raw)
         if approval.spec.decision is None:
-            self._guard.saw_undecided(approval, asked_at)
+            self._guard.saw_undecided(approval.metadata, asked_at)
         started = FINALIZER in approval.metadata.finalizers
         if approval.deleting:
             if started:
@@ -183,7 +184,7 @@ class ApprovalController:
     def _forget(self, approval: DDLApproval) -> None:
         self.rehearsals.forget(approval)
         self.watcher.forget(approval)
-        self._guard.forget(approval)
+        self._guard.forget(approval.metadata.uid)
 
 
 @dataclass
@@ -213,10 +214,10 @@ class _Work:
         state = replace(state, unneeded=not self.plan.gated and not allows_nested(approval), orphaned=orphaned)
         # A pass is there, or was used, where the decision was taken over.
         taken = approval.spec.decision is None or state.pass_exists or state.executed > 0
-        objection = None if taken else await self.guard.objection(approval)
+        objection = None if taken else await self.guard.objection(approval.metadata)
         verdict = decide(approval, self.plan.sha256, state, self.now, objection=objection)
         if verdict.step in (Step.ISSUE, Step.OBSERVE):
-            self.guard.take(approval)
+            self.guard.take(approval.metadata)
         if verdict.step is Step.ISSUE:
             return await self._start(approval, verdict)
         if verdict.step is Step.CLOSE and run is not None:

@@ -26,6 +26,7 @@ class ResourceType:
 
 
 SECRETS = ResourceType("v1", "secrets", "Secret")
+CONFIG_MAPS = ResourceType("v1", "configmaps", "ConfigMap")
 PODS = ResourceType("v1", "pods", "Pod")
 NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
 NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)

@@ -1,13 +1,12 @@
 """``vaultbrix operator``: has all subjects register their work, and runs it in the replica that leads."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from vaultbrix.access import controller as access
-from vaultbrix.admission.controller import Policies
-from vaultbrix.admission.decisions import InstalledPolicy
+from vaultbrix.admission import controller as admission
+from vaultbrix.admission.policies import Policies, PolicyList
 from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
 from vaultbrix.dataapi import controller as dataapi
@@ -42,7 +41,7 @@ class Options:
     identity: str
     probe_port: int
     resync_minutes: int
-    policies: Sequence[InstalledPolicy] = ()
+    policies: PolicyList | None = None
 
 
 async def main(options: Options) -> None:
@@ -58,17 +57,18 @@ async def main(options: Options) -> None:
 
 
 def register_subjects(
-    kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, installed: Sequence[InstalledPolicy] = ()
+    kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, policy_list: PolicyList | None = None
 ) -> Registry:
     """Register the work of all subjects, each after those that it builds on."""
     registry = Registry()
-    policies = Policies(registry, kube, cache, installed)
+    policies = Policies(kube, policy_list)
+    admission.register(registry, kube, cache, policies)
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
     runs = ddl.register(registry, RunContext(kube, cache, admin, jobs), policies)
     drift = tenants.register(registry, kube, cache, admin)
     dataapi.register(registry, kube, cache, admin)
     serving.register(registry, kube, cache, admin, namespace=jobs.namespace, drift=drift)
-    rules = access.register(registry, kube, cache, admin, drift)
+    rules = access.register(registry, kube, cache, admin, drift=drift, policies=policies)
     servers.register(
         registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules, policies=policies
     )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from vaultbrix.access.controller import Access
-from vaultbrix.admission.controller import Policies
+from vaultbrix.admission.policies import Policies
 from vaultbrix.api.conditions import State
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -83,7 +83,7 @@ def register(
     registry.on_change(PostgresServer, server_changed)
     registry.on_change(Tenant, tenant_changed)
     registry.on_resync(resync)
-    policies.on_change(resync)
+    policies.on_change(lambda _: resync())
     admin.secrets.on_change(secret_changed)
     flows.changed = retention.changed = orphans.changed = queue.add
 

@@ -9,12 +9,15 @@ from tests.harness import chart
 from tests.harness.admission import POLICIES, REMOTE_OPERATOR
 from tests.harness.admission_team import MASTERS
 from tests.harness.approvals import Approval
+from tests.harness.direct_access import held_session
 from tests.harness.shell import wait_for
 from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import SERVER_NAME, World
 
 POLICY, BINDING = POLICIES
 DECISIONS = "x-vaultbrix-decisions"
+# As which the agent comes: it may do all, so that only policies stand in its way.
+REMOTE_AGENT = "vaultbrix:agent:agent-1"
 # As which the tests' own requests come.
 TESTER = "test"
 A_MINUTE = 60
@@ -27,15 +30,14 @@ class Policed:
         self.world = world
         release = chart.rendered(f"admission.operators={{{REMOTE_OPERATOR}}}")
         self.policies = [document for kind in POLICIES for document in chart.of(release, kind)]
-        (operator,) = [d for d in chart.of(release, "Deployment") if d["metadata"]["name"].endswith("-operator")]
-        arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"]
-        self.flags = [text for text in arguments if text.startswith("--admission-policy=")]
+        (self.names,) = [d for d in chart.of(release, "ConfigMap") if d["metadata"]["name"] == "x-vaultbrix-admission"]
+        self.flag = f"--admission-policies={self.names['metadata']['namespace']}/x-vaultbrix-admission"
         self.place = TenantWithTables(world)
 
     def install(self) -> None:
         """As `helm upgrade` does."""
         # By the client: server-side apply would add to a set such as validationActions.
-        self.world.api.kubectl("apply", "-f", "-", input_text=yaml.safe_dump_all(self.policies))
+        self.world.api.kubectl("apply", "-f", "-", input_text=yaml.safe_dump_all([self.names, *self.policies]))
 
     def delete(self, kind: str = POLICY, name: str = DECISIONS) -> None:
         self.world.api.kubectl("delete", kind, name)
@@ -55,6 +57,10 @@ class Policed:
         made.rehearsed()
         return made
 
+    def want(self, approval: str) -> None:
+        """Whether the server wants an approval of every rule."""
+        self.world.api.patch("pgs", SERVER_NAME, "default", {"spec": {"accessApproval": approval}})
+
     def unguarded(self, made: Approval) -> bool:
         return made.condition("Decided").get("reason") == "DecisionUnguarded"
 
@@ -62,19 +68,23 @@ class Policed:
 @pytest.fixture(scope="module")
 def policed(running: World) -> Iterator[Policed]:
     running.heal()
-    made, operator = Policed(running), running.operator
-    before, command = dict(operator.env), list(operator.command)
+    made, deciders = Policed(running), (running.operator, running.agent)
+    before = [(dict(one.env), list(one.command)) for one in deciders]
     made.install()
-    operator.stop()
-    operator.env["KUBECONFIG"] = str(running.api.user(REMOTE_OPERATOR, MASTERS))
-    operator.command += made.flags
+    for one, user in zip(deciders, (REMOTE_OPERATOR, REMOTE_AGENT), strict=True):
+        one.stop()
+        one.env["KUBECONFIG"] = str(running.api.user(user, MASTERS))
+        one.command.append(made.flag)
     running.heal()
     yield made
-    for document in made.policies:
-        running.api.kubectl("delete", document["kind"], document["metadata"]["name"], "--ignore-not-found")
-    operator.stop()
-    operator.env.update(before)
-    operator.command[:] = command
+    for document in (made.names, *made.policies):
+        running.api.kubectl(
+            "delete", document["kind"], document["metadata"]["name"], "-n", "default", "--ignore-not-found"
+        )
+    for one, (environment, command) in zip(deciders, before, strict=True):
+        one.stop()
+        one.env.update(environment)
+        one.command[:] = command
     running.heal()
 
 
@@ -165,3 +175,99 @@ def test_a_decision_counts_that_is_made_while_the_operator_is_away(guarded: Poli
     guarded.world.operator.start()
     made.phase("Running")
     made.delete()
+
+
+@pytest.fixture
+def required(guarded: Policed) -> Iterator[Policed]:
+    """With a server on which every rule wants an approval."""
+    guarded.want("Required")
+    yield guarded
+    if not guarded.world.agent.running:
+        guarded.world.agent.start()
+    guarded.want("None")
+
+
+class AskedRule:
+    """A rule for one address that waits for a decision."""
+
+    def __init__(self, policed: Policed, address: str) -> None:
+        self.world, self.team, self.address = policed.world, policed.place.team, address
+        self.tenant = policed.place.tenant
+        self.name = self.world.rule(self.team, self.tenant, f"{address}/32")
+        self.said("ApprovalNeeded")
+
+    def said(self, reason: str) -> dict[str, Any]:
+        self.world.api.await_condition("accessrule", self.name, self.team, status="False", reason=reason)
+        return self.world.api.condition("accessrule", self.name, "Accepted", self.team)
+
+    def decide(self, by: str = TESTER) -> None:
+        sha256 = self.world.api.get("accessrule", self.name, self.team)["status"]["sha256"]
+        change = {"spec": {"decision": {"verdict": "Approved", "by": by, "sha256": sha256}}}
+        wait_for(
+            "it is written",
+            lambda: "patched" in self.world.api.patch("accessrule", self.name, self.team, change),
+        )
+
+    def opened(self) -> None:
+        self.world.api.await_condition("accessrule", self.name, self.team)
+        assert self.works()
+
+    def works(self) -> bool:
+        return self.world.psql(self.address, self.team, self.tenant, "SELECT 1").works()
+
+    def closed_in_kernel_and_hba(self) -> bool:
+        in_hba = self.address in self.world.postgres.hba_file.read_text()
+        return not in_hba and f"{self.address}/32" not in self.world.let_in()
+
+
+@pytest.mark.parametrize("fault", ["deleted", "only a gap"])
+def test_access_that_was_approved_meanwhile_never_opens_and_what_was_open_stays(required: Policed, fault: str) -> None:
+    policed, world = required, required.world
+    first = {"deleted": 190, "only a gap": 200}[fault]
+    before, waits, forged = (AskedRule(policed, f"203.0.113.{first + n}") for n in range(3))
+    before.decide()
+    before.opened()
+    session = held_session(world, before.address, before.team, before.tenant, "approved before")
+    policed.delete()
+    if fault == "deleted":
+        policed.enforced("False")
+    forged.decide(by="pat@example.com")
+    if fault == "deleted":
+        forged.said("DecisionUnguarded")
+    policed.install()
+    policed.enforced("True", patience=90)
+    wait_for("it is final", lambda: "another AccessRule" in forged.said("DecisionUnguarded")["message"])
+    assert forged.closed_in_kernel_and_hba()
+    assert session.running
+    waits.decide()
+    waits.opened()
+    # By what it has kept, whatever the policies were meanwhile.
+    world.agent.kill()
+    world.agent.start()
+    world.heal()
+    assert before.works()
+    assert waits.works()
+    assert forged.closed_in_kernel_and_hba()
+    session.kill()
+
+
+def test_an_agent_goes_by_its_own_look_and_says_why_it_does_not_open(required: Policed) -> None:
+    """An operator that takes every decision for good opens nothing by itself."""
+    policed, operator = required, required.world.operator
+    asked = AskedRule(policed, "203.0.113.193")
+    operator.stop()
+    operator.command.remove(policed.flag)
+    operator.start()
+    try:
+        policed.delete()
+        asked.decide(by="pat@example.com")
+        policed.world.api.await_condition(
+            "accessrule", asked.name, asked.team, type_="Enforced", status="False", reason="DecisionUnguarded"
+        )
+        assert asked.closed_in_kernel_and_hba()
+        report = policed.world.api.get("accessrule", asked.name, asked.team)["status"]["agents"][0]
+        assert report["error"].startswith("approval: the decision is not taken over now")
+    finally:
+        operator.stop()
+        operator.command.append(policed.flag)
+        operator.start()

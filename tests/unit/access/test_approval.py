@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.harness.approvals_of_access import BOB, FREE, REQUIRED, UP_TO_AN_HOUR, decided, edited
 from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, Raw, named, rule, server, tenant
 
 from vaultbrix.access.approval import approval, asked_by
@@ -19,25 +20,6 @@ from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.grants.state import AgentState, Ended, applied
 from vaultbrix.runtime.usage import Refused
-
-REQUIRED = server(accessApproval="Required")
-UP_TO_AN_HOUR = server(accessApproval="Required", autoApproveUpTo="1h")
-FREE = server()
-BOB = "bob@example.com"
-
-
-def decided(
-    of: AccessRule, *, by: str = BOB, verdict: str = "Approved", sha256: str = "", **changes: Any
-) -> AccessRule:
-    """The rule with a decision on what it gives, and edited afterwards where ``changes`` say so."""
-    decision = {"verdict": verdict, "by": by, "sha256": sha256 or terms_sha256(of)}
-    return edited(of, decision=decision, **changes)
-
-
-def edited(of: AccessRule, **changes: Any) -> AccessRule:
-    raw = {**of.dump(), "metadata": of.metadata.dump()}
-    spec = {key: value for key, value in {**raw["spec"], **changes}.items() if value is not None}
-    return AccessRule.parse({**raw, "spec": spec})
 
 
 def at(of: AccessRule, on: PostgresServer = REQUIRED, after: timedelta = MINUTE, **world: Any) -> AccessVerdict:

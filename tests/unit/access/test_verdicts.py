@@ -1,14 +1,19 @@
 """The limit on a tenant's rules, and verdicts that are kept until something changes them."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.harness.approvals_of_access import REQUIRED, decided
 from tests.harness.builders import HOUR, MINUTE, NOW, SECOND, rule, server, tenant
+from tests.harness.policy_objects import NAMES, PolicyObjects
 
 from vaultbrix.access.decisions import AccessVerdict, decide, decide_all
+from vaultbrix.access.guard import ApprovalGuard
 from vaultbrix.access.verdicts import Verdicts
+from vaultbrix.admission.policies import Policies
 from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import rfc3339
@@ -88,7 +93,8 @@ def filled(*rules: AccessRule, most: int = 50) -> tuple[Cache, Verdicts]:
     cache = Cache()
     for resource in (server(limits={"maxRulesPerTenant": most}), tenant(), *rules):
         cache.put(resource)
-    return cache, Verdicts(cache)
+    api = PolicyObjects()
+    return cache, Verdicts(cache, ApprovalGuard(api, Policies(api, None)))
 
 
 def test_verdicts_are_kept_until_an_object_or_the_time_changes_one() -> None:
@@ -131,3 +137,15 @@ def test_a_verdict_that_is_kept_is_the_one_that_would_be_decided(status: dict[st
     cache.put(later)
     kept = verdicts.of_tenant(TEAM, NOW + MINUTE)["uid-a"]
     assert kept == decide(later, tenant(), server(), NOW + MINUTE)
+
+
+def test_an_approval_counts_as_soon_as_the_policies_were_looked_at() -> None:
+    cache, api = Cache(), PolicyObjects()
+    one = decided(rule())
+    for resource in (REQUIRED, tenant(), one):
+        cache.put(resource)
+    guard = ApprovalGuard(api, Policies(api, NAMES))
+    verdicts = Verdicts(cache, guard)
+    assert verdicts.of(one, NOW).grant is None
+    asyncio.run(guard.settle(one, REQUIRED))
+    assert verdicts.of(one, NOW).grant is not None

@@ -20,8 +20,8 @@ from vaultbrix.admission.decisions import (
     Version,
     admission_enforced,
     fault_of,
+    installed_policies,
     objection,
-    parse_installed,
     spec_sha256,
     standing_after,
 )
@@ -95,11 +95,15 @@ def test_a_policy_that_is_gone_is_told() -> None:
     assert fault[0] is Reason.POLICIES_MISSING
 
 
-@pytest.mark.parametrize("text", ["x", "x=", "=" + "a" * 64, "x=abc"])
-def test_a_flag_that_names_no_hash_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="NAME=SHA256"):
-        parse_installed(text)
-    assert parse_installed(f"x={'a' * 64}") == InstalledPolicy("x", "a" * 64)
+@pytest.mark.parametrize("data", [{}, {"x": ""}, {"x": "abc"}, {"x": "A" * 64}, {"x": "a" * 64, "y": "z" * 64}])
+def test_a_list_without_hashes_is_refused(data: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"no policy|no sha256"):
+        installed_policies(data)
+
+
+def test_a_list_names_policies_with_their_hashes() -> None:
+    found = installed_policies({"y": "b" * 64, "x": "a" * 64})
+    assert found == (InstalledPolicy("x", "a" * 64), InstalledPolicy("y", "b" * 64))
 
 
 def version(uid: str = "a", generation: int = 1, created: datetime = NOW - HOUR) -> Version:
@@ -148,12 +152,12 @@ def test_what_is_said_of_each() -> None:
 
 
 def test_where_there_are_none_every_decision_counts() -> None:
-    assert objection(NOT_INSTALLED, NOW, NOW) is None
+    assert objection(NOT_INSTALLED, "AccessRule", NOW, NOW) is None
 
 
 @pytest.mark.parametrize("standing", [standing_after(Standing(), GONE), standing_after(Standing(), AWAY), Standing()])
 def test_while_they_are_not_in_force_no_decision_is_taken_over(standing: Standing) -> None:
-    found = objection(replace(standing, since=NOW - HOUR), NOW, NOW)
+    found = objection(replace(standing, since=NOW - HOUR), "AccessRule", NOW, NOW)
     assert found is not None
     assert not found.final
 
@@ -161,11 +165,11 @@ def test_while_they_are_not_in_force_no_decision_is_taken_over(standing: Standin
 def test_a_decision_counts_if_it_was_written_after_they_were_in_force() -> None:
     standing = standing_after(Standing(), look(version(created=NOW - HOUR)))
     since = NOW - HOUR + SETTLING
-    assert objection(standing, since, NOW) is None
-    found = objection(standing, since - SECOND, NOW)
+    assert objection(standing, "AccessRule", since, NOW) is None
+    found = objection(standing, "AccessRule", since - SECOND, NOW)
     assert found is not None
     assert found.final
-    assert "another DDLApproval" in found.message
+    assert "another AccessRule" in found.message
 
 
 @dataclass
@@ -214,6 +218,6 @@ def test_no_decision_counts_that_may_have_gone_unchecked(acts: list[str]) -> Non
         # Whoever takes over a decision looks first.
         cluster.do("look")
         if cluster.unchecked is not None:
-            assert objection(cluster.standing, cluster.unchecked, cluster.now) is not None
+            assert objection(cluster.standing, "AccessRule", cluster.unchecked, cluster.now) is not None
         # Not to change what the acts alone would have given.
         cluster.standing = before

@@ -9,7 +9,7 @@ from tests.harness import chart
 from tests.harness.chart import DATA_API, helm, of, rendered
 from tests.harness.shell import TOP
 
-from vaultbrix.admission.decisions import InstalledPolicy, fault_of, parse_installed, spec_sha256
+from vaultbrix.admission.decisions import InstalledPolicy, fault_of, installed_policies, spec_sha256
 from vaultbrix.api.accessrule import AccessPhase
 from vaultbrix.api.audit_retention import ClassDays
 from vaultbrix.api.conditions import ConditionType
@@ -46,22 +46,29 @@ def test_they_are_left_out_on_demand() -> None:
     assert not of(documents, BINDING)
 
 
-def compared(documents: list[Any]) -> list[InstalledPolicy]:
-    """What the operator is told to compare the policies with."""
-    (operator,) = [d for d in of(documents, "Deployment") if d["metadata"]["name"].endswith("-operator")]
-    arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"]
-    flag = "--admission-policy="
-    return [parse_installed(text.removeprefix(flag)) for text in arguments if text.startswith(flag)]
+def compared(documents: list[Any]) -> tuple[InstalledPolicy, ...]:
+    """What operator and agent are told to compare the policies with."""
+    (names,) = [d for d in of(documents, "ConfigMap") if d["metadata"]["name"].endswith("-admission")]
+    return installed_policies(names["data"])
 
 
-def readable(documents: list[Any]) -> list[Any]:
-    """The rules by which the operator reads policies."""
-    (role,) = [d for d in of(documents, "ClusterRole") if d["metadata"]["name"].endswith("-operator")]
-    return [rule for rule in role["rules"] if rule["apiGroups"] == ["admissionregistration.k8s.io"]]
+def flags(documents: list[Any]) -> list[str]:
+    """Where operator and agent are told to find it."""
+    pods = [d["spec"]["template"]["spec"] for kind in ("Deployment", "StatefulSet") for d in of(documents, kind)]
+    containers = [c for pod in pods for c in (*pod["containers"], *pod.get("initContainers", []))]
+    return [text for c in containers for text in c.get("args", []) if text.startswith("--admission-policies")]
+
+
+def readable(documents: list[Any], kind: str = "ClusterRole") -> list[Any]:
+    """The rules by which they read policies, or the ConfigMap."""
+    roles = [d for d in of(documents, kind) if d["metadata"]["name"] == "x-vaultbrix-admission"]
+    return [rule for role in roles for rule in role["rules"]]
 
 
 @pytest.mark.parametrize("values", [(), ("admission.operators={vaultbrix:operator,a&b<c>}",)])
-def test_the_operator_knows_each_policy_by_its_hash_and_may_read_it_and_nothing_else(values: tuple[str, ...]) -> None:
+def test_operator_and_agent_know_each_policy_by_its_hash_and_may_read_it_and_nothing_else(
+    values: tuple[str, ...],
+) -> None:
     documents = rendered(*values)
     specs = {d["metadata"]["name"]: d["spec"] for d in of(documents, POLICY)}
     bindings = {d["metadata"]["name"]: d["spec"] for d in of(documents, BINDING)}
@@ -70,6 +77,12 @@ def test_the_operator_knows_each_policy_by_its_hash_and_may_read_it_and_nothing_
     }
     for policy in compared(documents):
         assert fault_of(policy, specs[policy.name], bindings[policy.name]) is None
+    assert flags(documents) == ["--admission-policies=default/x-vaultbrix-admission"] * 2
+    (names,) = readable(documents, "Role")
+    assert (names["verbs"], names["resourceNames"]) == (["get"], ["x-vaultbrix-admission"])
+    for binding in ("ClusterRoleBinding", "RoleBinding"):
+        (bound,) = [d for d in of(documents, binding) if d["metadata"]["name"] == "x-vaultbrix-admission"]
+        assert {s["name"] for s in bound["subjects"]} == {"x-vaultbrix-operator", "x-vaultbrix-agent"}
     (rule,) = readable(documents)
     assert (rule["verbs"], sorted(rule["resourceNames"])) == (["get"], sorted(specs))
     assert len(rule["resources"]) == 2
@@ -77,8 +90,10 @@ def test_the_operator_knows_each_policy_by_its_hash_and_may_read_it_and_nothing_
 
 def test_left_out_they_are_nothing_to_compare_or_read() -> None:
     documents = rendered("admission.enabled=false")
-    assert not compared(documents)
+    assert not [d for d in of(documents, "ConfigMap") if d["metadata"]["name"].endswith("-admission")]
+    assert not flags(documents)
     assert not readable(documents)
+    assert not readable(documents, "Role")
 
 
 def test_the_manifest_for_those_without_helm_has_them() -> None:
