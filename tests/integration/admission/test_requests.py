@@ -116,3 +116,22 @@ def test_a_status_that_comes_with_a_new_object_is_dropped(team: PolicedTeam, kin
     assert team.jane.create({**forged, "status": {"phase": phase, "observedGeneration": 1}}).allowed
     assert team.read(forged)["status"] == team.read(plain)["status"]
     assert "phase" not in team.read(forged)["status"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"allowedCIDRs": ["198.51.100.9/32"]}, {"ttl": "720h"}, {"expiresAt": "2030-01-01T00:00:00Z"}, {"overlap": "1h"}],
+)
+def test_who_changes_what_a_key_gives_asks_for_it(team: PolicedTeam, change: Object) -> None:
+    made = team.api_key()
+    for caller in (team.joe, team.pat, team.eve):
+        answer = caller.merge(made, {"spec": change})
+        assert answer.denial.startswith(f"spec.requestedBy is jane@example.com and must be {caller.name}, who asks")
+    for caller in (team.gitops, team.jane):
+        assert caller.merge(made, {"spec": change}).allowed
+
+
+def test_to_rotate_or_revoke_a_key_takes_no_asking(team: PolicedTeam) -> None:
+    made = team.api_key()
+    for change in ({"rotateToken": "leaked"}, {"revoked": True}):
+        assert team.joe.merge(made, {"spec": change}).allowed
