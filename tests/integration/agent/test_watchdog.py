@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.harness.command_line import Person
 from tests.harness.greedy_tenant import ALL_LOCKS, IDLE_TRANSACTION, TEMPORARY_FILES, Attack
+from tests.harness.rotation import Rotated
 from tests.harness.shell import wait_for
 from tests.harness.world import SERVER_NAME, World, server
 
@@ -156,6 +157,20 @@ def test_connections_over_many_logins_are_cut_to_the_tenants_limit(scene: Scene)
         assert any("terminating connection due to administrator command" in process.text() for process in ended)
         assert sum(process.running for process in held) == 8
         wait_for("it is told", lambda: "connections (limit 8)" in scene.told("Tenant", scene.greedy))
+    finally:
+        for process in held:
+            process.kill()
+
+
+def test_connections_of_both_of_a_tenants_own_logins_count_together(scene: Scene) -> None:
+    world = scene.world
+    rotated = Rotated(world, keepPrevious="1h")
+    held = [rotated.client("SELECT pg_sleep(600)").hold(world.directory / f"first-{n}.log") for n in range(6)]
+    try:
+        assert rotated.ask(rotateToken="one")["username"] == rotated.second
+        held += [rotated.client("SELECT pg_sleep(600)").hold(world.directory / f"second-{n}.log") for n in range(6)]
+        wait_for("it is cut", lambda: sum(process.running for process in held) == 8, tell=world.agent.text)
+        wait_for("it is told", lambda: any("connections (limit 8)" in m for m in rotated.events("SessionsEnded")))
     finally:
         for process in held:
             process.kill()
