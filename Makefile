@@ -17,7 +17,7 @@ PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-1
 	libc6-dev make curl
 
 .PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-api test-tools \
-	test-e2e lint generate bench bench-access bench-harm bench-ddl bench-api bench-audit bench-tenants \
+	test-e2e lint generate bench bench-access bench-harm bench-ddl bench-approval bench-api bench-audit bench-tenants \
 	soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
@@ -114,6 +114,10 @@ bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and quest
 bench-tenants: setup ## many Tenants at once against the same SQL by psql: about half an hour
 	hack/cluster/build.sh
 	$(RUN)/pytest -s -q tests/bench/test_tenants.py
+
+bench-approval: setup ## what admission costs a write, approved to open, rotations: about ten minutes
+	hack/cluster/build.sh
+	$(RUN)/pytest -s -q tests/bench/test_approval.py tests/bench/test_rotation.py
 
 bench-api: setup ## the data API by the gateway against PostgREST alone, ended keys, changed schemas: about ten minutes
 	hack/cluster/install-prerequisites $(NODE_PACKAGES)

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from tests.harness.demo import Demo
 from tests.harness.kubectl import Cluster
+from tests.harness.secret_scan import Witness
 from tests.harness.shell import TOP, run
 
 
@@ -19,7 +21,15 @@ def environment() -> None:
 
 
 @pytest.fixture(scope="session")
-def demo(environment: None) -> Demo:
+def witness(environment: None) -> Iterator[Witness]:
+    """It knows every secret that there was, from before the first one on."""
+    made = Witness()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def demo(witness: Witness) -> Demo:
     """One run of the demo; what it leaves is the release that the other tests look at."""
     done = subprocess.run(
         [sys.executable, TOP / "hack/demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900

@@ -13,14 +13,13 @@ from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
 from vaultbrix.cli.keys import commands as keys
 from vaultbrix.cli.tenants import commands as tenants
+from vaultbrix.runtime.process import leave_no_core
 
 if TYPE_CHECKING:
     from vaultbrix.admission.policies import PolicyList
 
 # Plain text: rich would break messages where a line ends, and read markup in them.
-app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Secure access to PostgreSQL."
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 access.register(app)
 decide.register(app)
 tenants.register(app)
@@ -28,6 +27,13 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(ddl.app, name="ddl")
 app.add_typer(gate.app, name="gate")
 app.add_typer(keys.app, name="keys")
+
+
+@app.callback()
+def every_command() -> None:
+    """Secure access to PostgreSQL."""
+    leave_no_core()
+
 
 ProbePort = Annotated[int, typer.Option(help="Port of /healthz and /readyz.")]
 AdmissionPolicies = Annotated[
