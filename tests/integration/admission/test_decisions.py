@@ -1,6 +1,8 @@
 """Who decides did not ask, may decide, knows the text, and is who they say."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.harness.admission import SHA256, Answer, Caller, approval, decision
@@ -169,3 +171,30 @@ def test_an_object_that_was_decided_stays_everybodys_to_label(team: PolicedTeam)
     assert team.joe.merge(asked, {"metadata": {"labels": {"a": "b"}}}).allowed
     assert team.joe.replace(asked).allowed
     assert team.joe.apply(asked, {"spec": {"decision": decision("pat@example.com")}}).allowed
+
+
+@pytest.mark.parametrize("kind", ["approval", "asked_rule"])
+def test_of_two_who_decide_at_once_one_does_and_the_other_is_told_so(team: PolicedTeam, kind: str) -> None:
+    for _ in range(10):
+        asked = getattr(team, kind)()
+        start = threading.Barrier(2)
+
+        def decide_at_once(
+            who: Caller, verdict: str, asked: Object = asked, start: threading.Barrier = start
+        ) -> Answer:
+            made = {**decision(who.name), "verdict": verdict}
+            if kind == "asked_rule":
+                made.pop("allowNested", None)
+            start.wait()
+            return who.merge(asked, {"spec": {"decision": made}})
+
+        with ThreadPoolExecutor() as pool:
+            verdicts = {"pat@example.com": "Approved", team.admin.name: "Denied"}
+            answers = dict(
+                zip(verdicts, pool.map(decide_at_once, (team.pat, team.admin), verdicts.values()), strict=True)
+            )
+        (winner,) = [name for name, answer in answers.items() if answer.allowed]
+        (loser,) = [answer for answer in answers.values() if not answer.allowed]
+        written = team.read(asked)["spec"]["decision"]
+        assert (written["by"], written["verdict"]) == (winner, verdicts[winner])
+        assert loser.denial or loser.code in (409, 422)
