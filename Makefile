@@ -99,9 +99,9 @@ bench-access: setup ## direct access alone: about half an hour, on a machine tha
 	hack/cluster/build.sh
 	$(RUN)/pytest -s tests/bench/test_access.py
 
-bench-harm: setup ## revoked sessions while PostgreSQL is in trouble, neighbours of attackers, the watchdog: ten minutes
+bench-harm: setup ## revoked sessions while PostgreSQL is in trouble, neighbours of attackers, the watchdog: a quarter of an hour
 	hack/cluster/build.sh
-	$(RUN)/pytest -s -q tests/bench/test_harm.py tests/bench/test_watchdog.py
+	$(RUN)/pytest -s -q tests/bench/test_harm.py tests/bench/test_watchdog.py tests/bench/test_locks.py
 
 bench-ddl: setup ## the gate's cost by kind of statement, and approvals
 	hack/cluster/build.sh

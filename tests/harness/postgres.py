@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, str] = {
     "password_encryption": "scram-sha-256",
     "max_connections": "200",
     "superuser_reserved_connections": "5",
-    "max_locks_per_transaction": "512",
+    "max_locks_per_transaction": "1024",
     "client_connection_check_interval": "1s",
     "shared_preload_libraries": "pgaudit",
     "pgaudit.log": "ddl, role",

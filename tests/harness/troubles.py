@@ -17,7 +17,7 @@ HOLDS_ALL_LOCKS = """
 SET client_connection_check_interval = 0;
 DO $$
 BEGIN
-  PERFORM count(pg_advisory_lock(i)) FROM generate_series(1, 200000) i;
+  PERFORM count(pg_advisory_lock(i)) FROM generate_series(1, 2000000) i;
 EXCEPTION WHEN out_of_memory THEN PERFORM pg_sleep(600);
 END $$
 """
@@ -37,7 +37,7 @@ def locks_taken(world: World) -> Iterator[None]:
     """The lock table is full for as long as this; nobody can log in."""
     with world.postgres.connect() as holder:
         with contextlib.suppress(psycopg.errors.OutOfMemory):
-            holder.execute("SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 200000) i")
+            holder.execute("SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 2000000) i")
         assert not can_log_in(world)
         yield
 

@@ -23,7 +23,7 @@ class SessionLimits(ApiModel):
         ge=100,
         le=10_000_000,
         description="Locks that the sessions of one tenant may hold together; what holds most ends first. "
-        "Half of max_locks_per_transaction * max_connections at most, or others go short.",
+        "A quarter of max_locks_per_transaction * max_connections at most, which is what all tenants may hold.",
     )
     max_temp_space: str = Field(
         default="2Gi",

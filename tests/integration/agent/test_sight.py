@@ -26,6 +26,8 @@ BEGIN
   END LOOP;
 END $$
 """
+# More locks than there is room for.
+ALL = 1_000_000
 
 
 def logs_in(postgres: Postgres) -> bool:
@@ -45,7 +47,7 @@ def due(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def looking(postgres: Postgres) -> AsyncIterator[TenantSessions]:
     sessions = TenantSessions(local(postgres))
-    await sessions.look(await sessions.locks())
+    await sessions.look(await sessions.locks(ALL))
     try:
         yield sessions
     finally:
@@ -67,8 +69,8 @@ def test_a_renewal_that_meets_a_full_lock_table_does_not_blind_it(postgres: Post
                     await asyncio.to_thread(wait_for, "nobody logs in", lambda: not logs_in(postgres))  # type: ignore[arg-type]
                     for _ in range(20):
                         await sessions.renew()
-                        locks = await sessions.locks()
-                        assert locks[greedy.info.backend_pid] > 100
+                        locks = await sessions.locks(ALL)
+                        assert locks.by_process[greedy.info.backend_pid] > 100
                     await sessions.look(locks)
                     await sessions.terminate([greedy.info.backend_pid])
                     with pytest.raises(psycopg.errors.AdminShutdown):
@@ -100,6 +102,26 @@ def test_it_gives_way_to_whoever_waits_for_a_catalogue(postgres: Postgres) -> No
                 await asyncio.to_thread(wait_for, "it waits", lambda: bool(postgres.query(waiting)))  # type: ignore[arg-type]
                 await sessions.renew()
                 await rewriting
-            await sessions.look(await sessions.locks())
+            await sessions.look(await sessions.locks(ALL))
+
+    asyncio.run(story())
+
+
+def test_a_look_that_is_cut_short_says_so_and_counts_too_little(postgres: Postgres) -> None:
+    async def story() -> None:
+        async with looking(postgres) as sessions:
+            with postgres.connect() as holder:
+                holder.execute("SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 1000) i")
+                pid = holder.info.backend_pid
+                locks = await sessions.locks(ALL)
+                assert locks.complete
+                assert locks.by_process[pid] >= 1000
+                assert locks.total >= sum(locks.by_process.values())
+                part = await sessions.locks(500)
+                assert not part.complete
+                assert part.total == 500
+                assert 0 < part.by_process[pid] <= 500
+                sight = await sessions.look(part)
+                assert sight.locks_seen == 500
 
     asyncio.run(story())

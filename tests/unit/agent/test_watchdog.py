@@ -1,6 +1,7 @@
 """Which sessions the watchdog ends, which never, and what it says of them."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,7 @@ LIMITS = Limits.model_validate(
     }
 )
 MIB = 2**20
+ROOM = 204_800
 OWNERS = {
     "tenant_a": Owner("team/a"),
     "tenant_a_r_0123456789": Owner("team/a"),
@@ -41,8 +43,8 @@ def backend(pid: int, login: str = "tenant_a", **measured: object) -> Backend:
 
 
 def ended(*backends: Backend, queue: float = 0.0, told: set[int] | None = None) -> dict[int, tuple[Limit, str]]:
-    gone = {(b.pid, b.started_at) for b in backends if b.pid in (told or ())}
-    found = endings(Sight(NOW + HOUR, backends, queue), OWNERS, LIMITS, gone)
+    gone = {b.identity: NOW + HOUR - SECOND for b in backends if b.pid in (told or ())}
+    found = endings(Sight(NOW + HOUR, backends, queue), OWNERS, LIMITS, ROOM, gone)
     return {e.backend.pid: (e.limit, e.message) for e in found}
 
 
@@ -68,7 +70,7 @@ def test_a_session_that_floods_the_log_ends_and_no_other_that_had_its_process_id
         backend(1, started_at=NOW + SECOND + fraction), backend(2, "tenant_b"), backend(3, locks=3)
     )  # fmt: skip
     sight = with_log(Sight(NOW + HOUR, backends), loud)
-    found = [(e.backend.pid, e.limit, e.message) for e in endings(sight, OWNERS, LIMITS)]
+    found = [(e.backend.pid, e.limit, e.message) for e in endings(sight, OWNERS, LIMITS, ROOM)]
     assert found == [(1, Limit.LOG, "300 MiB of log in a minute (limit 200 MiB)")]
     assert with_log(Sight(NOW, backends), []).backends == backends
 
@@ -145,7 +147,7 @@ backends_of_anybody = st.lists(
 
 @given(backends_of_anybody)
 def test_afterwards_every_tenant_is_within_its_limits_and_nobody_else_was_touched(backends: list[Backend]) -> None:
-    found = endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS)
+    found = endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS, ROOM)
     gone = {e.backend.pid for e in found}
     assert len(gone) == len(found)
     assert all(e.backend.login in OWNERS for e in found)
@@ -165,7 +167,7 @@ def test_afterwards_every_tenant_is_within_its_limits_and_nobody_else_was_touche
 @given(backends_of_anybody)
 def test_who_is_within_every_limit_is_never_ended(backends: list[Backend]) -> None:
     """An oracle of its own: a tenant none of whose sums is beyond, and a session that is not old."""
-    found = {e.backend.pid for e in endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS)}
+    found = {e.backend.pid for e in endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS, ROOM)}
     for tenant in ("team/a", "team/b"):
         mine = [b for b in backends if b.login in OWNERS and OWNERS[b.login].tenant == tenant]
         if (
@@ -181,9 +183,9 @@ def test_who_is_within_every_limit_is_never_ended(backends: list[Backend]) -> No
 def test_the_order_in_which_postgresql_shows_sessions_does_not_matter(backends: list[Backend], random: object) -> None:
     shuffled = list(backends)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis' own Random
-    first = endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS)
+    first = endings(Sight(NOW + HOUR, tuple(backends)), OWNERS, LIMITS, ROOM)
     assert {e.backend.pid for e in first} == {
-        e.backend.pid for e in endings(Sight(NOW + HOUR, tuple(shuffled)), OWNERS, LIMITS)
+        e.backend.pid for e in endings(Sight(NOW + HOUR, tuple(shuffled)), OWNERS, LIMITS, ROOM)
     }
 
 
@@ -201,13 +203,18 @@ def test_logins_are_a_tenants_by_its_objects_whatever_memberships_say() -> None:
         assert owner_of(login, state, served) is None
 
 
+PLENTY = Room(200_000, 95, sees_sessions=True, lists_temp_files=True, slots=100)
+
+
 @pytest.mark.parametrize(
     ("room", "field"),
     [
-        (Room(19_999 // 10, 100, sees_sessions=True, lists_temp_files=True), "maxLocks"),
-        (Room(2_000, 3, sees_sessions=True, lists_temp_files=True), "maxConnectionsPerTenant"),
-        (Room(2_000, 100, sees_sessions=True, lists_temp_files=False), "maxTempSpace"),
-        (Room(2_000, 100, sees_sessions=False, lists_temp_files=False), "no limit of sessions"),
+        (replace(PLENTY, locks=3_999), "maxLocks 1,000 is more than a quarter of the 3,999"),
+        (replace(PLENTY, locks=199_999), "raise max_locks_per_transaction to 2,000"),
+        (replace(PLENTY, prepared=10), "max_prepared_transactions"),
+        (replace(PLENTY, connections=3), "maxConnectionsPerTenant"),
+        (replace(PLENTY, lists_temp_files=False), "maxTempSpace"),
+        (replace(PLENTY, sees_sessions=False, lists_temp_files=False), "no limit of sessions"),
     ],
 )
 def test_limits_beyond_what_postgresql_has_are_told(room: Room, field: str) -> None:
@@ -216,7 +223,7 @@ def test_limits_beyond_what_postgresql_has_are_told(room: Room, field: str) -> N
 
 
 def test_limits_that_postgresql_has_room_for_are_no_problem() -> None:
-    assert unkept(LIMITS, Room(2_000, 100, sees_sessions=True, lists_temp_files=True)) == []
+    assert unkept(LIMITS, PLENTY) == []
 
 
 def test_the_default_limits_are_those_of_an_object_that_names_none() -> None:
@@ -227,7 +234,7 @@ def test_the_default_limits_are_those_of_an_object_that_names_none() -> None:
 
 def test_what_was_ended_is_counted_by_tenant_and_limit_and_by_rule_and_stays_small() -> None:
     tally = Tally("node-1")
-    (ending,) = endings(Sight(NOW, (backend(1, locks=5000),)), OWNERS, LIMITS)
+    (ending,) = endings(Sight(NOW, (backend(1, locks=5000),)), OWNERS, LIMITS, ROOM)
     before = rule(status={"agents": [{
         "name": "node-1", "generation": 1, "hba": True, "kernel": True, "at": "2026-12-01T12:00:00Z",
         "endedByWatchdog": 2, "watchdog": "6,000 locks (limit 1,000)",
@@ -240,7 +247,7 @@ def test_what_was_ended_is_counted_by_tenant_and_limit_and_by_rule_and_stays_sma
     assert tally.of_rule("uid-other") == RuleEnds()
     for number in range(3 * MOST_ENDS):
         owners = {"tenant_a": Owner(f"team/{number}")}
-        tally.add(endings(Sight(NOW, (backend(1, locks=5000),)), owners, LIMITS)[0], [], NOW)
+        tally.add(endings(Sight(NOW, (backend(1, locks=5000),)), owners, LIMITS, ROOM)[0], [], NOW)
     assert [e.tenant for e in tally.ends] == [f"team/{n}" for n in range(2 * MOST_ENDS, 3 * MOST_ENDS)]
 
 

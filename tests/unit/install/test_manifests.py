@@ -11,6 +11,7 @@ import typer
 import yaml
 from tests.harness.systemd_units import Unit, environment
 
+from vaultbrix.agent.watchdog.lock_table import locks_per_transaction
 from vaultbrix.cli.main import app
 
 TOP = Path(__file__).resolve().parents[3]
@@ -118,9 +119,12 @@ def test_postgresql_is_configured_as_in_the_chart() -> None:
     # Debian's packages set these for each cluster, or the machine's owner does.
     places = {
         "hba_file", "ident_file", "log_directory", "max_connections", "ssl_ca_file", "ssl_cert_file", "ssl_key_file",
-        "unix_socket_directories", "unix_socket_permissions",
+        "unix_socket_directories", "unix_socket_permissions", "max_locks_per_transaction",
     }  # fmt: skip
     assert {k: v for k, v in outside.items() if k not in places} == {k: v for k, v in chart.items() if k not in places}
+    # With the 100 connections of Debian's packages.
+    assert int(outside["max_locks_per_transaction"]) >= locks_per_transaction(100)
+    assert int(chart["max_locks_per_transaction"]) >= locks_per_transaction(int(chart["max_connections"]))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -1,11 +1,13 @@
 """Decides which sessions of tenants end because they take more than their server's limits allow, and why. Pure."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
+from vaultbrix.agent.watchdog.lock_table import ENOUGH_ROOM, locks_per_transaction, tenants_part
 from vaultbrix.api.limits import Limits
 from vaultbrix.audit.flow.report import LoudSession
 from vaultbrix.grants.state import AgentState
@@ -16,12 +18,18 @@ from vaultbrix.runtime.durations import span
 FULLEST_QUEUE = 0.5
 # A listener takes what it was notified of as its transaction ends: one that has just begun holds nothing up.
 QUEUE_AGE = timedelta(seconds=10)
+# A tenant is held off no longer by an ended session that does not let go of its locks.
+HELD_OFF = timedelta(seconds=10)
+
+# Process id and start.
+Identity = tuple[int, datetime]
 
 
 class Limit(StrEnum):
-    """What a session may be beyond: a field of PostgresServer's spec.limits, or the queue that has no such field."""
+    """What a session may be beyond: a field of PostgresServer's spec.limits, or what PostgreSQL has for all."""
 
     LOCKS = "session.maxLocks"
+    LOCK_TABLE = "lock table"
     TEMP_SPACE = "session.maxTempSpace"
     LOG = "session.maxLogPerMinute"
     TRANSACTION_AGE = "session.maxTransactionAge"
@@ -46,14 +54,35 @@ class Backend:
     log_bytes: int = 0
     """What it wrote into PostgreSQL's log within a minute of the last two."""
 
+    @property
+    def identity(self) -> Identity:
+        """What no other session of this server has."""
+        return (self.pid, self.started_at)
+
+
+@dataclass(frozen=True)
+class Locks:
+    """The locks that there are at one moment, and those of each process that holds many.
+
+    Where they are not ``complete`` there are more of them, of whomever: then every number is the least that it can be.
+    """
+
+    total: int
+    by_process: Mapping[int, int]
+    complete: bool = True
+
 
 @dataclass(frozen=True)
 class Sight:
-    """All sessions at one moment. ``notify_queue``: how full the queue of notifications is, 0 to 1."""
+    """All sessions at one moment. ``notify_queue``: how full the queue of notifications is, 0 to 1.
+
+    ``locks_seen`` is None where all locks were seen, else how many of the more that there are.
+    """
 
     at: datetime
     backends: tuple[Backend, ...]
     notify_queue: float = 0.0
+    locks_seen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +90,16 @@ class Room:
     """What PostgreSQL has for all together: locks, and connections of whoever is no superuser."""
 
     locks: int
+    """As many as it promises; it finds memory for some more."""
     connections: int
     sees_sessions: bool
     """Whether the agent's role may see what sessions of others do, as a migration of the gate grants it."""
     lists_temp_files: bool
     """Whether it may list temporary files, as a later migration grants it."""
+    slots: int
+    """Each has room for max_locks_per_transaction locks: max_connections and prepared transactions."""
+    prepared: int = 0
+    """max_prepared_transactions."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +147,23 @@ def with_log(sight: Sight, loud: Iterable[LoudSession]) -> Sight:
 
 
 def endings(
-    sight: Sight, owners: Mapping[str, Owner], limits: Limits, told: Collection[tuple[int, datetime]] = ()
+    sight: Sight,
+    owners: Mapping[str, Owner],
+    limits: Limits,
+    room: int,
+    told: Mapping[Identity, datetime] = MappingProxyType({}),
 ) -> list[Ending]:
     """Return the sessions to end, the most urgent first; each once, for the first limit that it is beyond.
 
-    ``owners`` maps logins to their owner; a session of any other login is nobody's to end. ``told`` are sessions, as
-    (pid, start), that were told to end and are on their way: what they hold counts no more.
+    ``owners`` maps logins to their owner; a session of any other login is nobody's to end. ``room`` is how many locks
+    PostgreSQL has room for. ``told`` are sessions that were told to end, when, and are on their way: what they hold
+    counts no more.
     """
-    live = [b for b in sight.backends if b.login in owners and (b.pid, b.started_at) not in told]
-    found: dict[int, Ending] = {}
+    live = [b for b in sight.backends if b.login in owners and b.identity not in told]
+    found = {e.backend.pid: e for e in _come_back(live, sight, owners, limits, told)}
     for limit, beyond in (
-        (Limit.LOCKS, _beyond_locks),
+        (Limit.LOCKS, _beyond_locks(room)),
+        (Limit.LOCK_TABLE, _beyond_table(room)),
         (Limit.TEMP_SPACE, _beyond_temp_space),
         (Limit.LOG, _beyond_log),
         (Limit.TRANSACTION_AGE, _beyond_age),
@@ -136,14 +176,51 @@ def endings(
     return list(found.values())
 
 
+def tenants_of(sight: Sight, owners: Mapping[str, Owner], told: Mapping[Identity, datetime]) -> dict[int, str | None]:
+    """Return whose each process is; None: nobody's, or one that was told to end long ago and does not."""
+    return {
+        b.pid: owners[b.login].tenant
+        if b.login in owners and sight.at - told.get(b.identity, sight.at) <= HELD_OFF
+        else None
+        for b in sight.backends
+    }
+
+
+def may_be_beyond(locks: Locks, known: Mapping[int, str | None], limits: Limits, room: int) -> bool:
+    """Whether tenants may hold more locks than they may, so that it has to be seen who they are.
+
+    ``known`` is what the last sight said of processes. One that was not there then may be of any tenant.
+    """
+    held: dict[str | None, int] = defaultdict(int)
+    unknown = 0
+    for pid, count in locks.by_process.items():
+        if pid in known:
+            held[known[pid]] += count
+        else:
+            unknown += count
+    held.pop(None, None)
+    largest, all_tenants = max(held.values(), default=0) + unknown, sum(held.values()) + unknown
+    return largest > limits.session.max_locks or all_tenants > _most_of_all(limits, room)
+
+
 def unkept(limits: Limits, room: Room) -> list[str]:
     """Return what the limits of a server promise and PostgreSQL has no room for, each with its remedy."""
     problems = []
     locks, connections = limits.session.max_locks, limits.max_connections_per_tenant
-    if locks > room.locks // 2:
+    if locks > tenants_part(room.locks):
         problems.append(
-            f"limits.{Limit.LOCKS} {locks:,} is more than half of the {room.locks:,} locks that PostgreSQL has room "
-            "for: lower it, or raise max_locks_per_transaction"
+            f"limits.{Limit.LOCKS} {locks:,} is more than a quarter of the {room.locks:,} locks that PostgreSQL has "
+            "room for: lower it, or raise max_locks_per_transaction"
+        )
+    elif room.locks < ENOUGH_ROOM:
+        problems.append(
+            f"a statement may fill the {room.locks:,} locks that PostgreSQL has room for before it is seen, and others "
+            f"cannot log in then: raise max_locks_per_transaction to {locks_per_transaction(room.slots):,}"
+        )
+    if room.prepared:
+        problems.append(
+            "locks of prepared transactions belong to no session that could be ended: set max_prepared_transactions "
+            "to 0"
         )
     if connections >= room.connections:
         problems.append(
@@ -158,11 +235,78 @@ def unkept(limits: Limits, room: Room) -> list[str]:
 
 
 _Found = Iterable[tuple[Backend, str]]
+_Beyond = Callable[[list[Backend], Mapping[str, Owner], Limits, Sight], _Found]
 
 
-def _beyond_locks(backends: list[Backend], owners: Mapping[str, Owner], limits: Limits, _: Sight) -> _Found:
+def _beyond_locks(room: int) -> _Beyond:
+    """The rest is within the limit also where not all locks were seen, and there are as many as there is room for."""
+
+    def beyond(backends: list[Backend], owners: Mapping[str, Owner], limits: Limits, sight: Sight) -> _Found:
+        most = limits.session.max_locks
+        rest = most if sight.locks_seen is None else most * sight.locks_seen // max(room, sight.locks_seen)
+        return _largest(backends, owners, lambda b: b.locks, most, lambda count: f"{count:,}", "locks", rest)
+
+    return beyond
+
+
+def _come_back(
+    live: list[Backend],
+    sight: Sight,
+    owners: Mapping[str, Owner],
+    limits: Limits,
+    told: Mapping[Identity, datetime],
+) -> Iterator[Ending]:
+    """Sessions with locks of a tenant that began after an earlier one was told to end, which has not let go yet.
+
+    Else each that comes back may take as much again while those before it are still busy letting go.
+    """
     most = limits.session.max_locks
-    return _largest(backends, owners, lambda b: b.locks, most, lambda count: f"{count:,}", "locks")
+    held: dict[str, int] = defaultdict(int)
+    since: dict[str, datetime] = {}
+    for backend in sight.backends:
+        at = told.get(backend.identity)
+        if at is not None and sight.at - at <= HELD_OFF and backend.login in owners:
+            tenant = owners[backend.login].tenant
+            held[tenant] += backend.locks
+            since[tenant] = min(at, since.get(tenant, at))
+    for backend in live:
+        owner = owners[backend.login]
+        still = held[owner.tenant]
+        if backend.locks and still > most and backend.started_at > since[owner.tenant]:
+            earlier = f"while {still:,} of sessions of the tenant that were ended are still there"
+            yield Ending(backend, owner, Limit.LOCKS, f"{backend.locks:,} locks, {earlier} (limit {most:,})")
+
+
+def _most_of_all(limits: Limits, room: int) -> int:
+    """How many locks all tenants may hold together; one of them as many as its limit says, were that all there are."""
+    return max(tenants_part(room), limits.session.max_locks)
+
+
+def _beyond_table(room: int) -> _Beyond:
+    """Of the tenants with most locks the sessions with most, while tenants together have more than they may."""
+
+    def beyond(backends: list[Backend], owners: Mapping[str, Owner], limits: Limits, _: Sight) -> _Found:
+        total, most = sum(b.locks for b in backends), _most_of_all(limits, room)
+        if total <= most:
+            return
+        groups = {
+            owners[of_tenant[0].login].tenant: sorted(of_tenant, key=lambda b: (b.locks, -b.pid))
+            for of_tenant in _by_tenant(backends, owners)
+        }
+        sums = {tenant: sum(b.locks for b in of_tenant) for tenant, of_tenant in groups.items()}
+        everything = total
+        while total > most:
+            tenant = max(sums, key=lambda name: (sums[name], name))
+            backend = groups[tenant].pop()
+            yield (
+                backend,
+                f"{backend.locks:,} locks, {sums[tenant]:,} with the tenant's other sessions, while all tenants hold "
+                f"{everything:,} (limit {most:,})",
+            )
+            total -= backend.locks
+            sums[tenant] -= backend.locks
+
+    return beyond
 
 
 def _beyond_temp_space(backends: list[Backend], owners: Mapping[str, Owner], limits: Limits, _: Sight) -> _Found:
@@ -184,12 +328,18 @@ def _largest(
     most: int,
     shown: Callable[[int], str],
     unit: str,
+    rest: int | None = None,
 ) -> Iterator[tuple[Backend, str]]:
-    """Of each tenant with more than ``most`` of something, the sessions that have most, until the rest is within."""
+    """Of each tenant with more than ``most`` of something, the sessions that have most, until ``rest`` remains.
+
+    That is ``most`` unless said otherwise.
+    """
     for of_tenant in _by_tenant(backends, owners):
         total = sum(measure(b) for b in of_tenant)
+        if total <= most:
+            continue
         for backend in sorted(of_tenant, key=lambda b: (-measure(b), b.pid)):
-            if total <= most:
+            if total <= (most if rest is None else rest):
                 break
             own = measure(backend)
             others = f", {shown(total)} with the tenant's other sessions" if total != own else ""

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg.types.numeric import Int8
 
-from vaultbrix.agent.watchdog.decisions import Backend, Room, Sight
+from vaultbrix.agent.watchdog.decisions import Backend, Locks, Room, Sight
 from vaultbrix.api.conditions import Reason
 from vaultbrix.postgres.connect import Target, open_connection, translated
 from vaultbrix.runtime.addresses import parse_address
@@ -45,25 +45,28 @@ SELECT pid FROM pg_lock_status()
 _HOLD = """
 SELECT (SELECT count(*) FROM pg_roles), (SELECT count(*) FROM pg_auth_members), (SELECT count(*) FROM pg_tablespace)
 """
+# The row without a process is of all of them; locks of prepared transactions have none either. PostgreSQL copies the
+# table in a moment, in which nobody takes locks, and then makes rows of the copy one by one, which takes far longer:
+# that ends at the limit. What was read of sessions is kept until the end of a transaction, unless it is let go of.
 _LOCKS = f"""
-SELECT pid, count(*) FROM pg_lock_status() WHERE pid IS NOT NULL GROUP BY pid HAVING count(*) > {FAST_PATH}
+SELECT CASE WHEN GROUPING(pid) = 0 THEN coalesce(pid, 0) END, count(*), (SELECT pg_stat_clear_snapshot()::text)
+  FROM (SELECT (row).pid FROM (SELECT pg_lock_status() AS row LIMIT %s) taken) process
+ GROUP BY GROUPING SETS ((pid), ()) HAVING GROUPING(pid) = 1 OR count(*) > {FAST_PATH}
 """  # noqa: S608 - a number of our own
 # pg_stat_activity would join catalogues to these rows.
 _BACKENDS = """
-SELECT pid, leader_pid, pg_get_userbyid(usesysid), host(client_addr), backend_start, xact_start
+SELECT clock_timestamp(), pg_notification_queue_usage(),
+       pid, leader_pid, pg_get_userbyid(usesysid), host(client_addr), backend_start, xact_start
   FROM pg_stat_get_activity(NULL) WHERE backend_type IN ('client backend', 'parallel worker') AND usesysid IS NOT NULL
 """
 # Names of files are pgsql_tmp<pid>.<n> (PostgreSQL, Database File Layout).
 _TEMP_FILES = """
 SELECT substring(name FROM '^pgsql_tmp([0-9]+)')::int, sum(size)::bigint FROM pg_ls_tmpdir() GROUP BY 1
 """
-# What was read of sessions is kept until the end of a transaction, unless it is let go of.
-_NOW = "SELECT clock_timestamp(), pg_notification_queue_usage(), pg_stat_clear_snapshot()"
 _TERMINATE = "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid"
 _ROOM = """
-SELECT current_setting('max_locks_per_transaction')::bigint
-         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int),
-       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+SELECT current_setting('max_locks_per_transaction')::bigint, current_setting('max_connections')::int,
+       current_setting('max_prepared_transactions')::int, current_setting('superuser_reserved_connections')::int,
        pg_has_role('pg_read_all_stats', 'USAGE'), has_function_privilege('pg_ls_tmpdir()', 'EXECUTE'),
        has_parameter_privilege('log_duration', 'SET')
 """
@@ -84,16 +87,19 @@ class TenantSessions:
         self.room: Room | None = None
         """As it was last asked; None before."""
 
-    async def locks(self) -> dict[int, int]:
-        """Return how many locks each process holds, where it holds more than cost nobody anything."""
-        return {int(pid): int(count) for pid, count in await self._ask(_LOCKS)}
+    async def locks(self, most: int) -> Locks:
+        """Return how many locks processes hold, of so many at most."""
+        # Always of one type, or it would be another statement for PostgreSQL, to be planned anew.
+        counted = {pid: int(count) for pid, count, _ in await self._ask(_LOCKS, [Int8(most)])}
+        total = counted.pop(None)
+        return Locks(total, counted, complete=total < most)
 
-    async def look(self, locks: Mapping[int, int]) -> Sight:
-        """Return all sessions, which hold these locks."""
+    async def look(self, locks: Locks, *, files: bool = True) -> Sight:
+        """Return all sessions, which hold these locks; ``files``: and what they have in temporary files."""
         rows = await self._ask(_BACKENDS)
-        files = await self._ask(_TEMP_FILES) if self.room is not None and self.room.lists_temp_files else []
-        ((at, queue, _),) = await self._ask(_NOW)
-        return sight(rows, locks, {int(pid): int(size) for pid, size in files if pid is not None}, at, float(queue))
+        lists_files = files and self.room is not None and self.room.lists_temp_files
+        sizes = await self._ask(_TEMP_FILES) if lists_files else []
+        return sight(rows, locks, {int(pid): int(size) for pid, size in sizes if pid is not None})
 
     async def terminate(self, pids: Sequence[int]) -> None:
         """Tell the backends with these process ids to end; does not wait for that."""
@@ -164,22 +170,22 @@ class TenantSessions:
         cursor = await connection.execute(_ROOM)
         row = await cursor.fetchone()
         assert row is not None
-        locks, connections, sees_sessions, lists_temp_files, may_be_quiet = row
+        per_slot, connections, prepared, reserved, sees_sessions, lists_temp_files, may_be_quiet = row
         if may_be_quiet:
             # Nobody asked for what is asked here, and it would be most of the audit record.
             await connection.execute("SET log_duration = off")
-        self.room = Room(locks, connections, sees_sessions, lists_temp_files)
+        slots = connections + prepared
+        self.room = Room(per_slot * slots, connections - reserved, sees_sessions, lists_temp_files, slots, prepared)
         await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY")
         await connection.execute(_HOLD)
         self._held_since = time.monotonic()
 
 
-def sight(
-    rows: Iterable[tuple[Any, ...]], locks: Mapping[int, int], files: Mapping[int, int], at: datetime, queue: float
-) -> Sight:
-    """Make a sight of rows of _BACKENDS, and of locks and bytes of temporary files by process."""
+def sight(rows: Sequence[tuple[Any, ...]], locks: Locks, files: Mapping[int, int]) -> Sight:
+    """Make a sight of rows of _BACKENDS, at least one, and of bytes of temporary files by process."""
+    at, queue, *_ = rows[0]
     clients, workers = [], defaultdict(list)
-    for pid, leader, *client in rows:
+    for _, _, pid, leader, *client in rows:
         if leader is None:
             clients.append((pid, *client))
         else:
@@ -193,10 +199,11 @@ def sight(
                 parse_address(address) if address else None,
                 started_at,
                 transaction_at,
-                sum(locks.get(process, 0) for process in (pid, *workers[pid])),
+                sum(locks.by_process.get(process, 0) for process in (pid, *workers[pid])),
                 sum(files.get(process, 0) for process in (pid, *workers[pid])),
             )
             for pid, login, address, started_at, transaction_at in clients
         ),
-        queue,
+        float(queue),
+        None if locks.complete else locks.total,
     )

@@ -1,6 +1,6 @@
 """The watchdog's loop: look at tenants' sessions, decide which take too much, end them, report why.
 
-Locks are looked at most often, since one statement can take all that PostgreSQL has room for within a second.
+Locks are looked at most often, since one statement can take all that PostgreSQL has room for within half a second.
 """
 
 import asyncio
@@ -11,7 +11,20 @@ from datetime import datetime
 import structlog
 
 from vaultbrix.agent.heartbeat import Heartbeat
-from vaultbrix.agent.watchdog.decisions import Backend, Ending, Owner, Sight, endings, owner_of, unkept, with_log
+from vaultbrix.agent.watchdog.decisions import (
+    Ending,
+    Identity,
+    Locks,
+    Owner,
+    Sight,
+    endings,
+    may_be_beyond,
+    owner_of,
+    tenants_of,
+    unkept,
+    with_log,
+)
+from vaultbrix.agent.watchdog.lock_table import SEEN_AGAIN, SHORTEST_PAUSE, most_to_see, pause
 from vaultbrix.agent.watchdog.sight import TenantSessions
 from vaultbrix.agent.watchdog.tally import RuleEnds, Tally
 from vaultbrix.agent.watched import Watched
@@ -25,11 +38,12 @@ from vaultbrix.runtime.errors import Expected
 
 log = structlog.get_logger(__name__)
 
-LOCKS_SECONDS = 0.25
 LOOK_SECONDS = 1.0
-# Looking takes longer the more there is to see; at most this share of the time is spent on it.
+# Looking at sessions takes longer the more there are; at most this share of the time is spent on it.
 MOST_OF_THE_TIME = 0.1
-LONGEST_PAUSE = 2.0
+LONGEST_UNTIL_LOOK = 2.0
+# While PostgreSQL does not answer.
+TROUBLE_SECONDS = 0.25
 # A session that was told to end and is still there after this is told again.
 AGAIN_SECONDS = 1.0
 # A rule whose sessions end again and again is written no more often than this.
@@ -55,8 +69,14 @@ class Watchdog:
         self._heartbeat = heartbeat
         self._tally = Tally(agent)
         self._next_look = 0.0
-        # Sessions that were told to end, as (pid, start), and when (monotonic) they were last told.
-        self._told_at: dict[tuple[int, datetime], float] = {}
+        # How many locks there were when all of them were last seen.
+        self._seen = 0
+        # Whose each process was when sessions were last looked at.
+        self._known: dict[int, str | None] = {}
+        # Sessions that were told to end and are still there: since when (by PostgreSQL's clock), and when (monotonic)
+        # they were last told.
+        self._told: dict[Identity, datetime] = {}
+        self._told_at: dict[Identity, float] = {}
         # Uids of rules under which sessions were ended, and when (monotonic) they were last reported on.
         self._unreported: set[str] = set()
         self._reported_at: dict[str, float] = {}
@@ -69,12 +89,11 @@ class Watchdog:
         """Watch until cancelled. ``report`` is called with the uid of a rule whose sessions were ended."""
         trouble = ""
         while True:
-            begun = time.monotonic()
+            seconds = TROUBLE_SECONDS
             limits = state().limits
             try:
                 if limits is not None:
-                    for uid in await self._step(limits, watched, state()):
-                        report(uid)
+                    seconds = await self._step(limits, watched, state())
                 trouble = ""
             except Expected as error:
                 if error.message != trouble:
@@ -82,35 +101,68 @@ class Watchdog:
                 trouble = error.message
             except Exception:
                 log.exception("unexpected error")
+            for uid in self._due(time.monotonic()):
+                report(uid)
             if limits is not None:
                 self._heartbeat.watchdog = self._entry(limits, trouble)
+            await asyncio.sleep(seconds)
+
+    async def _step(self, limits: Limits, watched: Watched, state: AgentState) -> float:
+        """Look, decide, end, count; returns the seconds until the next step."""
+        locks = await self._check_locks(limits, watched, state)
+        room = self._room
+        begun = time.monotonic()
+        if begun >= self._next_look:
+            sight = with_log(await self._sessions.look(locks), self._loud())
+            await self._end(sight, limits, watched, state)
+            await self._insist(time.monotonic())
+            if locks.complete and locks.total < room // 4:
+                await self._sessions.renew()
             spent = time.monotonic() - begun
-            await asyncio.sleep(min(LONGEST_PAUSE, max(LOCKS_SECONDS, spent / MOST_OF_THE_TIME)))
+            self._next_look = begun + min(LONGEST_UNTIL_LOOK, max(LOOK_SECONDS, spent / MOST_OF_THE_TIME))
+        return pause(locks.total, room) if locks.complete else SHORTEST_PAUSE
 
-    async def _step(self, limits: Limits, watched: Watched, state: AgentState) -> list[str]:
-        """Look, decide, end, count; returns the uids of rules on which there is something new to report."""
-        locks = await self._sessions.locks()
-        total, now = sum(locks.values()), time.monotonic()
-        if now < self._next_look and total <= limits.session.max_locks:
-            return self._due(now)
-        self._next_look = now + LOOK_SECONDS
-        sight = with_log(await self._sessions.look(locks), self._loud())
+    @property
+    def _room(self) -> int:
+        return self._sessions.room.locks if self._sessions.room is not None else 0
+
+    async def _check_locks(self, limits: Limits, watched: Watched, state: AgentState) -> Locks:
+        """Look at locks and end the sessions that have too many; looks at more of them only where that finds none."""
+        most = most_to_see(self._seen)
+        while True:
+            locks = await self._sessions.locks(most)
+            ended = may_be_beyond(locks, self._known, limits, self._room) and await self._end(
+                # Files are looked at later: this has to come soon.
+                await self._sessions.look(locks, files=False),
+                limits,
+                watched,
+                state,
+            )
+            if locks.complete:
+                self._seen = locks.total
+            if ended or locks.complete:
+                return locks
+            most *= SEEN_AGAIN
+
+    async def _end(self, sight: Sight, limits: Limits, watched: Watched, state: AgentState) -> bool:
+        """End the sessions of this sight that are beyond a limit; returns whether there were any."""
+        there = {backend.identity for backend in sight.backends}
+        self._told = {identity: at for identity, at in self._told.items() if identity in there}
         owners = _owners(sight, watched, state)
-        ending = endings(sight, owners, limits, self._told_at)
-        if ending:
-            await self._sessions.terminate([each.backend.pid for each in ending])
-            self._told_at.update((_identity(each.backend), now) for each in ending)
+        self._known = tenants_of(sight, owners, self._told)
+        ending = endings(sight, owners, limits, self._room, self._told)
+        if not ending:
+            return False
+        await self._sessions.terminate([each.backend.pid for each in ending])
         for each in ending:
+            self._told[each.backend.identity] = sight.at
+            self._told_at[each.backend.identity] = time.monotonic()
             self._count(each, sight.at, watched, state)
-        await self._insist(sight, now)
-        if self._sessions.room is not None and total < self._sessions.room.locks // 4:
-            await self._sessions.renew()
-        return self._due(now)
+        return True
 
-    async def _insist(self, sight: Sight, now: float) -> None:
+    async def _insist(self, now: float) -> None:
         """End those that were told to and are still there by whatever means there is."""
-        there = {_identity(backend) for backend in sight.backends}
-        self._told_at = {identity: at for identity, at in self._told_at.items() if identity in there}
+        self._told_at = {identity: at for identity, at in self._told_at.items() if identity in self._told}
         stuck = [identity for identity, at in self._told_at.items() if now - at > AGAIN_SECONDS]
         if stuck:
             self._told_at.update(dict.fromkeys(stuck, now))
@@ -154,7 +206,3 @@ def _owners(sight: Sight, watched: Watched, state: AgentState) -> dict[str, Owne
         served = {rest_login(tenant.role): tenant.display for tenant in tenants}
     owners = ((login, owner_of(login, state, served)) for login in logins)
     return {login: owner for login, owner in owners if owner is not None}
-
-
-def _identity(backend: Backend) -> tuple[int, datetime]:
-    return (backend.pid, backend.started_at)
