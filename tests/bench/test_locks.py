@@ -16,6 +16,7 @@ from tests.harness.bench import results
 from tests.harness.bench.clients import percentiles
 from tests.harness.hoarding import KINDS, Hoarding, logins, many_tables
 from tests.harness.postgres import Postgres
+from tests.harness.shell import wait_for
 from tests.harness.slot import folder
 from tests.harness.world import World, server
 
@@ -59,6 +60,11 @@ def taken_per_second(postgres: Postgres, watching: psycopg.Connection, sessions:
         except psycopg.errors.OutOfMemory:
             full.set()
 
+    def count() -> int:
+        ((locks,),) = watching.execute("SELECT count(*) FROM pg_lock_status()")
+        return int(locks)
+
+    wait_for("those before have let go", lambda: count() < 100)
     full = threading.Event()
     with ExitStack() as open_:
         connections = [open_.enter_context(postgres.connect()) for _ in range(sessions)]
@@ -70,8 +76,7 @@ def taken_per_second(postgres: Postgres, watching: psycopg.Connection, sessions:
         seconds = time.perf_counter() - begun
         for thread in threads:
             thread.join()
-        ((count,),) = watching.execute("SELECT count(*) FROM pg_lock_status()")
-    return round(count / seconds)
+        return round(count() / seconds)
 
 
 def test_what_locks_cost(postgres: Postgres) -> None:
