@@ -50,7 +50,7 @@ SELECT (SELECT count(*) FROM pg_roles), (SELECT count(*) FROM pg_auth_members), 
 # that ends at the limit. What was read of sessions is kept until the end of a transaction, unless it is let go of.
 _LOCKS = f"""
 SELECT CASE WHEN GROUPING(pid) = 0 THEN coalesce(pid, 0) END, count(*), (SELECT pg_stat_clear_snapshot()::text)
-  FROM (SELECT (row).pid FROM (SELECT pg_lock_status() AS row LIMIT %s) taken) process
+  FROM (SELECT (held).pid FROM (SELECT pg_lock_status() AS held LIMIT %s) seen) process
  GROUP BY GROUPING SETS ((pid), ()) HAVING GROUPING(pid) = 1 OR count(*) > {FAST_PATH}
 """  # noqa: S608 - a number of our own
 # pg_stat_activity would join catalogues to these rows.
