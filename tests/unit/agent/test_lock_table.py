@@ -124,6 +124,7 @@ def test_of_a_tenant_beyond_its_limit_less_stays_where_only_a_part_was_seen() ->
     assert whole.backend.pid == 1
     part = endings(Sight(NOW, backends, locks_seen=ROOM // 10), OWNERS, LIMITS, ROOM)
     assert {e.backend.pid for e in part} == {1, 2}
+    assert part[0].message == ("at least 12,000 locks, at least 17,900 with the tenant's other sessions (limit 10,000)")
 
 
 def test_of_tenants_within_their_limits_the_one_with_most_ends_where_they_hold_too_much_together() -> None:

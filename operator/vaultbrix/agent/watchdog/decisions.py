@@ -244,7 +244,12 @@ def _beyond_locks(room: int) -> _Beyond:
     def beyond(backends: list[Backend], owners: Mapping[str, Owner], limits: Limits, sight: Sight) -> _Found:
         most = limits.session.max_locks
         rest = most if sight.locks_seen is None else most * sight.locks_seen // max(room, sight.locks_seen)
-        return _largest(backends, owners, lambda b: b.locks, most, lambda count: f"{count:,}", "locks", rest)
+        least = "" if sight.locks_seen is None else "at least "
+
+        def shown(count: int) -> str:
+            return f"{least if count != most else ''}{count:,}"
+
+        return _largest(backends, owners, lambda b: b.locks, most, shown, "locks", rest)
 
     return beyond
 
