@@ -70,9 +70,14 @@ def _on_tenants(before: PostgresServer, after: PostgresServer) -> list[Notice]:
         # A lower number is that of an agent that was started anew.
         count = ended.sessions - earlier if ended.sessions > earlier else ended.sessions
         namespace, _, name = ended.tenant.partition("/")
-        message = f"{sessions(count)} ended by the watchdog of {agent}: {ended.message}; limits.{ended.limit}"
+        message = f"{sessions(count)} ended by the watchdog of {agent}: {ended.message}; {_limit(ended.limit)}"
         found.append(Notice(Tenant, namespace, name, after.metadata.name, message))
     return found
+
+
+def _limit(name: str) -> str:
+    # What PostgreSQL has for all is no field, and its name no single word.
+    return f"PostgreSQL's {name}" if " " in name else f"limits.{name}"
 
 
 def _ended(server: PostgresServer) -> list[tuple[str, Any]]:

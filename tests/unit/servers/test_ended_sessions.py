@@ -39,6 +39,12 @@ def test_a_tenant_is_told_of_what_is_new_in_the_reports_on_its_server() -> None:
     ]
 
 
+def test_what_all_share_is_told_by_its_name_and_is_no_field() -> None:
+    assert messages(notices(reporting(), reporting(ended(1, limit="lock table")))) == [
+        ("acme", "1 session ended by the watchdog of pg-0: 5 of 3; PostgreSQL's lock table")
+    ]
+
+
 def test_an_agent_that_was_started_anew_counts_from_one() -> None:
     assert messages(notices(reporting(ended(7)), reporting(ended(2)))) == [
         ("acme", "2 sessions ended by the watchdog of pg-0: 5 of 3; limits.session.maxLocks")
