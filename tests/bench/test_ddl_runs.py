@@ -22,7 +22,7 @@ from tests.harness.apiserver import PORT as API_PORT
 from tests.harness.bench import results
 from tests.harness.network import MACHINE
 from tests.harness.tenant_with_tables import TenantWithTables
-from tests.harness.world import SYSTEM, World, approval
+from tests.harness.world import JOBS, World, approval
 
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.ddl.plan import plan
@@ -93,7 +93,7 @@ class Bench:
         return int(count)
 
     def job(self, uid: str) -> bool:
-        found = self.api("GET", f"/apis/batch/v1/namespaces/{SYSTEM}/jobs/ddl-{uid}")
+        found = self.api("GET", f"/apis/batch/v1/namespaces/{JOBS}/jobs/ddl-{uid}")
         return "uid" in found.get("metadata", {})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.harness.kubectl import SYSTEM, TEAM, Cluster
+from tests.harness.kubectl import JOBS, TEAM, Cluster
 from tests.harness.shell import wait_for
 from tests.harness.world import approval
 
@@ -29,7 +29,7 @@ def exists(cluster: Cluster, table: str) -> bool:
 def nothing_left(cluster: Cluster) -> bool:
     """Whether no one-time login and no Secret of a Job is there any more."""
     logins = cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'vaultbrix\\_d\\_%'")
-    secrets = [s for s in cluster.items("secrets") if s["metadata"]["name"].startswith("ddl-")]
+    secrets = [s for s in cluster.items("secrets", JOBS) if s["metadata"]["name"].startswith("ddl-")]
     return logins == "0" and not secrets
 
 
@@ -87,7 +87,7 @@ def test_a_job_whose_pod_is_killed_in_the_middle_runs_once_all_the_same(cluster:
     wait_for("the text runs", lambda: cluster.sql(sleeping) == "1", patience=60)
     uid = cluster.get("ddl", "killed")["metadata"]["uid"]
     pods = f"batch.kubernetes.io/job-name=ddl-{uid}"
-    cluster.kubectl("-n", SYSTEM, "delete", "pod", "-l", pods, "--grace-period=0", "--force", check=False)
+    cluster.kubectl("-n", JOBS, "delete", "pod", "-l", pods, "--grace-period=0", "--force", check=False)
     assert cluster.phase("killed", "Succeeded", "Failed")["phase"] == "Succeeded"
     assert cluster.sql(f"SELECT count(*) FROM vaultbrix.ddl_run WHERE pass_id = '{uid}'") == "1"
     wait_for("login and Secret are gone", lambda: nothing_left(cluster))

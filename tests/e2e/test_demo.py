@@ -4,7 +4,7 @@ import base64
 import json
 
 from tests.harness.demo import Demo
-from tests.harness.kubectl import SYSTEM, TEAM, Cluster
+from tests.harness.kubectl import JOBS, SYSTEM, TEAM, Cluster
 
 STEPS = [
     "1  Without a rule", "2  A Tenant", "3  An AccessRule", "4  DROP TABLE needs", "5  An admin approves",
@@ -21,7 +21,7 @@ def test_the_demo_shows_every_step_and_measures(demo: Demo) -> None:
 def secrets(cluster: Cluster) -> set[str]:
     """Every password of the release and of the tenant, and every API key."""
     found = set()
-    for namespace in (SYSTEM, TEAM):
+    for namespace in (SYSTEM, JOBS, TEAM):
         for secret in cluster.items("secrets", namespace):
             for key, value in (secret.get("data") or {}).items():
                 if key in ("password", "key"):
@@ -35,9 +35,9 @@ def test_no_password_is_anywhere_but_in_its_secret(cluster: Cluster, demo: Demo)
     places = [demo.said]
     for kind in ("pods", "events", "jobs", "configmaps", "vaultbrix", "networkpolicies"):
         places.append(cluster.kubectl("get", kind, "-A", "-o", "yaml"))
-    for pod in cluster.items("pods"):
-        name = pod["metadata"]["name"]
-        places.append(cluster.kubectl("-n", SYSTEM, "logs", name, "--all-containers", check=False))
+    for pod in (*cluster.items("pods"), *cluster.items("pods", JOBS)):
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        places.append(cluster.kubectl("-n", namespace, "logs", name, "--all-containers", check=False))
     log = ["sh", "-c", "cat /data/log/*"]
     places.append(cluster.kubectl("-n", SYSTEM, "exec", "vaultbrix-postgresql-0", "-c", "postgresql", "--", *log))
     for secret in cluster.items("secrets"):
@@ -51,7 +51,7 @@ def test_no_password_is_anywhere_but_in_its_secret(cluster: Cluster, demo: Demo)
 
 
 def test_only_the_agent_has_a_capability_and_everybody_else_is_not_root(cluster: Cluster) -> None:
-    for pod in cluster.items("pods"):
+    for pod in (*cluster.items("pods"), *cluster.items("pods", JOBS)):
         spec = pod["spec"]
         for container in (*spec.get("initContainers", []), *spec["containers"]):
             context = container["securityContext"]
@@ -75,10 +75,12 @@ def test_the_operator_and_the_agent_may_do_what_they_need_and_no_more(cluster: C
         ).startswith("yes")
 
     assert may("operator", "create", "secrets", TEAM)
-    for namespace in ("default", "kube-system"):
+    for namespace in ("default", "kube-system", SYSTEM):
         for verb in ("get", "list", "create"):
             assert not may("operator", verb, "secrets", namespace)
     assert not may("operator", "list", "secrets", TEAM)
+    assert may("operator", "create", "jobs", JOBS)
+    assert not may("operator", "create", "jobs", SYSTEM)
     assert not may("operator", "create", "pods", SYSTEM)
     assert not may("operator", "update", "accessrules", TEAM)
     assert may("agent", "watch", "accessrules", TEAM)
@@ -89,7 +91,7 @@ def test_the_operator_and_the_agent_may_do_what_they_need_and_no_more(cluster: C
 
 def test_only_pods_that_need_the_api_have_a_token(cluster: Cluster) -> None:
     token = "/var/run/secrets/kubernetes.io/serviceaccount"
-    for pod in cluster.items("pods"):
+    for pod in (*cluster.items("pods"), *cluster.items("pods", JOBS)):
         component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
         for container in (*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]):
             mounted = any(m["mountPath"] == token for m in container.get("volumeMounts", []))

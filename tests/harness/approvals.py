@@ -10,7 +10,7 @@ from typing import Any
 from tests.harness.apiserver import Object
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.world import SYSTEM, World, approval
+from tests.harness.world import JOBS, World, approval
 
 APPROVALS = "/apis/vaultbrix.com/v1alpha1/namespaces"
 FINAL = ("Succeeded", "Failed", "Denied", "Expired", "Invalid")
@@ -82,7 +82,7 @@ class Approval:
 
     def job(self) -> Object:
         """Its Job; empty when there is none."""
-        return self.world.api.get("job", f"ddl-{self.uid}", SYSTEM)
+        return self.world.api.get("job", f"ddl-{self.uid}", JOBS)
 
     def await_job(self) -> Object:
         """Wait until there is one."""
@@ -93,7 +93,7 @@ class Approval:
         self.await_job()
         directory = self.world.directory / f"pod-{name or secrets.token_hex(4)}"
         directory.mkdir()
-        data = self.world.api.get("secret", f"ddl-{self.uid}", SYSTEM)["data"]
+        data = self.world.api.get("secret", f"ddl-{self.uid}", JOBS)["data"]
         for key, value in data.items():
             (directory / key).write_bytes(base64.b64decode(value))
         return Pod(self, directory)
@@ -108,7 +108,7 @@ class Approval:
                 "SELECT 1 FROM vaultbrix.ddl_pass WHERE pass_id = %s AND revoked_at IS NULL", [uid]
             )
         )
-        return found + (["Secret"] if self.world.api.get("secret", f"ddl-{uid}", SYSTEM) else [])
+        return found + (["Secret"] if self.world.api.get("secret", f"ddl-{uid}", JOBS) else [])
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Pod:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": name, "namespace": SYSTEM, "labels": {"batch.kubernetes.io/job-name": f"ddl-{uid}"},
+                "name": name, "namespace": JOBS, "labels": {"batch.kubernetes.io/job-name": f"ddl-{uid}"},
             },
             "spec": {"containers": [container]},
         })  # fmt: skip
@@ -172,7 +172,7 @@ def finish_job(of: Approval, *, failed: bool) -> None:
 
 def _patch_status(world: World, kind: str, name: str, status: Object) -> None:
     body = json.dumps({"status": status})
-    world.api.kubectl("-n", SYSTEM, "patch", kind, name, "--subresource=status", "--type=merge", "-p", body)
+    world.api.kubectl("-n", JOBS, "patch", kind, name, "--subresource=status", "--type=merge", "-p", body)
 
 
 def submit(world: World, team: str, name: str, tenant: str, sql: str, **spec: Any) -> Approval:

@@ -17,17 +17,23 @@ def available() -> bool:
     return (binaries() / "helm").exists() or shutil.which("helm") is not None
 
 
-def helm(*values: str) -> subprocess.CompletedProcess[str]:
+# Of the release that is rendered, and where it has its Jobs.
+NAMESPACE, JOBS = "default", "default-jobs"
+
+
+def helm(*values: str, namespace: str = NAMESPACE, upgrade: bool = False) -> subprocess.CompletedProcess[str]:
     """Render it with these values, as --set takes them; a failure is returned, too."""
     program = shutil.which("helm") or str(binaries() / "helm")
     options = [part for value in values for part in ("--set", value)]
+    options += ["--is-upgrade"] if upgrade else []
     command = [program, "template", "x", str(TOP / "charts/vaultbrix"), "--kube-version", "1.34.0", *options]
+    command += ["--namespace", namespace]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def rendered(*values: str) -> list[Any]:
+def rendered(*values: str, namespace: str = NAMESPACE, upgrade: bool = False) -> list[Any]:
     """All objects of a release with these values."""
-    done = helm(*values)
+    done = helm(*values, namespace=namespace, upgrade=upgrade)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
@@ -53,6 +59,6 @@ def configuration(documents: list[Any]) -> dict[str, str]:
 def approvals_job() -> dict[str, Any]:
     """The Job of some approval, as the operator makes it."""
     return ddl_job(
-        name="x", namespace="default", uid="u", approval="a/b", deadline_seconds=1, image="i", pull_policy="Never",
+        name="x", namespace=JOBS, uid="u", approval="a/b", deadline_seconds=1, image="i", pull_policy="Never",
         pull_secrets=(), secret="s",
     )  # fmt: skip

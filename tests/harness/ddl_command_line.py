@@ -7,7 +7,7 @@ from tests.harness.apiserver import Object
 from tests.harness.command_line import READ, Person, may
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
-from tests.harness.world import SYSTEM, World, approval
+from tests.harness.world import JOBS, World, approval
 
 from vaultbrix.ddl.plan import digest
 
@@ -84,9 +84,9 @@ def report(world: World, team: str, name: str, **status: Any) -> None:
 
 def run_job(world: World, uid: str) -> None:
     """What the kubelet does: the Job's Pod, with the Secret mounted."""
-    wait_for("the Job is there", lambda: world.api.get("job", f"ddl-{uid}", SYSTEM))
+    wait_for("the Job is there", lambda: world.api.get("job", f"ddl-{uid}", JOBS))
     directory = world.directory / f"job-{uid}"
     directory.mkdir()
-    for key, value in world.secret(SYSTEM, f"ddl-{uid}").items():
+    for key, value in world.secret(JOBS, f"ddl-{uid}").items():
         (directory / key).write_text(value)
     run(*VAULTBRIX, "ddl", "run", "--directory", directory)

@@ -9,7 +9,7 @@ from tests.harness.http_messages import Answer, request
 from tests.harness.known_keys import DOMAIN
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
-from tests.harness.world import SYSTEM
+from tests.harness.world import JOBS
 
 GOOD, REFUSED, NOT_READY = 403, 401, 503
 
@@ -23,11 +23,11 @@ class GatewayProcess:
         self.probe_port = free_port()
         self.process = Process(
             [
-                *VAULTBRIX, "gateway", f"--domain={DOMAIN}", f"--postgrest={postgrest}", f"--folder={folder}",
-                f"--socket={self.socket}", f"--probe-port={self.probe_port}",
+                *VAULTBRIX, "gateway", f"--namespace={JOBS}", f"--domain={DOMAIN}", f"--postgrest={postgrest}",
+                f"--folder={folder}", f"--socket={self.socket}", f"--probe-port={self.probe_port}",
             ],
             folder / "gateway.log",
-            env={"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": SYSTEM},
+            env={"KUBECONFIG": str(kubeconfig)},
         )  # fmt: skip
 
     def start(self, *, ready: bool = True) -> None:

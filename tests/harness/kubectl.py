@@ -6,7 +6,7 @@ from typing import Any
 from tests.harness.apiserver import Object
 from tests.harness.shell import run, wait_for
 
-SYSTEM, TEAM = "vaultbrix-system", "team-acme"
+SYSTEM, JOBS, TEAM = "vaultbrix-system", "vaultbrix-system-jobs", "team-acme"
 
 
 class Cluster:

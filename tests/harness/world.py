@@ -15,7 +15,7 @@ from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.slot import SLOT, folder
 
-SYSTEM = "vaultbrix-test"
+SYSTEM, JOBS = "vaultbrix-test", "vaultbrix-test-jobs"
 SERVER_NAME = "main"
 LONGEST_LABEL = 63
 FOR_SERVER = "vaultbrix.com/for-postgresserver"
@@ -106,6 +106,7 @@ class World:
         """Start all parts, with one PostgresServer and nothing in it."""
         self.api.start()
         self.api.namespace(SYSTEM)
+        self.api.namespace(JOBS)
         self.postgres.start()
         self.postgres.set_password(ADMIN_PASSWORD)
         # As the chart's first start does.

@@ -2,6 +2,43 @@
 {{- if contains "vaultbrix" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-vaultbrix" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{/* Where Jobs and the Secrets of the operator's own making are. */}}
+{{- define "vaultbrix.jobsNamespace" -}}
+{{- $namespace := .Values.jobs.namespace | default (printf "%s-jobs" .Release.Namespace) }}
+{{- if eq $namespace .Release.Namespace }}
+{{- fail "jobs.namespace is the release's own, whose Secrets the operator must not have: name another, or leave it empty" }}
+{{- end }}
+{{- if gt (len $namespace) 63 }}
+{{- fail (printf "jobs.namespace would be %s, which is too long: name a shorter one" $namespace) }}
+{{- end }}
+{{- $namespace }}
+{{- end }}
+
+{{/* Secrets of the release's namespace that the operator reads, as [name]. */}}
+{{- define "vaultbrix.operatorSecrets" -}}
+{{- $name := include "vaultbrix.name" . }}
+{{- $names := list }}
+{{- if .Values.postgresql.enabled }}
+{{- $own := .Values.postgresql.tls.caSecretName | default (include "vaultbrix.serverCertificate" .) }}
+{{- $names = list (print $name "-postgresql-admin") $own (print $name "-audit-reader") (print $name "-audit-manager") }}
+{{- end }}
+{{- range .Values.rbac.serverSecrets }}
+{{- if or (has . (list (print $name "-ca") (print $name "-audit-owner") (print $name "-audit-tls"))) (hasPrefix (print $name "-audit-shipper") .) }}
+{{- fail (printf "rbac.serverSecrets: the operator must not read %s; make a Secret for it that holds what it needs" .) }}
+{{- end }}
+{{- $names = append $names . }}
+{{- end }}
+{{- $names | uniq | toJson }}
+{{- end }}
+
+{{/* Secrets of servers' data APIs, as [name]. */}}
+{{- define "vaultbrix.dataAPISecrets" -}}
+{{- $own := ternary (list .Values.postgresql.serverName) list .Values.postgresql.enabled }}
+{{- $names := list }}
+{{- range concat $own .Values.dataAPI.servers | uniq }}{{ $names = append $names (print . "-data-api") }}{{ end }}
+{{- $names | toJson }}
+{{- end }}
+
 {{- define "vaultbrix.labels" -}}
 app.kubernetes.io/name: vaultbrix
 app.kubernetes.io/instance: {{ .Release.Name }}

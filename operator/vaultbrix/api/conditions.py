@@ -61,6 +61,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOR_SERVER = "SecretNotForServer"  # noqa: S105 - a reason's name
     SLUG_TAKEN = "SlugTaken"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    NAMESPACE_NOT_FOUND = "NamespaceNotFound"
     TOO_MANY_TENANTS = "TooManyTenants"
     DATA_RETAINED = "DataRetained"
     DEPENDENTS_REMAIN = "DependentsRemain"

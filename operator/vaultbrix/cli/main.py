@@ -56,8 +56,14 @@ def _policy_list(text: str) -> "PolicyList | None":
 
 @app.command()
 def operator(
-    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Its own; Jobs run there.")],
+    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Its own, where its Lease is.")],
     image: Annotated[str, typer.Option(envvar="VAULTBRIX_IMAGE", help="Image of the Jobs.")],
+    jobs_namespace: Annotated[
+        str,
+        typer.Option(
+            help="Where it makes Jobs and Secrets of their own; nothing else is there. Default: NAMESPACE-jobs."
+        ),
+    ] = "",
     pull_policy: Annotated[str, typer.Option(help="imagePullPolicy of the Jobs.")] = "IfNotPresent",
     pull_secret: Annotated[
         list[str] | None, typer.Option(help="Secret with which the Jobs' image is pulled. Repeat it for more.")
@@ -74,10 +80,9 @@ def operator(
     from vaultbrix.operator.main import Options, main  # noqa: PLC0415 - kopf is needed here only
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
-    jobs = JobSettings(namespace, image, pull_policy, tuple(pull_secret or ()))
-    options = Options(
-        jobs, identity or socket.gethostname(), probe_port, resync_minutes, _policy_list(admission_policies)
-    )
+    jobs = JobSettings(jobs_namespace or f"{namespace}-jobs", image, pull_policy, tuple(pull_secret or ()))
+    policies = _policy_list(admission_policies)
+    options = Options(namespace, jobs, identity or socket.gethostname(), probe_port, resync_minutes, policies)
     # Many small messages to the API server and to PostgreSQL: this loop takes a fifth less of the processor.
     run(main(options), new_event_loop=uvloop.new_event_loop)
 
@@ -157,7 +162,7 @@ def gateway(
     domain: Annotated[str, typer.Option(help="Host of the data API, such as api.example.com.")],
     postgrest: Annotated[Path, typer.Option(help="The program PostgREST, which is run for each tenant.")],
     folder: Annotated[Path, typer.Option(help="Where its sockets and configuration are; the proxy needs the sockets.")],
-    namespace: Annotated[str, typer.Option(envvar="POD_NAMESPACE", help="Where the servers' Secrets are.")],
+    namespace: Annotated[str, typer.Option(help="Where the servers' Secrets are: the operator's --jobs-namespace.")],
     socket_file: Annotated[
         Path | None, typer.Option("--socket", help="Unix socket for the proxy in front, in place of host and port.")
     ] = None,
@@ -234,16 +239,25 @@ def bootstrap(
             help="DNS name or address of PostgreSQL; repeat it for more. None: its certificate comes elsewhere."
         ),
     ] = [],  # noqa: B006
+    sweep_jobs: Annotated[
+        bool,
+        typer.Option(
+            "--sweep-jobs", help="Delete Jobs of approvals that earlier releases ran here, and their Secrets."
+        ),
+    ] = False,
 ) -> None:
     """Create the chart's passwords and certificates where they are missing, and the audit store's schema."""
     from vaultbrix.install.bootstrap import Release  # noqa: PLC0415
     from vaultbrix.install.bootstrap import bootstrap as make  # noqa: PLC0415
+    from vaultbrix.install.bootstrap import sweep_jobs as sweep  # noqa: PLC0415
     from vaultbrix.kube.client import Kube  # noqa: PLC0415,
     from vaultbrix.runtime.process import run  # noqa: PLC0415
 
     async def main() -> None:
         kube = await Kube.connect("vaultbrix-bootstrap")
         try:
+            if sweep_jobs:
+                await sweep(kube, namespace)
             await make(
                 kube, Release(namespace, name, tuple(server_name), tuple(store_name), tuple(dict.fromkeys(server)))
             )

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from vaultbrix.api.conditions import ConditionType, is_true
+from vaultbrix.api.conditions import ConditionType, Reason, is_true
 from vaultbrix.api.ddlapproval import DDLApproval, Execution, ExecutionError, Progress
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -21,9 +21,11 @@ from vaultbrix.ddl.rehearsal import runner
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
 from vaultbrix.kube.resources import JOBS, PODS, SECRETS
+from vaultbrix.kube.rights import with_remedy
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.scram import PASSWORD_BYTES
+from vaultbrix.runtime.errors import Blocked
 
 # Beyond the statements' own time: pulling the image, connecting, retries after a lost connection.
 _JOB_SLACK = timedelta(minutes=10)
@@ -31,7 +33,7 @@ _JOB_SLACK = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How Jobs are made. ``namespace`` is the operator's own: there it keeps Jobs and their Secrets."""
+    """How Jobs are made. ``namespace`` is theirs and their Secrets' alone: the operator has all Secrets there."""
 
     namespace: str
     image: str
@@ -164,11 +166,21 @@ class Run:
                 verifier=scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES)),
                 valid_until=expires_at + self._deadline(plan),
             )
-        await self.context.kube.apply(SECRETS, await self._secret(password, tenant))
+        secret = await self._secret(password, tenant)
         try:
+            await self.context.kube.apply(SECRETS, secret)
             await self.context.kube.create(JOBS, self.context.jobs.namespace, self._job(plan))
         except Conflict:
             return
+        except NotFound:
+            namespace = self.context.jobs.namespace
+            raise Blocked(
+                Reason.NAMESPACE_NOT_FOUND,
+                f"namespace {namespace}, where Jobs run, does not exist; create it, or set jobs.createNamespace "
+                "of the chart",
+            ) from None
+        except Blocked as error:
+            raise with_remedy(error, "jobs.namespace of the chart gives that right") from None
 
     async def close(self, plan: Plan) -> RunState:
         """End pass, login and Secret; how the run stands then. The Job stays as a record for a while."""

@@ -12,7 +12,7 @@ from vaultbrix.audit.schema import ensure_login, migrate
 from vaultbrix.audit.seal import new_key, server_key
 from vaultbrix.install.certificates import Issued, authority, client, server, usable
 from vaultbrix.kube.client import Conflict, Kube, NotFound
-from vaultbrix.kube.resources import SECRETS
+from vaultbrix.kube.resources import JOBS, SECRETS
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.connect import Target, connect
 from vaultbrix.postgres.scram import PASSWORD_BYTES
@@ -25,6 +25,8 @@ STORE_PAUSE_SECONDS = 2.0
 STORE_PORT = 5432
 STORE_DATABASE = "audit"
 ADMIN = "postgres"
+# What Jobs of approvals are labelled with (ddl/job/job.yaml.j2).
+MADE_HERE, OF_APPROVAL = "app.kubernetes.io/managed-by=vaultbrix", "vaultbrix.com/ddlapproval-uid"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,19 @@ async def make_secrets(kube: Kube, release: Release) -> tuple[dict[str, str], li
     await _say_servers(kube, release)
     shipping: list[Login] = [(shipper, "audit_append", (server,)) for server, shipper in shippers.items()]
     return owner, [*shipping, (reader, "audit_read", ()), (manager, "audit_manage", ())]
+
+
+async def sweep_jobs(kube: Kube, namespace: str) -> None:
+    """Delete Jobs of approvals in a namespace, each with the Secret of its name: earlier releases ran them there.
+
+    What had not ended is begun again by the operator, where Jobs run now; the gate lets it through once.
+    """
+    for job in (await kube.list(JOBS, namespace, labels=f"{MADE_HERE},{OF_APPROVAL}"))["items"]:
+        name = job["metadata"]["name"]
+        # The Secret first: without the Job nobody would find it here again.
+        await kube.delete(SECRETS, namespace, name)
+        await kube.delete(JOBS, namespace, name, uid=job["metadata"]["uid"])
+        log.info("Job of an approval deleted", job=name)
 
 
 async def _say_servers(kube: Kube, release: Release) -> None:

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import Resource
 from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
 from vaultbrix.kube.resources import SECRETS, resource_type
+from vaultbrix.kube.rights import with_remedy
 from vaultbrix.runtime.errors import Blocked, Transient
 
 Values = Mapping[str, str]
@@ -55,7 +57,8 @@ class SeenSecret:
 
 async def read_secret(kube: Kube, secret: OwnedSecret) -> SeenSecret | None:
     """The Secret as it is, None where there is none. Raises Blocked(SecretTaken) when it is somebody else's."""
-    existing = await _existing(kube, secret.namespace, secret.name)
+    with _rights(secret):
+        existing = await _existing(kube, secret.namespace, secret.name)
     if existing is None:
         return None
     if not _is_of(existing, secret.owner):
@@ -72,7 +75,8 @@ async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: 
     body = _body(secret, content)
     if seen is None:
         try:
-            return _seen(await kube.create(SECRETS, secret.namespace, body))
+            with _rights(secret):
+                return _seen(await kube.create(SECRETS, secret.namespace, body))
         except Conflict as error:
             raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} appeared meanwhile") from error
     if not _lacks(seen.written, body):
@@ -83,7 +87,8 @@ async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: 
     meta["annotations"] = {**(before.get("annotations") or {}), **meta["annotations"]}
     meta["resourceVersion"] = before["resourceVersion"]
     try:
-        return _seen(await kube.replace(SECRETS, secret.namespace, secret.name, body))
+        with _rights(secret):
+            return _seen(await kube.replace(SECRETS, secret.namespace, secret.name, body))
     except (Conflict, NotFound) as error:
         raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} changed meanwhile") from error
 
@@ -91,7 +96,8 @@ async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: 
 async def create_secret(kube: Kube, secret: OwnedSecret, content: Content) -> SeenSecret | None:
     """Make the Secret; None, changing nothing, where there is one of that name."""
     try:
-        return _seen(await kube.create(SECRETS, secret.namespace, _body(secret, content)))
+        with _rights(secret):
+            return _seen(await kube.create(SECRETS, secret.namespace, _body(secret, content)))
     except Conflict:
         return None
 
@@ -120,6 +126,17 @@ async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
     existing = await _existing(kube, owner.metadata.namespace, name)
     if existing is not None and _is_of(existing, owner):
         await kube.delete(SECRETS, owner.metadata.namespace, name, uid=existing["metadata"]["uid"])
+
+
+@contextmanager
+def _rights(secret: OwnedSecret) -> Iterator[None]:
+    """Say which value of the chart gives the right to write the Secret, where the operator lacks it."""
+    try:
+        yield
+    except Blocked as error:
+        given = "jobs.namespace" if secret.cluster_namespace else "rbac.tenantNamespaces"
+        remedy = f"{given} of the chart gives that right, and should name {secret.namespace}"
+        raise with_remedy(error, remedy) from None
 
 
 def _seen(secret: Object) -> SeenSecret:

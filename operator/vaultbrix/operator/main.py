@@ -11,6 +11,7 @@ from vaultbrix.audit.flow.controller import AuditFlows
 from vaultbrix.audit.retention.controller import Retention
 from vaultbrix.dataapi import controller as dataapi
 from vaultbrix.dataapi.serving import controller as serving
+from vaultbrix.dataapi.serving.secret import ServerSecrets
 from vaultbrix.ddl import controller as ddl
 from vaultbrix.ddl.run import JobSettings, RunContext
 from vaultbrix.kube.cache import Cache
@@ -35,8 +36,9 @@ CLOSE_IDLE_EVERY = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Options:
-    """Command line of the operator."""
+    """Command line of the operator. ``namespace`` is its own."""
 
+    namespace: str
     jobs: JobSettings
     identity: str
     probe_port: int
@@ -50,24 +52,23 @@ async def main(options: Options) -> None:
     try:
         # A replica that waits for the Lease is as ready as it can be.
         async with probes(options.probe_port, lambda: True, handler(ServerMetrics(lambda: cache.servers))):
-            lease = Lease(kube, name=LEASE, namespace=options.jobs.namespace, identity=options.identity)
+            lease = Lease(kube, name=LEASE, namespace=options.namespace, identity=options.identity)
             await lead(lease, lambda: _work(kube, cache, options))
     finally:
         await kube.close()
 
 
-def register_subjects(
-    kube: Kube, cache: Cache, admin: Admin, jobs: JobSettings, policy_list: PolicyList | None = None
-) -> Registry:
+def register_subjects(kube: Kube, cache: Cache, admin: Admin, options: Options) -> Registry:
     """Register the work of all subjects, each after those that it builds on."""
     registry = Registry()
-    policies = Policies(kube, policy_list)
+    policies = Policies(kube, options.policies)
     admission.register(registry, kube, cache, policies)
     flows, retention = AuditFlows(registry, cache, admin), Retention(registry, cache, admin)
-    runs = ddl.register(registry, RunContext(kube, cache, admin, jobs), policies)
+    runs = ddl.register(registry, RunContext(kube, cache, admin, options.jobs), policies)
     drift = tenants.register(registry, kube, cache, admin)
     dataapi.register(registry, kube, cache, admin)
-    serving.register(registry, kube, cache, admin, namespace=jobs.namespace, drift=drift)
+    places = ServerSecrets(options.jobs.namespace, before=options.namespace)
+    serving.register(registry, kube, cache, admin, places=places, drift=drift)
     rules = access.register(registry, kube, cache, admin, drift=drift, policies=policies)
     servers.register(
         registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules, policies=policies
@@ -78,7 +79,7 @@ def register_subjects(
 
 async def _work(kube: Kube, cache: Cache, options: Options) -> None:
     secrets, pool = Secrets(kube), Pool()
-    registry = register_subjects(kube, cache, Admin(secrets, pool), options.jobs, options.policies)
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options)
     registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
     manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:

@@ -9,6 +9,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer, SecretRef
 from vaultbrix.kube.client import NotFound
 from vaultbrix.kube.owned_secret import decoded
+from vaultbrix.kube.rights import lacks_right
 from vaultbrix.kube.secrets import Secrets
 from vaultbrix.postgres.connect import Target
 from vaultbrix.postgres.pool import Pool
@@ -112,6 +113,15 @@ class Admin:
             raise Blocked(
                 Reason.SECRET_NOT_FOUND,
                 f"{field}: Secret {reference.namespace}/{reference.name} does not exist; create it",
+            ) from None
+        except Blocked as error:
+            if not lacks_right(error):
+                raise
+            raise Blocked(
+                Reason.FORBIDDEN,
+                f"{field}: the operator may not read Secret {reference.namespace}/{reference.name}; add "
+                f"{reference.name} to rbac.serverSecrets of the chart, or, in another namespace than the release's, "
+                "bind a Role that lets the operator get and watch it by its name",
             ) from None
         check_for_server(secret, server.metadata.name, field)
         data: dict[str, str] = secret.get("data") or {}

@@ -26,15 +26,15 @@ from vaultbrix.ddl.run import JobSettings
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.secrets import Secrets
-from vaultbrix.operator.main import register_subjects
+from vaultbrix.operator.main import Options, register_subjects
 from vaultbrix.operator.manager import Manager
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.pool import Pool
 
 async def main():
     kube, cache = await Kube.connect("vaultbrix-operator"), Cache()
-    jobs = JobSettings(namespace="none", image="none", pull_policy="Never")
-    manager = Manager(kube, cache, register_subjects(kube, cache, Admin(Secrets(kube), Pool()), jobs))
+    options = Options("none", JobSettings(namespace="none-jobs", image="none", pull_policy="Never"), "test", 0, 10)
+    manager = Manager(kube, cache, register_subjects(kube, cache, Admin(Secrets(kube), Pool()), options))
     await manager.start()
     await manager.resync()
     await kube.close()

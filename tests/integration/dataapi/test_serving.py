@@ -7,7 +7,7 @@ import pytest
 from tests.harness.apiserver import Object
 from tests.harness.shell import wait_for
 from tests.harness.tenants import restart_operator
-from tests.harness.world import FOR_SERVER, SERVER_NAME, SYSTEM, World
+from tests.harness.world import FOR_SERVER, JOBS, SERVER_NAME, World
 
 URL = "https://api.example.test"
 
@@ -72,14 +72,14 @@ def test_an_operator_at_rest_or_started_again_writes_nothing(world: World) -> No
     name = world.tenant(team, dataAPI={})
     world.api.await_condition("tenant", name, team, type_="DataAPIReady")
     version = world.api.get("tenant", name, team)["metadata"]["resourceVersion"]
-    key = world.secret(SYSTEM, f"{SERVER_NAME}-data-api")
-    labels = world.api.get("secret", f"{SERVER_NAME}-data-api", SYSTEM)["metadata"]["labels"]
+    key = world.secret(JOBS, f"{SERVER_NAME}-data-api")
+    labels = world.api.get("secret", f"{SERVER_NAME}-data-api", JOBS)["metadata"]["labels"]
     assert labels[FOR_SERVER] == SERVER_NAME
     restart_operator(world)
     marker = world.tenant(world.team(), dataAPI={})
     assert marker
     assert world.api.get("tenant", name, team)["metadata"]["resourceVersion"] == version
-    assert world.secret(SYSTEM, f"{SERVER_NAME}-data-api") == key
+    assert world.secret(JOBS, f"{SERVER_NAME}-data-api") == key
 
 
 def test_the_roles_go_with_the_tenant_also_while_the_operator_is_away(world: World) -> None:

@@ -13,7 +13,7 @@ from tests.harness.network import SERVER
 from tests.harness.processes import commands_ending_with
 from tests.harness.shell import run, wait_for
 from tests.harness.shop import Shop, served, user
-from tests.harness.world import SERVER_NAME, SYSTEM, World
+from tests.harness.world import JOBS, SERVER_NAME, World
 
 from vaultbrix.gateway.postgrest import socket_name
 
@@ -137,9 +137,9 @@ def test_sessions_that_postgresql_ends_are_replaced(world: World, gateway: Gatew
 def test_a_servers_key_is_replaced_by_deleting_its_secret(world: World, gateway: GatewayProcess, shop: Shop) -> None:
     served(gateway, shop)
     name = f"{SERVER_NAME}-data-api"
-    before, password = world.secret(SYSTEM, name)["key"], _conninfo(gateway, shop)["password"]
-    world.api.delete("secret", name, SYSTEM)
-    wait_for("there is another key", lambda: world.secret(SYSTEM, name).get("key", before) != before)
+    before, password = world.secret(JOBS, name)["key"], _conninfo(gateway, shop)["password"]
+    world.api.delete("secret", name, JOBS)
+    wait_for("there is another key", lambda: world.secret(JOBS, name).get("key", before) != before)
     wait_for(
         "PostgREST logs in with another password",
         lambda: served(gateway, shop) and _conninfo(gateway, shop)["password"] != password,

@@ -12,7 +12,7 @@ from tests.harness.processes import Process
 from tests.harness.shell import run, wait_for
 from tests.harness.slot import SLOT
 from tests.harness.tenants import restart_operator
-from tests.harness.world import SERVER_NAME, SYSTEM, World
+from tests.harness.world import JOBS, SERVER_NAME, SYSTEM, World
 
 PATIENCE = 120
 MADE_HERE = {"app.kubernetes.io/managed-by": "vaultbrix"}
@@ -87,7 +87,7 @@ def test_what_was_left_behind_is_told_and_what_is_harmless_ends(littered: World,
         "local all tenant_left_behind_r_0123456789 trust\n"
     )
     secret = f"ddl-{uuid4()}"
-    metadata = {"name": secret, "namespace": SYSTEM, "labels": MADE_HERE}
+    metadata = {"name": secret, "namespace": JOBS, "labels": MADE_HERE}
     world.api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"password": "x"}})
     metadata = {
         "name": "left-behind",
@@ -117,10 +117,10 @@ def test_what_was_left_behind_is_told_and_what_is_harmless_ends(littered: World,
         assert f'vaultbrix_server_orphans{{kind="Schema",server="{SERVER_NAME}"}}' in answer.read().decode()
 
     assert not exists(world, "tenant_left_behind_r_0123456789")
-    assert not world.api.get("secret", secret, SYSTEM)
+    assert not world.api.get("secret", secret, JOBS)
     assert not world.api.get("networkpolicy", "left-behind", SYSTEM)
     assert "Login tenant_left_behind_r_0123456789" in ended(world)
-    assert f"Secret {SYSTEM}/{secret}" in ended(world)
+    assert f"Secret {JOBS}/{secret}" in ended(world)
     # What owns something is locked, and a tenant's login is left to people.
     (owner,) = world.postgres.query(
         "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'tenant_left_behind_r_9876543210'"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.harness import chart
-from tests.harness.chart import DATA_API, approvals_job, configuration, helm, of, postgresql, rendered
+from tests.harness.chart import DATA_API, JOBS, NAMESPACE, approvals_job, configuration, helm, of, postgresql, rendered
 from tests.harness.log_follower import FIRST, SECOND, THIRD, Follower, append
 
 pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: hack/cluster/build.sh")
@@ -190,7 +190,8 @@ def test_trusted_selectors_fit_the_pods_that_need_to_get_in() -> None:
     job = approvals_job()
     templates = [d["spec"]["template"]["metadata"]["labels"] for d in [*of(found, "Deployment"), job]]
     for pods in server["spec"]["trusted"]["pods"]:
-        assert pods["namespace"] == "default"
+        jobs = pods["selector"]["app.kubernetes.io/component"] == "ddl"
+        assert pods["namespace"] == (JOBS if jobs else NAMESPACE)
         assert sum(pods["selector"].items() <= labels.items() for labels in templates) == 1, pods
 
 
@@ -200,7 +201,7 @@ def test_the_agent_may_watch_pods_where_trusted_ones_are_and_nowhere_else() -> N
     (server,) = of(found, "PostgresServer")
     assert {"namespace": "monitoring", "selector": {"app": "exporter"}} in server["spec"]["trusted"]["pods"]
     roles = [role for role in of(found, "Role") if role["metadata"]["name"].endswith("-agent-pods")]
-    assert [role["metadata"]["namespace"] for role in roles] == ["default", "monitoring"]
+    assert [role["metadata"]["namespace"] for role in roles] == [NAMESPACE, JOBS, "monitoring"]
     assert all(
         role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}] for role in roles
     )

@@ -31,4 +31,9 @@ def test_the_committed_reference_is_that_of_the_models(generate: ModuleType) -> 
 def test_nothing_else_is_generated_without_helm(generate: ModuleType) -> None:
     kinds = {f"{folder}/{name}" for name in generate.definitions() for folder in ("crds", "charts/vaultbrix/crds")}
     found = {str(path.relative_to(TOP)) for path in generate.wanted(with_helm=False)}
-    assert found == kinds | {"docs/reference.md"}
+    assert found == kinds | {"docs/reference.md", "charts/vaultbrix/templates/user-roles.yaml"}
+
+
+def test_the_committed_roles_of_users_are_those_of_the_table(generate: ModuleType) -> None:
+    path = TOP / "charts/vaultbrix/templates/user-roles.yaml"
+    assert path.read_text() == generate.wanted(with_helm=False)[path]

@@ -15,7 +15,7 @@ from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.secrets import Secrets
-from vaultbrix.operator.main import register_subjects
+from vaultbrix.operator.main import Options, register_subjects
 from vaultbrix.operator.manager import Manager
 from vaultbrix.postgres.admin import Admin
 from vaultbrix.postgres.pool import Pool
@@ -40,8 +40,8 @@ class Watched:
             self.cache.put(resource)
 
     def _registered(self) -> Registry:
-        jobs = JobSettings("system", "image", "Never")
-        registry = register_subjects(self.kube, self.cache, Admin(Secrets(self.kube), Pool()), jobs)
+        options = Options("system", JobSettings("system-jobs", "image", "Never"), "test", 0, 10)
+        registry = register_subjects(self.kube, self.cache, Admin(Secrets(self.kube), Pool()), options)
         Manager(self.kube, self.cache, registry)
         return registry
 

@@ -1,7 +1,7 @@
 """Has what the data API needs in each server's database, and the roles of each Tenant that is served.
 
-Whoever runs PostgREST for tenants takes from there what it needs: the server's key, from a Secret in the operator's
-namespace, and the objects.
+Whoever runs PostgREST for tenants takes from there what it needs: the server's key, from a Secret in the namespace of
+Jobs, and the objects.
 """
 
 import secrets
@@ -22,7 +22,13 @@ from vaultbrix.dataapi.serving.decisions import (
     tenant_part,
     url_of,
 )
-from vaultbrix.dataapi.serving.secret import ServerSecret, ensure_server_secret, read_server_secret, server_of_secret
+from vaultbrix.dataapi.serving.secret import (
+    ServerSecret,
+    ServerSecrets,
+    ensure_server_secret,
+    read_server_secret,
+    server_of_secret,
+)
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
 from vaultbrix.kube.registry import Registry
@@ -37,9 +43,11 @@ from vaultbrix.tenants.drift.controller import RoleDrift
 WORKERS = 4
 
 
-def register(registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, namespace: str, drift: RoleDrift) -> None:
-    """Have servers and Tenants reconciled: when they change, and at every resync. ``namespace`` is the operator's."""
-    controller = ServingController(registry, kube, cache, admin, namespace, drift)
+def register(
+    registry: Registry, kube: Kube, cache: Cache, admin: Admin, *, places: ServerSecrets, drift: RoleDrift
+) -> None:
+    """Have servers and Tenants reconciled: when they change, and at every resync."""
+    controller = ServingController(registry, kube, cache, admin, places, drift)
     registry.on_change(PostgresServer, controller.server_changed)
     registry.on_change(Tenant, controller.tenant_changed)
     registry.on_resync(controller.resync)
@@ -51,12 +59,12 @@ class ServingController:
     """Makes what serving needs, and says how it stands."""
 
     def __init__(
-        self, registry: Registry, kube: Kube, cache: Cache, admin: Admin, namespace: str, drift: RoleDrift
+        self, registry: Registry, kube: Kube, cache: Cache, admin: Admin, places: ServerSecrets, drift: RoleDrift
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._admin = admin
-        self._namespace = namespace
+        self._places = places
         self._drift = drift
         self._keys: dict[str, bytes] = {}
         self._servers = registry.queue("DataAPIServer", self.reconcile_server, workers=WORKERS)
@@ -77,7 +85,7 @@ class ServingController:
 
     def secret_changed(self, secret: SecretKey) -> None:
         """Look at the server whose key was changed or deleted."""
-        name = server_of_secret(self._namespace, secret)
+        name = server_of_secret(self._places.namespace, secret)
         if name is not None and self._cache.servers.get("", name) is not None:
             self._servers.add(name)
 
@@ -144,7 +152,7 @@ class ServingController:
         if not is_true(server.status.conditions, ConditionType.GATE_INSTALLED):
             raise Blocked(Reason.SERVER_NOT_READY, "the gate is not installed yet; see GateInstalled")
         authority = await self._admin.certificate_authority(server)
-        key = await ensure_server_secret(self._kube, ServerSecret(server, self._namespace, authority))
+        key = await ensure_server_secret(self._kube, ServerSecret(server, self._places, authority))
         async with self._admin.connection(server) as connection:
             await schema.install(connection)
             password = password_of(key, LISTENER)
@@ -169,7 +177,7 @@ class ServingController:
 
     async def _provision(self, tenant: Tenant, server: PostgresServer) -> None:
         desired = api_roles(tenant)
-        access = await read_server_secret(self._admin.secrets, self._namespace, server)
+        access = await read_server_secret(self._admin.secrets, self._places.namespace, server)
         async with self._admin.connection(server) as connection:
             changed = await roles.provision(
                 connection, desired, password_of(access.key, desired.rest), secrets.token_bytes(scram.SALT_BYTES)

@@ -9,7 +9,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.dataapi.serving.decisions import KEY_BYTES
 from vaultbrix.kube.client import Kube, NotFound
-from vaultbrix.kube.owned_secret import OwnedSecret, Values, decoded, ensure_secret
+from vaultbrix.kube.owned_secret import Content, OwnedSecret, Values, decoded, read_secret, write_secret
 from vaultbrix.kube.secrets import SecretKey, Secrets
 from vaultbrix.postgres.server_secret import FOR_SERVER
 from vaultbrix.runtime.errors import Blocked
@@ -18,12 +18,27 @@ _SUFFIX = "-data-api"
 
 
 @dataclass(frozen=True)
+class ServerSecrets:
+    """Where servers' Secrets are: ``namespace``, that of Jobs; in ``before`` earlier releases had them."""
+
+    namespace: str
+    before: str
+
+
+@dataclass(frozen=True)
 class ServerSecret:
     """Whose Secret it is, where, and the PEM text of the CA of the server's certificate."""
 
     server: PostgresServer
-    namespace: str
+    places: ServerSecrets
     authority: str
+
+    def owned(self, namespace: str) -> OwnedSecret:
+        """The Secret as one of the server's in that namespace."""
+        name = secret_name(self.server.metadata.name)
+        remedy = f"give it another name: the data API needs this one in namespace {namespace}"
+        labels = {FOR_SERVER: self.server.metadata.name}
+        return OwnedSecret(self.server, name, remedy, cluster_namespace=namespace, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -35,12 +50,12 @@ class ServerAccess:
 
 
 def secret_name(server: str) -> str:
-    """Name of a server's Secret, in the operator's namespace."""
+    """Name of a server's Secret."""
     return server + _SUFFIX
 
 
 def server_of_secret(namespace: str, secret: SecretKey) -> str | None:
-    """The server whose Secret that is, if it is one; ``namespace`` is the operator's."""
+    """The server whose Secret that is, if it is one; ``namespace`` is where they are."""
     name = secret[1].removesuffix(_SUFFIX)
     return name if secret == (namespace, name + _SUFFIX) else None
 
@@ -55,22 +70,28 @@ def _key(values: Values) -> bytes | None:
 
 
 async def ensure_server_secret(kube: Kube, secret: ServerSecret) -> bytes:
-    """Make the Secret right and return the key in it; a new one only where there is none.
+    """Make the Secret right and return the key in it; a new one only where there is none, nor was before.
 
-    Raises as ``kube.owned_secret.ensure_secret``.
+    Raises Blocked(SecretTaken) when it is somebody else's, Transient when others change it meanwhile.
     """
 
-    def values_of(present: Values) -> Values:
-        key = _key(present) or secrets.token_bytes(KEY_BYTES)
-        return {"key": base64.b64encode(key).decode(), "ca.crt": secret.authority}
-
-    name = secret_name(secret.server.metadata.name)
-    remedy = f"give it another name: the data API needs this one in namespace {secret.namespace}"
-    labels = {FOR_SERVER: secret.server.metadata.name}
-    owned = OwnedSecret(secret.server, name, remedy, cluster_namespace=secret.namespace, labels=labels)
-    key = _key(await ensure_secret(kube, owned, values_of))
-    assert key is not None
+    owned = secret.owned(secret.places.namespace)
+    # With another key than before, gateways of that release could log in nowhere until they are replaced.
+    seen = await read_secret(kube, owned)
+    present = _key(seen.content.values) if seen is not None else await _key_before(kube, secret)
+    key = present or secrets.token_bytes(KEY_BYTES)
+    values = {"key": base64.b64encode(key).decode(), "ca.crt": secret.authority}
+    await write_secret(kube, owned, Content(values), seen)
     return key
+
+
+async def _key_before(kube: Kube, secret: ServerSecret) -> bytes | None:
+    """The key that the server had where an earlier release kept it; None where there is none that may be read."""
+    try:
+        seen = await read_secret(kube, secret.owned(secret.places.before))
+    except Blocked:
+        return None
+    return _key(seen.content.values) if seen is not None else None
 
 
 async def read_server_secret(watched: Secrets, namespace: str, server: PostgresServer) -> ServerAccess:
