@@ -359,7 +359,9 @@ def _ready(
     if enforced is None or enforced.observed_generation != rule.metadata.generation:
         return State(False, Reason.AGENT_PENDING, "no agent has reported on this generation yet")
     if enforced.status != "True":
-        return State(False, Reason(enforced.reason), enforced.message)
+        # An agent may be of another release, or write what it likes.
+        reason = next((known for known in Reason if known == enforced.reason), Reason.AGENT_PENDING)
+        return State(False, reason, enforced.message)
     if login.status is not True:
         return login
     if not applied:

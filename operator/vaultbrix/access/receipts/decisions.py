@@ -9,7 +9,7 @@ from vaultbrix.api.accessrule import AccessRule, Receipt, RuleLogin
 from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
-from vaultbrix.audit.receipts.decisions import AFTER, BEFORE, next_attempt
+from vaultbrix.audit.receipts.decisions import AFTER, BEFORE, GIVE_UP_AFTER, next_attempt
 
 MOST_OBJECTS = 64
 
@@ -38,16 +38,18 @@ class Usage:
 def window(rule: AccessRule, *, server: str, tenant_role: str) -> Window:
     """From the rule's start, so that an earlier one of its name does not count, until all agents have closed it.
 
-    The operator may have been away while it opened, so openedAt would come too late.
+    The operator may have been away while it opened, so openedAt would come too late. What agents say makes the window
+    longer and never shorter, and no longer than somebody asks.
     """
     closed = [at for at in (rule.status.closed_at, *(agent.at for agent in rule.status.agents)) if at]
+    latest = rule.status.closed_at + GIVE_UP_AFTER if rule.status.closed_at else max(closed)
     own = rule.spec.login is RuleLogin.PER_RULE
     return Window(
         server=server,
         rule=rule.display,
         role=rule_login(tenant_role, rule.metadata.uid) if own else None,
         since=start_of(rule) - BEFORE,
-        until=max(closed) + AFTER,
+        until=min(max(closed), latest) + AFTER,
     )
 
 
