@@ -20,7 +20,7 @@ from vaultbrix.kube.resources import OURS
 
 RBAC = "rbac.authorization.k8s.io"
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 SERVER, OTHER_SERVER = "main", "other"
 AGENT, VM_AGENT = "x-vaultbrix-postgresql-0", "db1"
 # The release's own, and one from a machine that is not in the cluster.
@@ -117,22 +117,32 @@ class Caller:
 
 
 class PolicedCluster:
-    """The API server, with policies and rights as the chart and manifests/ have them."""
+    """The API server, with policies and rights as the chart and manifests/ have them.
 
-    def __init__(self, directory: Path) -> None:
+    ``namespace`` is the release's, and ``values`` are those of the chart.
+    """
+
+    def __init__(self, directory: Path, *, namespace: str = chart.NAMESPACE, values: tuple[str, ...] = ()) -> None:
+        self.namespace = namespace
+        self._values = (*chart.DATA_API, f"admission.operators={{{REMOTE_OPERATOR}}}", *values)
         self.api = ApiServer(directory, address="127.0.0.1", port=12386 + 10 * SLOT, etcd_port=12384 + 10 * SLOT)
 
-    def start(self) -> None:
-        """Start it, and wait until every policy is in force."""
+    def start(self, *namespaces: str) -> None:
+        """Start it, with more namespaces, and wait until every policy is in force."""
         self.api.start()
-        self.api.namespace("vaultbrix-system")
-        release = chart.rendered(*chart.DATA_API, f"admission.operators={{{REMOTE_OPERATOR}}}")
-        documents = [document for kind in (*RIGHTS, *POLICIES) for document in chart.of(release, kind)]
-        install(self.api, [*documents, *agent_rights()])
+        for namespace in dict.fromkeys(("vaultbrix-system", self.namespace, *namespaces)):
+            self.api.namespace(namespace)
+        self.install(*RIGHTS, *POLICIES)
+        install(self.api, agent_rights())
         self.let(REMOTE_OPERATOR, "", EVERYTHING)
         for name in (SERVER, OTHER_SERVER):
             self.api.apply(server(name))
         self._await_policies()
+
+    def install(self, *kinds: str, upgrade: bool = False) -> None:
+        """Apply the chart's objects of these kinds, as a new release or its upgrade has them."""
+        release = chart.rendered(*self._values, namespace=self.namespace, upgrade=upgrade)
+        install(self.api, [document for kind in kinds for document in chart.of(release, kind)])
 
     def _await_policies(self) -> None:
         namespace = self.api.namespace("probe")
@@ -183,14 +193,24 @@ def let(api: ApiServer, user: str, namespace: str, *rules: Object) -> None:
     api.apply({**head, "kind": f"{role}Binding", "roleRef": reference, "subjects": subjects})
 
 
+def bind(api: ApiServer, user: str, role: str, namespace: str) -> None:
+    """Give somebody a ClusterRole in a namespace."""
+    reference = {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}
+    api.apply({
+        "apiVersion": f"{RBAC}/v1", "kind": "RoleBinding",
+        "metadata": {"name": f"{role}-{user.partition('@')[0]}", "namespace": namespace},
+        "roleRef": reference, "subjects": [{"apiGroup": RBAC, "kind": "User", "name": user}],
+    })  # fmt: skip
+
+
 def install(api: ApiServer, documents: Iterable[Any]) -> None:
     """Apply objects of all kinds."""
     api.kubectl("apply", "--server-side", "-f", "-", input_text=yaml.safe_dump_all(documents))
 
 
-def agent_rights(name: str = VM_AGENT, namespace: str = "vaultbrix-system") -> list[Any]:
-    """Rights of an agent outside the cluster of SERVER, with its name and the namespace of its Lease."""
-    text = (TOP / "manifests/vm-agent-rbac.yaml").read_text().replace("warehouse", SERVER)
+def agent_rights(name: str = VM_AGENT, namespace: str = "vaultbrix-system", of: str = SERVER) -> list[Any]:
+    """Rights of an agent outside the cluster of a server, with its name and the namespace of its Lease."""
+    text = (TOP / "manifests/vm-agent-rbac.yaml").read_text().replace("warehouse", of)
     return list(yaml.safe_load_all(text.replace(VM_AGENT, name).replace("vaultbrix-system", namespace)))
 
 

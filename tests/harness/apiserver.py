@@ -77,19 +77,16 @@ class ApiServer:
             ],
             directory / "apiserver.log",
         )
-        self._signer = Process(
-            [
-                str(binaries() / "kube-controller-manager"),
-                f"--kubeconfig={self.kubeconfig}",
-                "--controllers=certificatesigningrequest-signing-controller",
-                f"--cluster-signing-cert-file={authority}",
-                f"--cluster-signing-key-file={authority_key}",
-                "--leader-elect=false",
-                "--secure-port=0",
-            ],
-            directory / "signer.log",
-        )
         self._directory = directory
+        signing = (f"--cluster-signing-cert-file={authority}", f"--cluster-signing-key-file={authority_key}")
+        self._signer = self._controller("certificatesigningrequest-signing", *signing)
+        self._aggregator = self._controller("clusterrole-aggregation")
+
+    def _controller(self, name: str, *options: str) -> Process:
+        """One controller of a cluster's controller manager."""
+        manager = [str(binaries() / "kube-controller-manager"), f"--kubeconfig={self.kubeconfig}"]
+        manager += [f"--controllers={name}-controller", "--leader-elect=false", "--secure-port=0"]
+        return Process([*manager, *options], self._directory / f"{name}.log")
 
     @classmethod
     def alone(cls, directory: Path) -> "ApiServer":
@@ -155,8 +152,18 @@ class ApiServer:
         finally:
             self._signer.kill()
 
+    @contextlib.contextmanager
+    def aggregating(self) -> Iterator[None]:
+        """Have ClusterRoles filled with those that say to be part of them."""
+        self._aggregator.start()
+        try:
+            yield
+        finally:
+            self._aggregator.kill()
+
     def stop(self) -> None:
         """End all."""
+        self._aggregator.kill()
         self._signer.kill()
         self._server.kill()
         self._etcd.kill()
@@ -182,6 +189,14 @@ class ApiServer:
         config = json.loads(self.kubeconfig.read_text())
         config["users"][0]["user"] = {"client-certificate": str(certificate), "client-key": str(key)}
         path = self._directory / f"{file}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
+    def account(self, namespace: str, name: str) -> Path:
+        """The kubeconfig of a ServiceAccount, with a token as its Pod has one."""
+        config = json.loads(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": self.kubectl("-n", namespace, "create", "token", name).strip()}
+        path = self._directory / f"account-{namespace}-{name}.kubeconfig"
         path.write_text(json.dumps(config))
         return path
 

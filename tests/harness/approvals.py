@@ -151,7 +151,8 @@ class Pod:
             "metadata": {
                 "name": name, "namespace": JOBS, "labels": {"batch.kubernetes.io/job-name": f"ddl-{uid}"},
             },
-            "spec": {"containers": [container]},
+            # As it is, so that it is a Pod that its namespace takes.
+            "spec": self.of.job()["spec"]["template"]["spec"],
         })  # fmt: skip
         state = {"terminated": {"exitCode": code, "message": self._termination.read_text()}}
         status: Object = {"containerStatuses": [

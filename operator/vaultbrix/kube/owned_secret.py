@@ -75,8 +75,7 @@ async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: 
     body = _body(secret, content)
     if seen is None:
         try:
-            with _rights(secret):
-                return _seen(await kube.create(SECRETS, secret.namespace, body))
+            return await _create(kube, secret, body)
         except Conflict as error:
             raise Transient(Reason.SECRET_TAKEN, f"Secret {secret.name} appeared meanwhile") from error
     if not _lacks(seen.written, body):
@@ -96,8 +95,7 @@ async def write_secret(kube: Kube, secret: OwnedSecret, content: Content, seen: 
 async def create_secret(kube: Kube, secret: OwnedSecret, content: Content) -> SeenSecret | None:
     """Make the Secret; None, changing nothing, where there is one of that name."""
     try:
-        with _rights(secret):
-            return _seen(await kube.create(SECRETS, secret.namespace, _body(secret, content)))
+        return await _create(kube, secret, _body(secret, content))
     except Conflict:
         return None
 
@@ -126,6 +124,15 @@ async def delete_secret(kube: Kube, owner: Resource, name: str) -> None:
     existing = await _existing(kube, owner.metadata.namespace, name)
     if existing is not None and _is_of(existing, owner):
         await kube.delete(SECRETS, owner.metadata.namespace, name, uid=existing["metadata"]["uid"])
+
+
+async def _create(kube: Kube, secret: OwnedSecret, body: Object) -> SeenSecret:
+    try:
+        with _rights(secret):
+            return _seen(await kube.create(SECRETS, secret.namespace, body))
+    except NotFound:
+        message = f"namespace {secret.namespace}, where Secret {secret.name} belongs, does not exist"
+        raise Blocked(Reason.NAMESPACE_NOT_FOUND, message) from None
 
 
 @contextmanager
