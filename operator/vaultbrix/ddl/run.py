@@ -3,6 +3,8 @@
 import base64
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -117,7 +119,8 @@ class Run:
 
     async def _read_job(self) -> Object | None:
         try:
-            return await self.context.kube.get(JOBS, self.context.jobs.namespace, self.name)
+            with _rights():
+                return await self.context.kube.get(JOBS, self.context.jobs.namespace, self.name)
         except NotFound:
             return None
 
@@ -168,8 +171,9 @@ class Run:
             )
         secret = await self._secret(password, tenant)
         try:
-            await self.context.kube.apply(SECRETS, secret)
-            await self.context.kube.create(JOBS, self.context.jobs.namespace, self._job(plan))
+            with _rights():
+                await self.context.kube.apply(SECRETS, secret)
+                await self.context.kube.create(JOBS, self.context.jobs.namespace, self._job(plan))
         except Conflict:
             return
         except NotFound:
@@ -179,13 +183,12 @@ class Run:
                 f"namespace {namespace}, where Jobs run, does not exist; create it, or set jobs.createNamespace "
                 "of the chart",
             ) from None
-        except Blocked as error:
-            raise with_remedy(error, "jobs.namespace of the chart gives that right") from None
 
     async def close(self, plan: Plan) -> RunState:
         """End pass, login and Secret; how the run stands then. The Job stays as a record for a while."""
         if not self._session:
-            await self.context.kube.delete(SECRETS, self.context.jobs.namespace, self.name)
+            with _rights():
+                await self.context.kube.delete(SECRETS, self.context.jobs.namespace, self.name)
         async with self.context.admin.connection(self.server) as connection:
             # The login first: a transaction of its session holds the pass.
             await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
@@ -196,8 +199,9 @@ class Run:
     async def withdraw(self) -> None:
         """Close, and take the Job away too."""
         namespace = self.context.jobs.namespace
-        await self.context.kube.delete(JOBS, namespace, self.name)
-        await self.context.kube.delete(SECRETS, namespace, self.name)
+        with _rights():
+            await self.context.kube.delete(JOBS, namespace, self.name)
+            await self.context.kube.delete(SECRETS, namespace, self.name)
         async with self.context.admin.connection(self.server) as connection:
             await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await passes.revoke_pass(connection, self.pass_id)
@@ -270,7 +274,17 @@ class Run:
         for condition in job.get("status", {}).get("conditions") or []:
             if condition["type"] == "Failed" and condition.get("message"):
                 return ExecutionError(message=f"{condition.get('reason', 'Failed')}: {condition['message']}"[:1024])
-        return ExecutionError(message="the Job ended without saying why; see its Pods' logs")
+        namespace = self.context.jobs.namespace
+        return ExecutionError(message=f"the Job ended without saying why; see its Pods' logs in namespace {namespace}")
+
+
+@contextmanager
+def _rights() -> Iterator[None]:
+    """Say which value of the chart gives the rights over Jobs and their Secrets, where the operator lacks one."""
+    try:
+        yield
+    except Blocked as error:
+        raise with_remedy(error, "jobs.namespace of the chart says where it has that right") from None
 
 
 def job_ended(job: Object) -> bool:

@@ -185,7 +185,7 @@ def test_a_server_whose_secret_the_operator_may_not_read_names_it_and_the_value(
 @pytest.mark.parametrize(
     ("namespace", "reason", "remedy"),
     [
-        ("team-of-rights", "Forbidden", "jobs.namespace of the chart gives that right"),
+        ("team-of-rights", "Forbidden", "jobs.namespace of the chart says where it has that right"),
         ("absent", "NamespaceNotFound", "namespace absent, where Jobs run, does not exist; create it"),
     ],
 )
@@ -212,5 +212,6 @@ def test_an_approval_that_finds_no_place_for_its_job_says_so_and_runs_once_there
         world.api.kubectl("delete", "clusterrolebinding", "anywhere", "--ignore-not-found")
         operator.command[:] = made_before
         operator.start()
+    wait_for("there is a Job", made.job, patience=120, tell=made.tell)
     assert made.pod().run() == 0
     made.phase("Succeeded")
