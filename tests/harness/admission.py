@@ -21,6 +21,8 @@ from vaultbrix.kube.resources import OURS
 RBAC = "rbac.authorization.k8s.io"
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+# The ConfigMap that names the policies, and the roles with which it and they are read.
+POLICY_LIST = "x-vaultbrix-admission"
 SERVER, OTHER_SERVER = "main", "other"
 AGENT, VM_AGENT = "x-vaultbrix-postgresql-0", "db1"
 # The release's own, and one from a machine that is not in the cluster.
@@ -133,7 +135,7 @@ class PolicedCluster:
         for namespace in dict.fromkeys(("vaultbrix-system", self.namespace, *namespaces)):
             self.api.namespace(namespace)
         self.install(*RIGHTS, *POLICIES)
-        install(self.api, agent_rights())
+        install(self.api, agent_rights(release=self.namespace))
         self.let(REMOTE_OPERATOR, "", EVERYTHING)
         for name in (SERVER, OTHER_SERVER):
             self.api.apply(server(name))
@@ -208,10 +210,21 @@ def install(api: ApiServer, documents: Iterable[Any]) -> None:
     api.kubectl("apply", "--server-side", "-f", "-", input_text=yaml.safe_dump_all(documents))
 
 
-def agent_rights(name: str = VM_AGENT, namespace: str = "vaultbrix-system", of: str = SERVER) -> list[Any]:
-    """Rights of an agent outside the cluster of a server, with its name and the namespace of its Lease."""
+def agent_rights(
+    name: str = VM_AGENT, namespace: str = "vaultbrix-system", of: str = SERVER, release: str = chart.NAMESPACE
+) -> list[Any]:
+    """Rights of an agent outside the cluster of a server, with its name and the namespace of its Lease.
+
+    ``release`` is the namespace of the release, whose policies it may read.
+    """
     text = (TOP / "manifests/vm-agent-rbac.yaml").read_text().replace("warehouse", of)
-    return list(yaml.safe_load_all(text.replace(VM_AGENT, name).replace("vaultbrix-system", namespace)))
+    documents = list(yaml.safe_load_all(text.replace(VM_AGENT, name).replace("vaultbrix-system", namespace)))
+    for document in documents:
+        if document.get("roleRef", {}).get("name") == "vaultbrix-admission":
+            document["roleRef"]["name"] = POLICY_LIST
+            if "namespace" in document["metadata"]:
+                document["metadata"]["namespace"] = release
+    return documents
 
 
 def on(verbs: list[str], *plurals: str, names: tuple[str, ...] = ()) -> Object:

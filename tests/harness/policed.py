@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from tests.harness import chart
-from tests.harness.admission import POLICIES, REMOTE_OPERATOR
+from tests.harness.admission import POLICIES, POLICY_LIST, REMOTE_OPERATOR
 from tests.harness.admission_team import MASTERS
 from tests.harness.approvals import Approval
 from tests.harness.shell import wait_for
@@ -29,8 +29,8 @@ class Policed:
         self.world = world
         release = chart.rendered(f"admission.operators={{{REMOTE_OPERATOR}}}")
         self.policies = [document for kind in POLICIES for document in chart.of(release, kind)]
-        (self.names,) = [d for d in chart.of(release, "ConfigMap") if d["metadata"]["name"] == "x-vaultbrix-admission"]
-        self.flag = f"--admission-policies={self.names['metadata']['namespace']}/x-vaultbrix-admission"
+        (self.names,) = [d for d in chart.of(release, "ConfigMap") if d["metadata"]["name"] == POLICY_LIST]
+        self.flag = f"--admission-policies={self.names['metadata']['namespace']}/{POLICY_LIST}"
         self.place = TenantWithTables(world)
 
     def install(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from urllib.parse import urlsplit
 
+from tests.harness.admission import POLICY_LIST
 from tests.harness.apiserver import ApiServer
 
 RELEASE, JOBS, TEAM = "vaultbrix-release", "vaultbrix-release-jobs", "team-acme"
@@ -59,6 +60,7 @@ RESOURCES = {
 }  # fmt: skip
 NAMES = {
     "secrets": SECRETS,
+    "configmaps": ("", POLICY_LIST, "another"),
     "leases": ("", "vaultbrix-operator", f"main-{AGENT}", "main-db1", "other-db2"),
     "agents": ("", AGENT, "db1", "db2"),
     "postgresservers": ("", "main", "other"),
@@ -164,9 +166,16 @@ class Reviewer:
         ]
 
 
+# Whether the policies are in force without which no decision counts.
+POLICED = (
+    Need(ADMISSION, ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), ("get",), names=POLICIES),
+    Need("", ("configmaps",), ("get",), (RELEASE,), (POLICY_LIST,)),
+)
+
 OPERATOR = account(
     RELEASE,
     "x-vaultbrix-operator",
+    *POLICED,
     Need(OURS, KINDS, LOOK),
     # Finalizers, statuses, records of ended rules, requests of refused statements.
     Need(OURS, ("postgresservers", "tenants", "accessrules", "ddlapprovals"), ("patch",)),
@@ -177,7 +186,6 @@ OPERATOR = account(
     Need("", ("namespaces",), ("list", "watch")),
     Need("", ("nodes",), ("list",)),
     Need(NETWORK, ("networkpolicies",), ("list",)),
-    Need(ADMISSION, ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), ("get",), names=POLICIES),
     Need("", ("secrets",), ("get", "watch"), (RELEASE,), (*OPERATORS, NAMED)),
     Need("", ("secrets",), ("get",), (RELEASE,), (DATA_API,)),
     Need(NETWORK, ("networkpolicies",), ("get", "create", "patch", "delete"), (RELEASE,)),
@@ -193,6 +201,7 @@ OPERATOR = account(
 
 def _agent(server: str, name: str, namespace: str) -> tuple[Need, ...]:
     return (
+        *POLICED,
         Need(OURS, ("postgresservers", "tenants", "accessrules", "ddlapprovals"), LOOK),
         Need(OURS, ("accessrules/status", "postgresservers/status"), ("patch",)),
         Need(OURS, ("agents",), ("report",), names=(name,)),

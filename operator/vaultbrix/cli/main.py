@@ -13,7 +13,7 @@ from vaultbrix.cli.audit import commands as audit
 from vaultbrix.cli.ddl import commands as ddl
 from vaultbrix.cli.keys import commands as keys
 from vaultbrix.cli.tenants import commands as tenants
-from vaultbrix.runtime.process import leave_no_core
+from vaultbrix.runtime.core_files import leave_no_core
 
 if TYPE_CHECKING:
     from vaultbrix.admission.policies import PolicyList

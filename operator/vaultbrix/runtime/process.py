@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -30,11 +29,6 @@ def configure_logging() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-
-
-def leave_no_core() -> None:
-    """Have this process, and those that it starts, leave no core file: it would hold passwords and keys."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def run(

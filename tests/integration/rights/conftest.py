@@ -25,7 +25,7 @@ def cluster() -> Iterator[PolicedCluster]:
     started = PolicedCluster(folder() / "rights", namespace=RELEASE, values=VALUES)
     try:
         started.start(*(name for name in NAMESPACES if name not in ("", RELEASE, JOBS)))
-        install(started.api, agent_rights("db2", of="other"))
+        install(started.api, agent_rights("db2", of="other", release=RELEASE))
         for role, who in PEOPLE.items():
             bind(started.api, who.name, f"x-vaultbrix-{role}", TEAM)
         yield started

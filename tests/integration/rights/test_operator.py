@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.harness import chart
-from tests.harness.admission import POLICIES, RIGHTS, install
+from tests.harness.admission import POLICIES, POLICY_LIST, RIGHTS, install
 from tests.harness.apiserver import Object
 from tests.harness.approvals import Approval, submit
 from tests.harness.shell import wait_for
@@ -27,12 +27,13 @@ def least(running: World) -> Iterator[None]:
     running.heal()
     running.api.namespace(TEAM)
     release = chart.rendered(*VALUES, namespace=SYSTEM)
-    install(running.api, [document for kind in (*RIGHTS, *POLICIES) for document in chart.of(release, kind)])
+    names = [d for d in chart.of(release, "ConfigMap") if d["metadata"]["name"] == POLICY_LIST]
+    install(running.api, [*names, *(document for kind in (*RIGHTS, *POLICIES) for document in chart.of(release, kind))])
     (deployment,) = chart.of(release, "Deployment")
     options = [
         option
         for option in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-        if option.startswith(("--admission-policy=", "--jobs-namespace="))
+        if option.startswith(("--admission-policies=", "--jobs-namespace="))
     ]
     operator, kubeconfig = running.operator, running.api.account(SYSTEM, "x-vaultbrix-operator")
     operator.stop()
