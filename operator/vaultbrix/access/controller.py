@@ -13,6 +13,7 @@ from vaultbrix.access.networkpolicy.controller import Policies
 from vaultbrix.access.receipts.controller import RuleCounter
 from vaultbrix.access.rule_login import RuleLogins
 from vaultbrix.access.terms import terms_sha256
+from vaultbrix.access.trail import concerned, facts_of
 from vaultbrix.access.verdicts import Verdicts
 from vaultbrix.admission.policies import Policies as AdmissionPolicies
 from vaultbrix.api.accessrule import AccessRule
@@ -21,6 +22,7 @@ from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.receipts.controller import Receipts
+from vaultbrix.audit.trail.controller import Trails
 from vaultbrix.kube import events
 from vaultbrix.kube.cache import Cache, TenantKey
 from vaultbrix.kube.client import Kube
@@ -82,6 +84,7 @@ class AccessRuleController:
         self._policy_queue = registry.queue("NetworkPolicy", self._apply_policy, workers=POLICY_WORKERS)
         counter = RuleCounter(cache, admin)
         self._receipts = Receipts(registry, cache, cache.rules, counter, self._rules.add, name="Receipt")
+        self._trails = Trails(registry, kube, cache, admin, cache.rules, self._rules.add, name="RuleTrail")
 
     def rule_changed(self, change: Change[AccessRule]) -> None:
         """Look at the rule, and at the policy of its Tenant if what it gives may have changed."""
@@ -93,6 +96,7 @@ class AccessRuleController:
         if change.gone:
             self._receipts.forget(rule)
             self._guard.forget(rule.metadata.uid)
+            self._trails.forget(rule)
             self._look_at_misjudged(rule.tenant_key)
 
     def tenant_changed(self, change: Change[Tenant]) -> None:
@@ -163,8 +167,14 @@ class AccessRuleController:
                 if turns and fresh.status.phase is verdict.phase:
                     self._look_at_misjudged(rule.tenant_key)
                 self._receipts.schedule(fresh, now)
+                self._trails.schedule(fresh)
 
     async def _settle(self, rule: AccessRule, now: datetime) -> datetime | None:
+        recorded = concerned(rule, self._cache.server_of(self._cache.tenant_of(rule)))
+        if recorded and (held := await self._trails.hold(rule)) is not rule:
+            # Before its hash is shown, on which a decision rests. The change brings it back here.
+            self._cache.refresh(held, own=False)
+            return None
         verdict = self._verdicts.of(rule, now)
         failure: Expected | None = None
         has_login = False
@@ -185,10 +195,13 @@ class AccessRuleController:
         )
         status = rule_status(rule, facts, now)
         receipt = self._receipts.of(rule.model_copy(update={"status": status}))
-        status = status.model_copy(update={"receipt": receipt})
+        told = facts_of(rule, status, now) if recorded else []
+        trail = self._trails.next(rule, told, now)
+        status = status.model_copy(update={"receipt": receipt, "trail": trail})
         written = await write_status(self._kube, self._cache, rule, status)
         if written.status.decided != rule.status.decided:
             await self._tell_decision(written)
+        await self._trails.release(written, told)
         if failure is not None:
             raise failure
         if rule.spec.ttl_after_closed is None or status.closed_at is None or rule.deleting:

@@ -178,6 +178,7 @@ def decide(
         return AccessVerdict(
             AccessPhase.PENDING, Reason.NOT_YET, f"opens at {rfc3339(start)} (spec.startsAt)", deadline, opens_at=start
         )
+    given = approval(rule)
     grant = Grant(
         rule=rule.display,
         uid=rule.metadata.uid,
@@ -188,6 +189,7 @@ def decide(
         deadline=deadline,
         requested_by=rule.spec.requested_by,
         reason=rule.spec.reason,
+        approved_by=given.by if given is not None else "",
     )
     reason, by = acceptance(rule, server)
     return AccessVerdict(AccessPhase.OPEN, reason, f"open until {rfc3339(deadline)}{by}", deadline, grant)
@@ -272,7 +274,7 @@ class RuleFacts:
 
 
 def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRuleStatus:
-    """The whole status of a rule but its receipt; what agents report stays as they wrote it."""
+    """The whole status of a rule but its receipt and its trail; what agents report stays as they wrote it."""
     old, verdict = rule.status, facts.verdict
     opened_at = old.opened_at or (now if verdict.phase is AccessPhase.OPEN else None)
     closed_at = old.closed_at or (now if verdict.closed else None)
@@ -306,6 +308,7 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
         ),
         secret_name=rule.secret_name if facts.has_login else kept_secret_name,
         receipt=old.receipt,
+        trail=old.trail,
         agents=old.agents,
         conditions=conditions(states, old.conditions, generation=generation, now=now),
     )

@@ -67,7 +67,9 @@ def decide_tenant(
     for uid, verdict in verdicts.items():
         open_grant = state.grants.get(uid)
         if verdict.grant is not None:
-            record = GrantRecord.of(verdict.grant, open_grant.opened_at if open_grant else now)
+            # What was done under it before somebody approved it was approved by nobody.
+            goes_on = open_grant is not None and open_grant.approved_by == verdict.grant.approved_by
+            record = GrantRecord.of(verdict.grant, open_grant.opened_at if open_grant and goes_on else now)
             if record != open_grant:
                 changes.append(Opened(grant=record, at=now))
         elif open_grant is not None:

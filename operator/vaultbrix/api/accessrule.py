@@ -10,6 +10,7 @@ from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
 from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import PART, ApiModel, Duration, LocalRef, Part, Person, ReasonText, Resource, Timestamp
+from vaultbrix.api.trail import Trail
 
 Cidr = Annotated[
     str,
@@ -200,6 +201,9 @@ class AccessRuleStatus(ApiModel):
     sessions: Sessions = Sessions()
     secret_name: str | None = Field(default=None, max_length=253, description="Where a login PerRule is found.")
     receipt: Receipt | None = None
+    trail: Trail | None = Field(
+        default=None, description="What the audit store is to be told of it, where somebody decides on it."
+    )
     agents: list[AgentReport] = Field(default=[], max_length=16, json_schema_extra=list_map("name"))
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from vaultbrix.api.conditions import Condition
 from vaultbrix.api.crd import Column, CustomResource, cel, list_map
 from vaultbrix.api.meta import ApiModel, Duration, LocalRef, Person, ReasonText, Resource, Timestamp
+from vaultbrix.api.trail import Trail
 
 MAX_SQL_BYTES = 256 * 1024
 MAX_STATEMENTS = 200
@@ -205,6 +206,7 @@ class DDLApprovalStatus(ApiModel):
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     error: ExecutionError | None = None
+    trail: Trail | None = Field(default=None, description="What the audit store is to be told of it.")
     conditions: list[Condition] = Field(default=[], max_length=16, json_schema_extra=list_map("type"))
 
 

@@ -38,10 +38,11 @@ _HELD_SECONDS = 10.0
 class Filter:
     """Which statements or refused requests, from ``since`` to before ``until``; an absent field does not filter.
 
-    ``tenants`` are values as stored. ``object``: with its schema, or the name alone. Without ``everybody``, only what
-    tenants' roles did, not the operator and other admins. ``text`` is searched for in any case of letters. ``key`` is
-    the name of an APIKey alone; with its namespace it is an ``authorization``. ``request``: id of a request of the data
-    API. ``kinds``: a refused request has no person, role, object, class and command, and its outcome is ``refused``.
+    ``tenants`` are values as stored. ``approver``: who approved the access, or what ran. ``object``: with its schema,
+    or the name alone. Without ``everybody``, only what tenants' roles did, not the operator and other admins. ``text``
+    is searched for in any case of letters. ``key`` is the name of an APIKey alone; with its namespace it is an
+    ``authorization``. ``request``: id of a request of the data API. ``kinds``: a refused request has no person, role,
+    object, class and command, and its outcome is ``refused``.
     """
 
     since: datetime
@@ -60,6 +61,7 @@ class Filter:
     outcome: str | None = None
     text: str | None = None
     everybody: bool = False
+    approver: str | None = None
 
     @property
     def by_lines(self) -> bool:

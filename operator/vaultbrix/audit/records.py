@@ -113,6 +113,7 @@ class Record(msgspec.Struct, gc=False):
     file: str = ""
     position: int = 0
     keep: int = DEFAULT_DAYS
+    approver: str = ""
 
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}\Z")]
@@ -187,6 +188,7 @@ def record_of(entry: LogLine, server: str, who: Attribution) -> Record:
         tenant=who.tenant,
         person=who.person,
         authorization=who.authorization,
+        approver=who.approver,
         database=entry.dbname,
         address=address_of(entry.remote_host)[0],
         application=entry.application_name,

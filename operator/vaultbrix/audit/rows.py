@@ -17,6 +17,9 @@ RECORD = (
     " vxid, class, command, object_type, object_name, statement_id, substatement_id, statement, row_count, duration_ms,"
     " severity, sqlstate, message, file, position, keep"
 )
+# The last field of a record's line, only where somebody approved: so lines from before there were approvers stay good.
+APPROVER = "approver"
+STORED = f"{RECORD}, {APPROVER}"
 GAP = "server, file, position, reason, found_at"
 QUARANTINE = "server, file, position, line, reason, found_at"
 EVENT = "id, at, kind, actor, detail"
@@ -39,7 +42,7 @@ _LONGEST_MS = 1e15
 
 
 def record_line(record: Record) -> bytes:
-    """One record. Raises MalformedLine for what PostgreSQL cannot hold."""
+    """One record, as it is sealed. Raises MalformedLine for what PostgreSQL cannot hold."""
     statement = record.statement
     if statement is not None and len(statement) > _LONG:
         # Piece by piece, so that it is held in as few copies as can be.
@@ -64,10 +67,16 @@ def _before(r: Record) -> str:
 def _behind(r: Record) -> str:
     row_count = NULL if r.row_count is None else _int(r.row_count)
     duration = NULL if r.duration_ms is None else milliseconds(r.duration_ms)
+    approver = f"\t{_texts(r.approver)}" if r.approver else ""
     return (
         f"{row_count}\t{duration}\t{_texts(r.severity, r.sqlstate)}\t{string(r.message)}\t{_texts(r.file)}\t"
-        f"{r.position}\t{r.keep}"
+        f"{r.position}\t{r.keep}{approver}"
     )
+
+
+def without_approver(line: bytes) -> bytes:
+    """A record's sealed line, given the one with all columns: the approver's is left out where nobody approved."""
+    return line.removesuffix(b"\t")
 
 
 def gap_line(server: str, file: str, position: int, reason: str, found_at: datetime) -> bytes:
@@ -89,6 +98,12 @@ def unescaped(field: bytes) -> bytes:
 def sealed(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes) -> bytes:
     """The line to COPY: a row with its seal."""
     return b"%b\t%d\t%d\t\\\\x%b\t\\\\x%b\n" % (line, batch, index, hexlify(salt), hexlify(leaf))
+
+
+def sealed_record(line: bytes, batch: int, index: int, salt: bytes, leaf: bytes, *, approved: bool) -> bytes:
+    """The same for a record, whose line has no approver where nobody approved."""
+    between = b"" if approved else b"\t"
+    return b"%b%b\t%d\t%d\t\\\\x%b\t\\\\x%b\n" % (line, between, batch, index, hexlify(salt), hexlify(leaf))
 
 
 def string(value: str | None) -> str:

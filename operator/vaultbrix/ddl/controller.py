@@ -1,7 +1,7 @@
 """DDLApproval: parse, wait for the decision, run once, report. The ledger in the database is the only proof."""
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -11,9 +11,10 @@ import psycopg
 from vaultbrix.admission.guard import Guard
 from vaultbrix.admission.policies import Policies
 from vaultbrix.api.conditions import Reason
-from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, Execution
+from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, DDLApprovalStatus, Execution
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.audit.trail.controller import Trails
 from vaultbrix.ddl.decisions import (
     ApprovalVerdict,
     RunState,
@@ -32,6 +33,7 @@ from vaultbrix.ddl.rehearsal import decisions as rehearsal
 from vaultbrix.ddl.rehearsal.controller import Rehearsals
 from vaultbrix.ddl.run import Run, RunContext, locate
 from vaultbrix.ddl.sweep import sweep
+from vaultbrix.ddl.trail import facts_of
 from vaultbrix.ddl.watch import Watcher
 from vaultbrix.kube.client import NotFound
 from vaultbrix.kube.registry import Registry
@@ -86,6 +88,10 @@ class ApprovalController:
         self._queue = registry.queue("DDLApproval", self.reconcile, workers=WORKERS)
         self.rehearsals = Rehearsals(registry, context.cache, context.admin, self._queue.add)
         self.watcher = Watcher(registry, context, self._queue.add)
+        cache = context.cache
+        self._trails = Trails(
+            registry, context.kube, cache, context.admin, cache.approvals, self._queue.add, name="ApprovalTrail"
+        )
 
     def approval_changed(self, change: Change[DDLApproval]) -> None:
         """Look at the approval."""
@@ -93,6 +99,7 @@ class ApprovalController:
             self._queue.add(change.resource.key)
         if change.gone:
             self._forget(change.resource)
+            self._trails.forget(change.resource)
 
     def tenant_changed(self, change: Change[Tenant]) -> None:
         """Look at all approvals of the Tenant."""
@@ -125,6 +132,8 @@ class ApprovalController:
             return await self._advance(approval, now)
         finally:
             fresh = self._context.cache.approvals.get(*key)
+            if fresh is not None:
+                self._trails.schedule(fresh)
             tenant = self._context.cache.tenant_of(fresh) if fresh is not None else None
             if fresh is not None and tenant is not None:
                 server = tenant.spec.server_ref.name
@@ -144,11 +153,12 @@ class ApprovalController:
             self._guard.saw_undecided(approval.metadata, asked_at)
         started = FINALIZER in approval.metadata.finalizers
         if approval.deleting:
-            if started:
-                await self._withdraw(approval)
-                await self._release(approval)
+            await self._end(approval, now, started=started)
             return None
+        # Before its hash is shown, on which a decision rests.
+        approval = await self._trails.hold(approval)
         if approval.status.phase in FINAL_PHASES and not started:
+            await self._tell(approval, approval.status, now)
             return None
         try:
             tenant = self._context.cache.tenant_of(approval)
@@ -156,14 +166,13 @@ class ApprovalController:
         except RejectedText as error:
             if started:
                 # Begun by an operator that read it otherwise.
-                await self._withdraw(approval)
+                await self._withdraw(approval, None)
             if approval.status.phase not in FINAL_PHASES:
-                status = invalid_status(approval, error, now)
-                approval = await write_status(self._context.kube, self._context.cache, approval, status)
+                approval = await self._tell(approval, invalid_status(approval, error, now), now)
             if started:
                 await self._release(approval)
             return None
-        work = _Work(self._context, self.rehearsals, self.watcher, self._guard, planned, now)
+        work = _Work(self._context, self.rehearsals, self.watcher, self._guard, planned, now, self._tell)
         try:
             again = await work.advance(approval)
         except Expected as error:
@@ -173,10 +182,34 @@ class ApprovalController:
             self._forget(approval)
         return again
 
-    async def _withdraw(self, approval: DDLApproval) -> None:
+    async def _end(self, approval: DDLApproval, now: datetime, *, started: bool) -> None:
+        """End what was begun of one that is deleted, and let it go once that is on record."""
+        executed = None
+        if started:
+            executed = await self._withdraw(approval, await self._read(approval))
+        approval = await self._tell(approval, approval.status, now, executed=executed)
+        if started:
+            approval = await set_finalizer(self._context.kube, approval, FINALIZER, present=False)
+        await self._trails.release(approval, facts_of(approval, approval.status, now))
+
+    async def _tell(
+        self, approval: DDLApproval, status: DDLApprovalStatus, now: datetime, *, executed: int | None = None
+    ) -> DDLApproval:
+        """Write a status together with what there is to tell of it."""
+        trail = self._trails.next(approval, facts_of(approval, status, now, executed=executed), now)
+        status = status.model_copy(update={"trail": trail})
+        return await write_status(self._context.kube, self._context.cache, approval, status)
+
+    async def _read(self, approval: DDLApproval) -> Plan | None:
+        tenant = self._context.cache.tenant_of(approval)
+        try:
+            return await asyncio.to_thread(_planned, approval.spec.sql, schema=tenant.role if tenant else None)
+        except RejectedText:
+            return None
+
+    async def _withdraw(self, approval: DDLApproval, planned: Plan | None) -> int:
         run = await locate(self._context, approval)
-        if run is not None:
-            await run.withdraw()
+        return await run.withdraw(planned) if run is not None else 0
 
     async def _release(self, approval: DDLApproval) -> None:
         await set_finalizer(self._context.kube, approval, FINALIZER, present=False)
@@ -197,6 +230,7 @@ class _Work:
     guard: Guard
     plan: Plan
     now: datetime
+    tell: Callable[[DDLApproval, DDLApprovalStatus, datetime], Awaitable[DDLApproval]]
     ended: bool = False
 
     async def advance(self, approval: DDLApproval) -> datetime | None:
@@ -235,8 +269,7 @@ class _Work:
     async def report_blocked(self, approval: DDLApproval, error: Expected) -> None:
         """Write why nothing goes on now."""
         fresh = self.context.cache.approvals.get(*approval.key) or approval
-        status = blocked_status(fresh, self.plan, error, self.now)
-        await write_status(self.context.kube, self.context.cache, fresh, status)
+        await self.tell(fresh, blocked_status(fresh, self.plan, error, self.now), self.now)
 
     async def _start(self, approval: DDLApproval, verdict: ApprovalVerdict) -> datetime:
         # The deadline is written before anything happens, so that no crash gives the approval a second life.
@@ -289,4 +322,4 @@ class _Work:
             return approval
         shown, rehearsed = self.rehearsals.of(approval), self.rehearsals.state(approval)
         status = approval_status(approval, self.plan, verdict, state, shown, rehearsed, self.now)
-        return await write_status(self.context.kube, self.context.cache, approval, status)
+        return await self.tell(approval, status, self.now)

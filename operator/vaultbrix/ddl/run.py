@@ -196,8 +196,8 @@ class Run:
             seen = await activity.see(connection, {self.pass_id: self.login})
         return self._state(plan, seen[self.pass_id])
 
-    async def withdraw(self) -> None:
-        """Close, and take the Job away too."""
+    async def withdraw(self, plan: Plan | None) -> int:
+        """Close, and take the Job away too; returns how many statements took effect, 0 without a plan."""
         namespace = self.context.jobs.namespace
         with _rights():
             await self.context.kube.delete(JOBS, namespace, self.name)
@@ -205,6 +205,8 @@ class Run:
         async with self.context.admin.connection(self.server) as connection:
             await logins.drop_login(connection, self.login, self.tenant.role if self.tenant else None)
             await passes.revoke_pass(connection, self.pass_id)
+            seen = await activity.see(connection, {self.pass_id: self.login})
+        return self._state(plan, seen[self.pass_id]).executed if plan is not None else 0
 
     def _deadline(self, plan: Plan) -> timedelta:
         return len(plan.statements) * self.approval.spec.statement_timeout + _JOB_SLACK

@@ -1,6 +1,6 @@
 """A grant: who may log in from where until when, as one open AccessRule gives it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from vaultbrix.api.login_names import logins_of
@@ -12,7 +12,8 @@ class Grant:
     """Lets ``role`` log in from ``cidrs`` until ``deadline``, on behalf of one open AccessRule.
 
     Where that is a tenant's role, its second login is let in as well. ``rule`` and ``tenant`` are namespace/name,
-    ``uid`` and ``generation`` the rule's. ``deadline`` is aware and in UTC, ``cidrs`` are canonical.
+    ``uid`` and ``generation`` the rule's. ``deadline`` is aware and in UTC, ``cidrs`` are canonical. ``approved_by``:
+    who approved exactly what it gives; empty where nobody did.
     """
 
     rule: str
@@ -24,6 +25,7 @@ class Grant:
     deadline: datetime
     requested_by: str
     reason: str
+    approved_by: str = field(default="", kw_only=True)
 
     @property
     def tenant_key(self) -> tuple[str, str]:

@@ -129,12 +129,13 @@ class Attribution:
     """Whom a log line is about; every field is empty when that is unknown.
 
     ``tenant`` and ``authorization``, the AccessRule or DDLApproval that let the person in, are namespace/name. Several
-    are separated by ", ".
+    are separated by ", ". ``approver`` is who approved it, empty where nobody did.
     """
 
     tenant: str = ""
     person: str = ""
     authorization: str = ""
+    approver: str = ""
 
 
 class Snapshot(_Stored):
@@ -257,7 +258,7 @@ class AgentState:
         """
         if role in self.logins:
             login = self.logins[role]
-            return Attribution(login.tenant, login.requested_by, login.approval)
+            return Attribution(login.tenant, login.requested_by, login.approval, login.approved_by)
         if address is None:
             return Attribution()
         matching = [g for g in self._known(role) if g.let_in(address, at)]
@@ -265,6 +266,7 @@ class AgentState:
             tenant=", ".join(sorted({g.tenant for g in matching})),
             person=", ".join(sorted({g.requested_by for g in matching})),
             authorization=", ".join(sorted({g.rule for g in matching})),
+            approver=", ".join(sorted({g.approved_by for g in matching if g.approved_by})),
         )
 
     def attribution_changes(self, role: str) -> list[datetime]:
@@ -299,9 +301,13 @@ class AgentState:
             index[key].discard(uid)
             if not index[key]:
                 del index[key]
-        # A grant that goes on for the same addresses needs no record of its earlier deadline.
-        if unless is None or (unless.role, unless.cidrs) != (grant.role, grant.cidrs):
+        # A grant that goes on for the same addresses, approved by the same, needs no record of its earlier deadline.
+        if unless is None or _attributed(unless) != _attributed(grant):
             self._keep(replace(grant, ended_at=at))
+
+
+def _attributed(grant: GrantRecord) -> tuple[object, ...]:
+    return (grant.role, grant.cidrs, grant.approved_by)
 
 
 def applied(state: AgentState, changes: Iterable[StateChange]) -> AgentState:

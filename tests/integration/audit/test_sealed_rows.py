@@ -84,6 +84,7 @@ RECORDS = st.builds(
     duration_ms=st.none() | st.integers(0, 10**15).map(lambda number: number / 1000)
     | st.floats(0, 1e15, exclude_max=True),
     severity=MAYBE, sqlstate=MAYBE, message=MAYBE, file=HOSTILE, position=BIGINT, keep=st.integers(1, 36500),
+    approver=st.just("") | HOSTILE,
 )  # fmt: skip
 
 
@@ -96,7 +97,11 @@ def test_a_record_comes_back_as_the_line_that_was_sealed(link: psycopg.Connectio
             lines.append(rows.record_line(record))
         except MalformedLine:
             assert record.duration_ms is not None
-    assert sorted(back(link, "copied", rows.RECORD, lines)) == sorted(lines)
+    # COPY wants all columns, and gives them; an empty approver is none in what is sealed.
+    fields = rows.RECORD.count(",")
+    given_lines = [line if line.count(b"\t") > fields else line + b"\t" for line in lines]
+    returned = [rows.without_approver(line) for line in back(link, "copied", rows.STORED, given_lines)]
+    assert sorted(returned) == sorted(lines)
 
 
 @settings(max_examples=30, deadline=None)

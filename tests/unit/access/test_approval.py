@@ -1,5 +1,6 @@
 """Access by four eyes: nothing opens under Required but what somebody else approved exactly as it is."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -34,7 +35,9 @@ def test_a_rule_waits_until_somebody_else_has_approved_what_it_gives() -> None:
     opened = at(decided(rule()))
     assert (opened.phase, opened.reason) == (AccessPhase.OPEN, Reason.APPROVED)
     assert "approved by bob@example.com" in opened.message
-    assert opened.grant == at(rule(), FREE).grant
+    free = at(rule(), FREE).grant
+    assert free is not None
+    assert (free.approved_by, opened.grant) == ("", replace(free, approved_by="bob@example.com"))
 
 
 @pytest.mark.parametrize(

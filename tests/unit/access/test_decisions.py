@@ -31,6 +31,7 @@ def test_a_rule_gives_exactly_what_it_asks_for() -> None:
         "deadline": NOW + 2 * HOUR,
         "requested_by": "jane@example.com",
         "reason": "CHG-1",
+        "approved_by": "",
     }
 
 

@@ -51,6 +51,7 @@ records = st.builds(
     file=hostile,
     position=st.integers(0, 2**63 - 1),
     keep=st.integers(1, 36500),
+    approver=st.just("") | hostile,
 )
 
 
@@ -60,7 +61,7 @@ def batch_of(table: Any, found: list[dict[str, Any]]) -> pa.RecordBatch:
 
 
 def values(record: Record) -> dict[str, Any]:
-    names = [name.strip() for name in rows.RECORD.split(",")]
+    names = [name.strip() for name in rows.STORED.split(",")]
     attributes = {"class": "class_", "ground": "authorization"}
     return {name: getattr(record, attributes.get(name, name)) for name in names}
 

@@ -118,7 +118,7 @@ def _read(
 ) -> None:
     try:
         with files(file.name) as opened, pq.ParquetFile(opened) as parquet:
-            if parquet.schema_arrow != TABLES[file.table].schema:
+            if not TABLES[file.table].reads(parquet.schema_arrow):
                 raise ValueError(f"columns are not those of {file.table}")
             for group in range(parquet.num_row_groups):
                 for block in parquet.read_row_group(group, use_threads=False).to_batches():

@@ -310,6 +310,8 @@ def _of_lines(criteria: Filter, addresses: list[str] | None) -> tuple[list[str],
         ("(starts_with(ground, 'key:') AND ends_with(ground, ?))", f"/{criteria.key}" if criteria.key else None),
         ("list_contains(?, address)", addresses),
         ("role = ?", criteria.role),
+        # Files of earlier releases have no such column; it is NULL then.
+        ("list_contains(string_split(approver, ', '), ?)", criteria.approver),
     ):
         if value is not None:
             conditions.append(condition)
@@ -349,6 +351,7 @@ def _matches(row: Row, criteria: Filter, within: tuple[datetime, datetime]) -> b
         and (criteria.everybody or str(row["role"]).startswith(("tenant_", "vaultbrix_d_")))
         and (criteria.tenants is None or row["tenant"] in criteria.tenants)
         and (criteria.person is None or criteria.person in row["person"].split(", "))
+        and (criteria.approver is None or criteria.approver in row["approver"].split(", "))
         and (criteria.authorization is None or criteria.authorization in row["ground"].split(", "))
         and (criteria.key is None or _of_key(row["ground"], criteria.key))
         and (criteria.role is None or row["role"] == criteria.role)

@@ -52,16 +52,25 @@ _SELECTED = {"address": "host(address)"}
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the archive. ``sealed``: the columns of its sealed line, none for one whose rows are no leaves."""
+    """A table of the archive. ``sealed``: the columns of its sealed line, none for one whose rows are no leaves.
+
+    ``last``: a column that a sealed line ends with where it is not empty. It is the table's last, and files of earlier
+    releases have not got it.
+    """
 
     name: TableName
     columns: tuple[str, ...]
     sealed: tuple[str, ...] = ()
+    last: str = ""
 
     @property
     def schema(self) -> pa.Schema:
         """Schema of the table's Parquet files."""
         return pa.schema([(name, _TYPES.get(name, pa.string())) for name in self.columns])
+
+    def reads(self, schema: pa.Schema) -> bool:
+        """Whether a file of these columns is one of the table's, of this release or an earlier one."""
+        return bool(schema == self.schema or (self.last and schema == self.schema.remove(len(self.columns) - 1)))
 
     @property
     def select(self) -> str:
@@ -94,7 +103,12 @@ class Table:
     def lines(self, block: pa.RecordBatch) -> list[bytes]:
         """The sealed line of each row of a block (vaultbrix.audit.rows), in order."""
         texts = [_text(name, block.column(block.schema.get_field_index(name))) for name in self.sealed]
-        joined = pc.binary_join_element_wise(*texts, pa.scalar("\t", pa.large_string()))
+        tab = pa.scalar("\t", pa.large_string())
+        joined = pc.binary_join_element_wise(*texts, tab)
+        place = block.schema.get_field_index(self.last) if self.last else -1
+        if place >= 0:
+            last = _escaped(pc.fill_null(block.column(place), "").cast(pa.large_string()))
+            joined = pc.if_else(pc.equal(last, ""), joined, pc.binary_join_element_wise(joined, last, tab))
         return [line.encode() for line in joined.to_pylist()]
 
     def _type(self, name: str) -> pa.DataType:
@@ -106,7 +120,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 _SEAL = _names(rows.SEAL)
-RECORD = Table("record", (*_names(rows.RECORD), *_SEAL, "redaction"), _names(rows.RECORD))
+RECORD = Table("record", (*_names(rows.RECORD), *_SEAL, "redaction", rows.APPROVER), _names(rows.RECORD), rows.APPROVER)
 GAP = Table("gap", (*_names(rows.GAP), *_SEAL), _names(rows.GAP))
 QUARANTINE = Table("quarantine", (*_names(rows.QUARANTINE), *_SEAL, "redaction"), _names(rows.QUARANTINE))
 EVENT = Table("event", ("server", *_names(rows.EVENT), *_SEAL, "redaction"), _names(rows.EVENT))

@@ -87,7 +87,7 @@ class Leaves:
 def _leaves(table: Table, file: BinaryIO) -> Iterator[tuple[Key, int, bytes | None, bool]]:
     """Key, leaf_index, leaf (None: not sealed) and whether it is erased, of each row."""
     with pq.ParquetFile(file) as parquet:
-        if parquet.schema_arrow != table.schema:
+        if not table.reads(parquet.schema_arrow):
             raise ValueError(f"columns are not those of {table.name}")
         # A row group is as much as was held in memory when it was written.
         for group in range(parquet.num_row_groups):

@@ -22,6 +22,7 @@ def refusal(line: Line) -> Row:
     return {
         **{name: line[name] for name in _SAME},
         **dict.fromkeys(_NONE),
+        "approver": "",
         "command": said.get("method"),
         "statement": text,
         "outcome": "refused",

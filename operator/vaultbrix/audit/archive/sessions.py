@@ -221,7 +221,8 @@ def _failure(sqlstate: str | None) -> str:
 
 
 def _copied(line: Line) -> Row:
-    return {name: line[name] for name in _COPIED}
+    # Lines of earlier releases have no approver.
+    return {**{name: line[name] for name in _COPIED}, "approver": line.get("approver") or ""}
 
 
 def _row(line: Line) -> Row:

@@ -94,9 +94,9 @@ def make(connection: psycopg.Connection, server: str, session_id: str, line_num:
 def _line(connection: psycopg.Connection, server: str, session_id: str, line_num: int) -> bytes:
     query = psycopg.sql.SQL(
         "COPY (SELECT {} FROM audit.record WHERE server = {} AND session_id = {} AND line_num = {}) TO STDOUT"
-    ).format(psycopg.sql.SQL(rows.RECORD), server, session_id, line_num)
+    ).format(psycopg.sql.SQL(rows.STORED), server, session_id, line_num)
     with connection.cursor() as cursor, cursor.copy(query) as copy:
-        return b"".join(bytes(block) for block in copy).removesuffix(b"\n")
+        return rows.without_approver(b"".join(bytes(block) for block in copy).removesuffix(b"\n"))
 
 
 def dump(proof: Proof) -> bytes:

@@ -222,10 +222,10 @@ class Verifier:
         begin, end = f"{day} 00:00:00+00", f"{day + timedelta(days=1)} 00:00:00+00"
         # The part's name is made of what the row holds: its place is part of what was sealed.
         query = (
-            f"SELECT {_SEALS}, 'record ' || (at AT TIME ZONE 'UTC')::date || ' ' || keep, {rows.RECORD}"  # noqa: S608
+            f"SELECT {_SEALS}, 'record ' || (at AT TIME ZONE 'UTC')::date || ' ' || keep, {rows.STORED}"  # noqa: S608
             f" FROM audit.record WHERE at >= '{begin}' AND at < '{end}'"
         )
-        for row in self._rows(query):
+        for row in self._rows(query, of_records=True):
             self._tell(parts.take(row))
             self._count(row)
         self._tell(parts.finish())
@@ -259,11 +259,13 @@ class Verifier:
         )
         return {(server, batch, part): Part(leaves, bytes(root)) for server, batch, part, leaves, root in cursor}
 
-    def _rows(self, query: str) -> Iterator[Row]:
+    def _rows(self, query: str, *, of_records: bool = False) -> Iterator[Row]:
         """Rows by COPY, whose text is what was sealed."""
         with self._connection.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT".encode()) as copy:
             for block in copy:
                 server, batch, index, salt, leaf, part, line = bytes(block)[:-1].split(b"\t", 6)
+                if of_records:
+                    line = rows.without_approver(line)
                 if batch == b"\\N":
                     self._unsealed(server, part, line)
                     continue

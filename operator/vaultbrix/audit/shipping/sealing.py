@@ -106,7 +106,7 @@ def seal(
         part = partitions.get((day, record.keep))
         if part is None:
             part = partitions[day, record.keep] = record_part(date.fromordinal(day), record.keep)
-        sealed_rows.records.append(rows.sealed(line, number, *add(part, line)))
+        sealed_rows.records.append(rows.sealed_record(line, number, *add(part, line), approved=bool(record.approver)))
     for gap in content.gaps:
         line = rows.gap_line(server, gap.file, gap.position, gap.reason, now)
         sealed_rows.gaps.append(rows.sealed(line, number, *add("gap", line)))

@@ -161,7 +161,7 @@ async def refused(connection: psycopg.AsyncConnection, sealed: Sealed) -> dict[i
         try:
             async with connection.transaction(force_rollback=True):
                 await _partitions(connection, sealed)
-                await _copy(connection, "record", rows.RECORD, sealed.rows.records[start:stop])
+                await _copy(connection, "record", rows.STORED, sealed.rows.records[start:stop])
         except REFUSALS as error:
             if stop - start == 1:
                 states[start] = error.sqlstate or ""
@@ -195,7 +195,7 @@ async def store(
                 [header.server, list(unheard)],
             )
         await _partitions(connection, sealed)
-        await _copy(connection, "record", rows.RECORD, sealed.rows.records)
+        await _copy(connection, "record", rows.STORED, sealed.rows.records)
         await _copy(connection, "gap", rows.GAP, sealed.rows.gaps)
         await _copy(connection, "quarantine", rows.QUARANTINE, sealed.rows.quarantine)
         for event in sealed.rows.events:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaultbrix.cli.audit import export, manage, query, reader, verify
+from vaultbrix.cli.audit import approvals, export, manage, query, reader, verify
 
 if TYPE_CHECKING:
     from vaultbrix.audit.seal import Signer
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Ship the log, and ask the audit store.")
 query.register(app)
+approvals.register(app)
 app.add_typer(reader.app, name="reader")
 verify.register(app)
 export.register(app)

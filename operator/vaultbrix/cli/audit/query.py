@@ -35,6 +35,7 @@ _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 Tenant = Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")]
 Person = Annotated[str | None, typer.Option(help="Who, as in requestedBy.")]
+Approver = Annotated[str | None, typer.Option(help="Who approved the access, or what ran.")]
 Rule = Annotated[str | None, typer.Option(help="The AccessRule or DDLApproval that let them in: namespace/name.")]
 Key = Annotated[
     str | None,
@@ -83,6 +84,7 @@ class Options:
     key: str | None = None
     request: str | None = None
     kind: "RecordKind | None" = None
+    approver: str | None = None
 
     def filter(self, now: datetime) -> "Filter":
         """The criteria, checked, but for the tenant, which only the store knows. Exits with 2 for a wrong option."""
@@ -118,6 +120,7 @@ class Options:
             outcome=self.outcome,
             text=self.text,
             everybody=self.everybody,
+            approver=self.approver,
         )
 
     def _kinds(self) -> "tuple[RecordKind, ...]":
@@ -169,6 +172,7 @@ def register(app: typer.Typer) -> None:
 def query(
     tenant: Tenant = None,
     person: Person = None,
+    approver: Approver = None,
     rule: Rule = None,
     key: Key = None,
     address: Address = None,
@@ -197,7 +201,7 @@ def query(
     """
     options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody,
-        key, request, kind,
+        key, request, kind, approver,
     )  # fmt: skip
     if follow and (until or limit == 0):
         fail("--follow: has no end", "leave out --until, and --limit=0", code=2)
@@ -208,6 +212,7 @@ def query(
 def tail(
     tenant: Tenant = None,
     person: Person = None,
+    approver: Approver = None,
     rule: Rule = None,
     key: Key = None,
     address: Address = None,
@@ -225,7 +230,7 @@ def tail(
     """Print the newest statements, and each new one when its end is stored; ends with Ctrl-C."""
     options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, None, None, everybody,
-        key, None, kind,
+        key, None, kind, approver,
     )  # fmt: skip
     _ask(options, "tail", limit=limit, follow=True, output=output)
 

@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 COLUMNS = (
     "at", "tenant", "person", "ground", "role", "address", "application", "database", "class", "command", "object_type",
     "object_name", "objects", "statement", "row_count", "duration_ms", "outcome", "sqlstate", "message", "server",
-    "session_id", "line_num",
+    "session_id", "line_num", "approver",
 )  # fmt: skip
 # What a spreadsheet takes for a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -112,7 +112,7 @@ def _cells(row: Row) -> list[str]:
     return [
         f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
         plain(row["tenant"] or row["role"] or ""),
-        plain(row["person"] or _key(row.get("ground") or "") or "unknown"),
+        plain(_who(row)),
         # Of a refused request, which took no role, it may be unknown.
         str(row["address"] or ("local" if row["role"] else "")),
         short(row["statement"] or "", _SHOWN),
@@ -124,6 +124,12 @@ def _cells(row: Row) -> list[str]:
 def _cause(row: Row) -> str:
     """Why a request of the data API was refused; a statement's SQLSTATE tells it."""
     return row["message"] or "" if row["outcome"] == "refused" else ""
+
+
+def _who(row: Row) -> str:
+    """The person, and who approved it. No name holds a blank, so that none can be taken for two."""
+    person = row["person"] or _key(row.get("ground") or "") or "unknown"
+    return f"{person}, approved by {row['approver']}" if row.get("approver") else person
 
 
 def _key(ground: str) -> str:
