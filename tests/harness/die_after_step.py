@@ -19,6 +19,7 @@ from vaultbrix.agent.host.firewall import ChosenFirewall
 from vaultbrix.agent.host.hba import HbaFile
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.agent.watchdog.sight import TenantSessions
+from vaultbrix.audit.trail import store as trails
 from vaultbrix.cli.main import app
 from vaultbrix.ddl.gate import logins, passes
 from vaultbrix.grants.file import GrantsFile
@@ -55,6 +56,7 @@ STEPS: dict[str, tuple[type | ModuleType, str]] = {
     "second login provisioned": (rule_logins, "provision"),
     "login dropped": (logins, "drop_login"),
     "pass revoked": (passes, "revoke_pass"),
+    "put on record": (trails, "note"),
 }
 
 
