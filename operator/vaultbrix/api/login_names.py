@@ -9,6 +9,7 @@ import re
 
 # PostgreSQL cuts names at 63 bytes (4.1.1).
 _LONGEST_NAME = 63
+JOB_LOGIN_PREFIX = "vaultbrix_d_"
 _ENDING = re.compile(r"_r_[0-9a-f]{10}\Z")
 
 
@@ -16,6 +17,11 @@ def login_for(role: str, seed: str) -> str:
     """``tenant_<slug>_r_<id>``, a long slug cut short; the id is made from ``seed``."""
     tail = f"_r_{hashlib.sha256(seed.encode()).hexdigest()[:10]}"
     return f"{role[: _LONGEST_NAME - len(tail)]}{tail}"
+
+
+def job_login(uid: str) -> str:
+    """The one-time login of an approval's Job, from the approval's uid; no tenant's role begins like it."""
+    return JOB_LOGIN_PREFIX + uid.replace("-", "")
 
 
 @functools.lru_cache(maxsize=131_072)

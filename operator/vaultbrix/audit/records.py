@@ -27,7 +27,13 @@ _REQUEST_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.pre_request\(\) line 
 _REFUSAL_MARK = "REFUSED: "
 _REFUSAL_FRAME = re.compile(r"PL/pgSQL function vaultbrix\.note_refusals\(jsonb\) line [0-9]+ at RAISE").fullmatch
 _GATEWAY = "vaultbrix_listener"
-_MARKS = (_AUDIT_MARK, _REQUEST_MARK, _REFUSAL_MARK)
+# And what the gate says before an approved text that a tenant sends from its own session. What it runs within, such as
+# a tenant's function, stands behind its own frame.
+_APPROVED_MARK = "APPROVED: "
+_APPROVED_FRAME = re.compile(
+    r"PL/pgSQL function vaultbrix\.use_pass\(text,boolean,name\[\],boolean,text\[\]\) line [0-9]+ at RAISE(?:\n|\Z)"
+).match
+_MARKS = (_AUDIT_MARK, _REQUEST_MARK, _REFUSAL_MARK, _APPROVED_MARK)
 _DATA_API = "vaultbrix_rest_"
 is_data_api = re.compile(r"vaultbrix_rest(_[a-z0-9_]+)?").fullmatch
 # What stands before the name of an APIKey in the column of rules.
@@ -149,12 +155,20 @@ class RefusedRequest(msgspec.Struct):
     count: int = 1
 
 
+class ApprovedText(msgspec.Struct):
+    """A text that a tenant's session sends with an approval: the approval's uid, and who approved it."""
+
+    approval: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f-]{36}\Z")]
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
 class MalformedLine(ValueError):
     """The line is not what PostgreSQL writes; it belongs into quarantine."""
 
 
 _decode = msgspec.json.Decoder(LogLine).decode
 _decode_request = msgspec.json.Decoder(Request).decode
+_decode_approved = msgspec.json.Decoder(ApprovedText).decode
 _decode_refusal = msgspec.json.Decoder(RefusedRequest).decode
 
 
@@ -211,6 +225,16 @@ def request_of(message: str) -> Request | None:
     # A key and its Tenant are of one namespace.
     same_namespace = request.key.partition("/")[0] == request.tenant.partition("/")[0]
     return request if same_namespace and address_of(request.client)[0] else None
+
+
+def approved_text(message: str) -> ApprovedText | None:
+    """The approval of the text that follows a line, by its message; None for another line."""
+    if not message.startswith(_APPROVED_MARK):
+        return None
+    try:
+        return _decode_approved(message.removeprefix(_APPROVED_MARK))
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def numbered(line: bytes) -> tuple[str, int] | None:
@@ -285,6 +309,8 @@ def _classify(record: Record, entry: LogLine) -> None:
             record.kind, record.object_name = "refusal", refusal.request or None
             record.tenant, record.address = refusal.tenant or "", address_of(refusal.client)[0]
             record.authorization = KEY + refusal.key if refusal.key else ""
+        elif approved := _approved(entry):
+            record.kind, record.object_name = "gate", approved.approval
         else:
             record.kind = "forged"
     elif function in _DURATION and entry.message.startswith("duration: "):
@@ -331,6 +357,12 @@ def _refusal(entry: LogLine) -> RefusedRequest | None:
         return _decode_refusal(entry.message.removeprefix(_REFUSAL_MARK))
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def _approved(entry: LogLine) -> ApprovedText | None:
+    """The approval that the gate tells of a text; None for a line that only looks so."""
+    raised = entry.func_name == _REQUEST and entry.error_severity == "LOG"
+    return approved_text(entry.message) if raised and _APPROVED_FRAME(entry.context or "") else None
 
 
 def _take_audit(record: Record, message: str) -> None:

@@ -19,6 +19,7 @@ from vaultbrix.api.ddlapproval import (
     Rehearsal,
     Verdict,
 )
+from vaultbrix.api.login_names import JOB_LOGIN_PREFIX, job_login
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
@@ -72,7 +73,7 @@ def run_name(uid: str) -> str:
     return f"ddl-{uid}"
 
 
-LOGIN_PREFIX = "vaultbrix_d_"
+LOGIN_PREFIX = JOB_LOGIN_PREFIX
 REHEARSAL_PREFIX = "vaultbrix_r_"
 
 
@@ -81,7 +82,7 @@ def login_name(uid: str) -> str:
 
     No Tenant can have it: a tenant's role begins with ``tenant_``.
     """
-    return LOGIN_PREFIX + uid.replace("-", "")
+    return job_login(uid)
 
 
 def rehearsal_login(uid: str) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, dataclasses
 
 from vaultbrix.api.limits import Limits
+from vaultbrix.api.login_names import job_login
 from vaultbrix.grants.grant import Grant
 from vaultbrix.runtime.addresses import Address
 
@@ -268,6 +269,11 @@ class AgentState:
             authorization=", ".join(sorted({g.rule for g in matching})),
             approver=", ".join(sorted({g.approved_by for g in matching if g.approved_by})),
         )
+
+    def approval_of(self, uid: str) -> str:
+        """Return the approval (namespace/name) with that uid, empty where it is not known."""
+        login = self.logins.get(job_login(uid))
+        return login.approval if login is not None else ""
 
     def attribution_changes(self, role: str) -> list[datetime]:
         """Return the times, in order, at which ``attribute`` may change its answer for a login role."""

@@ -1,4 +1,4 @@
-"""What became of approvals of DDL is on record, once, whoever dies and whatever is away; and stays when they are gone."""
+"""What became of approvals of DDL is on record, once, whoever dies and whatever is away, and stays when they are gone."""
 
 import itertools
 import json
@@ -97,7 +97,41 @@ def test_rows_of_a_jobs_statements_name_the_approver_beside_the_person(place: Te
     found = audit(place.world, "query", "--approver=boss@example.com", "--output=json")
     assert name in found
     assert all(json.loads(line)["approver"] == "boss@example.com" for line in found.splitlines())
-    assert "jane@example.com, approved by boss@example.com" in audit(place.world, "query", "--approver=boss@example.com")
+    assert "jane@example.com, approved by boss@example.com" in audit(
+        place.world, "query", "--approver=boss@example.com"
+    )
+
+
+def test_rows_of_a_text_that_the_tenant_sends_itself_name_both_and_no_other_row_can(place: TenantWithTables) -> None:
+    world, address, name = place.world, "203.0.113.220", table(place)
+    rule = world.rule(place.team, place.tenant, f"{address}/32")
+    world.api.await_condition("accessrule", rule, place.team)
+    made = place.submit(f"DROP TABLE {name}", execution="Session")
+    made.decide()
+    wait_for("the pass is open", lambda: made.condition("PassIssued").get("status") == "True", tell=made.tell)
+    said = json.dumps({"approval": made.uid, "by": "eve@example.com"})
+    forged = f"DO $$ BEGIN RAISE LOG 'APPROVED: {said}'; END $$"
+    before, after = f"SELECT 'before {name}'", f"SELECT 'after {name}'"
+    text = f"DROP TABLE {name}"
+    assert world.psql(address, place.team, place.tenant, before, forged, text, after).works()
+
+    def rows(statement: str) -> list[tuple[object, ...]]:
+        asked = "SELECT person, approver, ground FROM audit.statement WHERE statement = %s AND role ^@ 'tenant_'"
+        return wait_for("it is on record", lambda: world.store.query(asked, [statement]), tell=world.shipper.text)
+
+    own = f"{place.team}/{rule}"
+    assert rows(after) == rows(before) == rows(forged) == [("jane@example.com", "", own)]
+    both = f"{own}, {place.team}/{made.name}"
+    assert rows(text) == [("jane@example.com", "boss@example.com", both)]
+    kinds = world.store.query(
+        "SELECT kind, approver FROM audit.record WHERE message ^@ 'APPROVED: ' AND role ^@ 'tenant_' ORDER BY line_num"
+    )
+    assert kinds[0] == ("forged", "")
+    assert set(kinds[1:]) == {("gate", "boss@example.com")}
+    made.phase("Succeeded")
+    *_, started, ended = await_events(world, made.uid, *LIFE)
+    assert "own session" in started["why"]
+    assert ended["executed"] == 1
 
 
 def test_a_denial_and_a_decision_that_does_not_count_are_told_with_the_reason(place: TenantWithTables) -> None:

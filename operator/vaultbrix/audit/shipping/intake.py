@@ -22,6 +22,7 @@ from vaultbrix.audit.records import (
     record_of,
     timestamp,
 )
+from vaultbrix.audit.shipping.approvals import Approvals, RecallApproval, no_approval
 from vaultbrix.audit.shipping.followed import Batch, Gap, cut_short
 from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.logfile import HEAD_BYTES, LONGEST_LINE
@@ -50,13 +51,22 @@ class Intake:
         self.symptoms = Symptoms()
         self._server = server
         self._requests = Requests()
+        self._approvals = Approvals()
 
     def resume(self) -> None:
         """Go on from what the store holds."""
         self._requests.forget()
+        self._approvals.forget()
 
-    def take(self, batch: Batch, state: AgentState, recall: Recall = nothing_stored) -> tuple[Content, list[Seen]]:
-        """The rows of a batch, and the sessions' line numbers in it. ``recall`` asks what the store holds."""
+    def take(
+        self,
+        batch: Batch,
+        state: AgentState,
+        recall: Recall = nothing_stored,
+        recall_approval: RecallApproval = no_approval,
+    ) -> tuple[Content, list[Seen]]:
+        """The rows of a batch, and the sessions' line numbers in it. What is recalled is asked of the store."""
+        self._approvals.begin_batch()
         people = _People(state)
         records: list[tuple[Record, bytes]] = []
         damaged = [Quarantined(batch.file, position, line, reason) for position, line, reason in batch.damaged]
@@ -84,6 +94,8 @@ class Intake:
                 record = record_of(entry, server, who)
                 if who is _SOME_CALLER:
                     self._requests.attribute(record, recall)
+                else:
+                    self._approvals.attribute(record, state, recall_approval)
                 record.file, record.position = file, position
                 record.keep = days(record)
                 row = rows.record_line(record)

@@ -5,11 +5,12 @@ import contextlib
 import ctypes
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import structlog
@@ -27,7 +28,6 @@ from vaultbrix.audit.shipping.keeping import Keeping
 from vaultbrix.audit.shipping.monitor import Monitor
 from vaultbrix.audit.shipping.numbers import Hole, Numbers
 from vaultbrix.audit.shipping.reader import LogDirectory
-from vaultbrix.audit.shipping.requests import Recall, Session
 from vaultbrix.audit.shipping.room import seconds_kept
 from vaultbrix.audit.shipping.sealing import Content, Event, Sealed, seal
 from vaultbrix.audit.shipping.store import Fenced, Known
@@ -39,6 +39,8 @@ from vaultbrix.postgres.connect import Target, classify, open_connection
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
+
+Recalled = TypeVar("Recalled")
 
 # Waiting a little makes few large batches of many small ones: 20 ms cost the database a quarter of its
 # transactions, 200 ms less than a tenth.
@@ -195,8 +197,9 @@ class Shipper:
     async def _take(self, connection: psycopg.AsyncConnection, batch: Batch) -> Content:
         await asyncio.to_thread(self._refresh_state)
         look = self._directory.looks
-        recall = self._recall(connection)
-        content, seen = await asyncio.to_thread(self._intake.take, batch, self._grants.state, recall)
+        recall = self._recall(connection, store.last_request)
+        approval = self._recall(connection, store.last_approval)
+        content, seen = await asyncio.to_thread(self._intake.take, batch, self._grants.state, recall, approval)
         unknown = self._numbers.take(batch.file, seen, look)
         before = {session: number for session, number, _ in unknown.values()}
         stored = await store.last_lines(connection, self._source.server, before)
@@ -210,13 +213,16 @@ class Shipper:
             content = anew(content, batch, again, suspects)
         return content
 
-    def _recall(self, connection: psycopg.AsyncConnection) -> Recall:
+    def _recall(
+        self,
+        connection: psycopg.AsyncConnection,
+        ask: Callable[[psycopg.AsyncConnection, str, str, int], Coroutine[None, None, Recalled]],
+    ) -> Callable[[str, int], Recalled]:
         """Lets the thread that takes in a batch ask the store, which nobody else does meanwhile."""
         loop, server = asyncio.get_running_loop(), self._source.server
 
-        def recall(session: str, line: int) -> Session | None:
-            asking = store.last_request(connection, server, session, line)
-            return asyncio.run_coroutine_threadsafe(asking, loop).result()
+        def recall(session: str, line: int) -> Recalled:
+            return asyncio.run_coroutine_threadsafe(ask(connection, server, session, line), loop).result()
 
         return recall
 

@@ -112,6 +112,13 @@ async def last_request(connection: psycopg.AsyncConnection, server: str, session
     return Session(line, vxid, Caller(*caller) if of_request else None, whole)
 
 
+async def last_approval(connection: psycopg.AsyncConnection, server: str, session: str, before: int) -> str | None:
+    """The gate's word on the text that a session was sending before one of its lines; None where there is none."""
+    cursor = await connection.execute("SELECT audit.last_approval(%s, %s, %s)", [server, session, before])
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def stored_lines(
     connection: psycopg.AsyncConnection, server: str, lines: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], bytes | None]:

@@ -31,6 +31,23 @@ END $$;
 REVOKE ALL ON FUNCTION audit.note_approvals(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION audit.note_approvals(jsonb) TO audit_manage;
 
+-- For a shipper that was started anew: the gate's line before an approved text (vaultbrix.audit.shipping.approvals) that
+-- a session was sending before one of its lines, where that message has not ended.
+CREATE FUNCTION audit.last_approval(p_server text, p_session text, p_line bigint) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT last.message FROM (
+    SELECT r.kind, r.message FROM audit.record r
+     WHERE r.server = p_server AND r.session_id = p_session AND r.line_num < p_line
+       AND (r.kind IN ('duration', 'error') OR r.kind = 'gate' AND r.message ^@ 'APPROVED: ')
+       AND r.at >= CASE WHEN p_session ~ '^[0-9a-f]{1,12}\.[0-9a-f]{1,8}$'
+                        THEN to_timestamp(('x' || lpad(split_part(p_session, '.', 1), 16, '0'))::bit(64)::bigint)
+                             - interval '1 day' ELSE '-infinity' END
+     ORDER BY r.line_num DESC LIMIT 1) last
+   WHERE last.kind = 'gate'
+$$;
+REVOKE ALL ON FUNCTION audit.last_approval(text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION audit.last_approval(text, text, bigint) TO audit_append;
+
 -- As before, and who approved.
 CREATE OR REPLACE VIEW audit.statement WITH (security_invoker = true) AS
 SELECT s.*, coalesce((SELECT max(r.approver) FROM audit.record r
