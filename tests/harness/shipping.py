@@ -46,7 +46,9 @@ class Shipping:
             self.path / f"{name}.log",
         )
 
-    def open_grants(self, role: str, *, person: str = JANE, logins: dict[str, LoginRecord] | None = None) -> None:
+    def open_grants(
+        self, role: str, *, person: str = JANE, approver: str = "", logins: dict[str, LoginRecord] | None = None
+    ) -> None:
         """What the agent keeps on disk while one rule is open for the role."""
         now = datetime.now(UTC)
         grant = GrantRecord(
@@ -58,6 +60,7 @@ class Shipping:
             cidrs=("127.0.0.0/8",),
             deadline=now + timedelta(hours=1),
             requested_by=person,
+            approved_by=approver,
             reason="tests",
             opened_at=now - timedelta(minutes=1),
         )

@@ -9,7 +9,7 @@ from vaultbrix.postgres.migrations import Ledger, Migration, migrate_database, r
 
 # Two installs at once would race for the same roles.
 _LOCK = f"SELECT pg_advisory_xact_lock({0x7662_7802})"
-_LEDGER = Ledger(
+LEDGER = Ledger(
     table=("public", "audit_migration"),
     lock=_LOCK,
     create=(
@@ -49,7 +49,7 @@ async def migrate(connection: psycopg.AsyncConnection) -> int:
 
     A store of a newer release is left as it is, and its version returned. Raises psycopg.Error.
     """
-    return await migrate_database(connection, _LEDGER, migrations())
+    return await migrate_database(connection, LEDGER, migrations())
 
 
 async def check_schema(connection: psycopg.AsyncConnection) -> None:

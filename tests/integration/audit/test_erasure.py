@@ -120,6 +120,49 @@ def test_a_person_is_gone_from_all_that_readers_see_and_the_rest_is_proven(
     assert check(parts.store).findings == []
 
 
+def test_an_approver_is_gone_and_what_others_did_stays(parts: Shipping, redactor: dict[str, str]) -> None:
+    name, mark = person(), f"m{uuid4().hex}"
+    parts.open_grants(OTHER, person=JANE, approver=name)
+    shown = parts.session(OTHER, lambda c: send(c, f"SELECT '{mark}'"))
+    parts.open_grants(ROLE)
+    assert shown[0]["approver"] == name
+    told = {"uid": mark, "kind": "DDLApproval", "namespace": "team", "name": "drop", "event": "Decided"}
+    events = [
+        {
+            **told,
+            "id": "1-a",
+            "by": name,
+            "message": f"{name} was here",
+            "why": name,
+            "terms": name,
+            "verdict": "Denied",
+        },
+        {**told, "id": "2-b", "by": f"{JANE},{name}"},
+        {**told, "id": "3-c", "by": JANE, "message": "kept"},
+    ]
+    parts.store.query("SELECT audit.note_approvals(%s)", [json.dumps(events)])
+    sealed(parts)
+    # A session's first line has no login yet.
+    before = rows_of(parts, f"pid = {shown[0]['pid']} AND role IS NOT NULL")
+    said = redact(parts, redactor, "--person", name)
+    assert f"erased {len(before)} records" in said
+    assert "2 events" in said
+    assert name not in everything(parts)
+    after = rows_of(parts, f"pid = {shown[0]['pid']} AND role IS NOT NULL")
+    changed = ("approver", "salt", "redaction")
+    assert [{k: v for k, v in row.items() if k not in changed} for row in after] == [
+        {k: v for k, v in row.items() if k not in changed} for row in before
+    ]
+    assert {(row["approver"], row["salt"]) for row in after} == {("", None)}
+    kept = parts.store.query("SELECT detail FROM audit.event WHERE detail->>'uid' = %s ORDER BY id", [mark])
+    assert [detail.get("message") for (detail,) in kept] == [None, None, "kept"]
+    assert [detail["id"] for (detail,) in kept] == ["1-a", "2-b", "3-c"]
+    # Erased, it is still there, so that it is not stored once more.
+    assert parts.store.query("SELECT audit.note_approvals(%s)", [json.dumps(events)]) == [(0,)]
+    sealed(parts)
+    assert check(parts.store).findings == []
+
+
 def test_the_event_says_who_erased_what_and_why_but_not_of_whom(parts: Shipping, redactor: dict[str, str]) -> None:
     name = person()
     parts.open_grants(OTHER, person=name)

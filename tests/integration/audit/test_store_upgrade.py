@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import pytest
 from tests.harness.audit_store import Store
 from tests.harness.database import directory, free_port
 from tests.harness.processes import VAULTBRIX, Process
-from tests.harness.sealed_store import check
+from tests.harness.sealed_store import Sealing, check, record
 from tests.harness.shell import wait_for
 from tests.harness.written_log import line
 
-from vaultbrix.audit import schema
+from vaultbrix.audit import rows, schema, seal
+from vaultbrix.audit.evidence.findings import Fault
+from vaultbrix.audit.shipping import sealing
+from vaultbrix.audit.shipping.sealing import Content
 from vaultbrix.postgres import scram
 from vaultbrix.postgres.connect import pinned
+from vaultbrix.postgres.migrations import migrate_database
 
 FIRST = files("vaultbrix.audit").joinpath("sql/0001_store.sql").read_text()
 NEWEST = max(int(script.name[:4]) for script in files("vaultbrix.audit").joinpath("sql").iterdir())
@@ -133,6 +138,48 @@ def test_a_store_newer_than_the_shipper_is_left_alone_and_told(old: OldStore, tm
         wait_for("it goes on by itself", lambda: messages(old) == ["a"], tell=ships.text)
     finally:
         ships.stop()
+
+
+def test_what_was_sealed_before_there_were_approvers_stays_proven(old: OldStore) -> None:
+    known = [script for script in schema.migrations() if script.version <= 15]
+
+    async def to_fifteen(connection: psycopg.AsyncConnection) -> None:
+        await migrate_database(connection, schema.LEDGER, known)
+
+    asyncio.run(old.as_owner(to_fifteen))
+    old.bind("main")
+    records = [record("main", number, statement=text) for number, text in enumerate(("a", "b\t", ""), 1)]
+    content = Content([(each, rows.record_line(each)) for each in records])
+    signer = seal.Signer(old.signing_key.encode())
+    sealed = sealing.seal(signer, "main", 1, seal.NO_PREVIOUS, None, content, now=datetime.now(UTC))
+    header = sealed.header
+
+    def store_sealed() -> None:
+        with old.open(options=rows.SETTINGS) as connection, connection.transaction():
+            connection.execute("INSERT INTO audit.checkpoint(server, batch) VALUES ('main', 1)")
+            for day, keep in sealed.partitions:
+                connection.execute("SELECT audit.ensure_partition(%s, %s)", [day, keep])
+            with connection.cursor().copy(f"COPY audit.record ({rows.RECORD}, {rows.SEAL}) FROM STDIN") as copy:
+                for line in sealed.rows.records:
+                    before, _, after = line.rpartition(b"\t\t")
+                    copy.write(before + b"\t" + after)
+            connection.execute(
+                "INSERT INTO audit.batch VALUES ('main', 1, %s, '', 0, 0, %s, %s, %s, %s, %s)",
+                [header.sealed_at, header.parts, header.previous, header.root, sealed.signer, sealed.signature],
+            )
+            for name, part in sealed.parts.items():
+                connection.execute(
+                    "INSERT INTO audit.part VALUES ('main', 1, %s, %s, %s)", [name, part.leaves, part.root]
+                )
+
+    store_sealed()
+    old.upgrade()
+    assert check(old).findings == []
+    Sealing(old, "main").batch([record("main", 9, approver="pat@example.com")])
+    found = check(old)
+    assert (found.findings, found.rows) == ([], 4)
+    old.query("UPDATE audit.record SET approver = 'eve@example.com' WHERE line_num = 2")
+    assert [finding.fault for finding in check(old).findings] == [Fault.ROW_CHANGED]
 
 
 def test_two_installs_at_once_make_one_store(old: OldStore) -> None:

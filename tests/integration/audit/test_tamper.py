@@ -33,7 +33,7 @@ def sealed(store: Store) -> Store:
                 record("main", number * 10 + 6, at=second, keep=30),
                 record("main", number * 10 + 7, statement=HOSTILE, application=HOSTILE, address="::ffff:1.2.3.4"),
                 record("main", number * 10 + 8, kind="duration", statement=None, duration_ms=0.1 + number),
-                record("main", number * 10 + 9, at=second),
+                record("main", number * 10 + 9, at=second, approver="pat@example.com"),
             ],
             gaps=[Gap("1.json", number, f"gap {number}")],
             quarantined=[Quarantined("1.json", number, b"\xff\\\0\n", HOSTILE)],
@@ -60,6 +60,18 @@ TAMPERING: dict[str, tuple[str, int, set[Fault]]] = {
         {Fault.ROW_CHANGED},
     ),
     "who it was": (f"UPDATE audit.record SET person = 'bob@example.com' WHERE {ROW}", 3, {Fault.ROW_CHANGED}),
+    "an approver who was none": (
+        f"UPDATE audit.record SET approver = 'pat@example.com' WHERE {ROW}",
+        3,
+        {Fault.ROW_CHANGED},
+    ),
+    "another approver": ("UPDATE audit.record SET approver = 'eve' WHERE line_num = 29", 3, {Fault.ROW_CHANGED}),
+    "an approver hidden": ("UPDATE audit.record SET approver = '' WHERE line_num = 29", 3, {Fault.ROW_CHANGED}),
+    "an approver in the field before": (
+        "UPDATE audit.record SET approver = '', file = file || E'\\t' || approver WHERE line_num = 29",
+        3,
+        {Fault.ROW_CHANGED},
+    ),
     "a field emptied": (f"UPDATE audit.record SET sqlstate = '' WHERE {ROW}", 3, {Fault.ROW_CHANGED}),
     "a time, by a microsecond": (
         f"UPDATE audit.record SET at = at + interval '1 microsecond' WHERE {ROW}",

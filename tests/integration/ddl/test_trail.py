@@ -1,4 +1,4 @@
-"""What became of approvals of DDL is on record, once, whoever dies and whatever is away, and stays when they are gone."""
+"""What became of approvals of DDL is on record once, whoever dies and whatever is away, and outlives the objects."""
 
 import itertools
 import json

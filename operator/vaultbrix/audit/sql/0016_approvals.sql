@@ -19,7 +19,7 @@ DECLARE
   made bigint := 0;
 BEGIN
   FOR one IN SELECT * FROM jsonb_array_elements(p_details) LOOP
-    IF octet_length(one::text) > 16384 THEN RAISE EXCEPTION 'an event is longer than 16 KiB'; END IF;
+    IF octet_length(one::text) > 65536 THEN RAISE EXCEPTION 'an event is longer than 64 KiB'; END IF;
     IF coalesce(one->>'uid', '') = '' OR coalesce(one->>'id', '') = '' OR one ? 'redacted' THEN
       RAISE EXCEPTION 'an event needs uid and id, and is not redacted from the beginning';
     END IF;
