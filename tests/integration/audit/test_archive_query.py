@@ -1,11 +1,14 @@
 """The archive answers as the store does, and where a day is in either of them, it is answered once."""
 
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 from tests.harness.client_messages import CASES, HIDING, SETUP
 from tests.harness.data_api_sessions import DataApiSession, about, key_refused, note_refusals, refused, serve_data_api
@@ -14,13 +17,14 @@ from tests.harness.shipping import JANE, Shipping, shipping
 
 from vaultbrix.audit import query, rows, seal
 from vaultbrix.audit.archive import cold
+from vaultbrix.audit.archive.columns import RECORD
 from vaultbrix.audit.archive.export import Exporter, Options
 from vaultbrix.audit.archive.place import Place
 from vaultbrix.audit.query import Filter
 from vaultbrix.gateway import refusals
 from vaultbrix.gateway.refusals import Why
 
-ROLE = "tenant_sent"
+ROLE, PAT = "tenant_sent", "pat@example.com"
 ALL = Filter(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2100, 1, 1, tzinfo=dt.UTC), everybody=True)
 MOST = 1_000_000
 
@@ -47,7 +51,7 @@ class Both:
 def both() -> Iterator[Both]:
     with shipping() as parts:
         role = parts.database.tenant("sent")
-        parts.open_grants(ROLE)
+        parts.open_grants(ROLE, approver=PAT)
         parts.database.tenant("other")
         with parts.database.login(role) as connection:
             for statement in SETUP:
@@ -97,6 +101,21 @@ def test_a_day_of_every_kind_of_message_is_told_the_same(both: Both) -> None:
     assert both.cold(ALL) == hot
 
 
+def test_files_from_before_there_were_approvers_are_read_and_name_none(both: Both, tmp_path: Path) -> None:
+    old = tmp_path / "archive"
+    shutil.copytree(both.archive.place.path(""), old)
+    files = [file for file in old.rglob("record*.parquet") if pq.read_schema(file).names[-1] == "approver"]
+    assert files
+    for file in files:
+        table = pq.read_table(file).drop_columns("approver")
+        assert RECORD.reads(table.schema)
+        pq.write_table(table, file)
+    found = replace(both, archive=replace(both.archive, place=Place(str(old))))
+    assert {row["approver"] for row in both.cold(ALL)} == {"", PAT}
+    assert found.cold(ALL) == [{**row, "approver": ""} for row in both.cold(ALL)]
+    assert found.cold(replace(ALL, approver=PAT)) == []
+
+
 def test_a_request_has_its_own_statements_in_both(both: Both) -> None:
     wanted = replace(ALL, request="1" * 32)
     texts = ["SELECT * FROM generate_series(1, 3)", "SELECT nothing", "ROLLBACK"]
@@ -108,6 +127,7 @@ def test_each_filter_finds_the_same(both: Both) -> None:
     middle = both.hot(ALL)[60]["at"]
     for change in (
         {"tenants": ("team/tenant_sent",)},
+        {"approver": PAT},
         {"tenants": ()},
         {"person": JANE},
         {"person": "nobody"},

@@ -71,6 +71,17 @@ def test_a_row_of_the_archive_gives_the_line_that_was_sealed(found: list[Record]
     assert RECORD.lines(batch_of(RECORD, [values(record) for record in found])) == [rows.record_line(r) for r in found]
 
 
+@given(st.lists(records, min_size=1, max_size=2))
+def test_a_row_of_a_file_from_before_there_were_approvers_gives_its_line(found: list[Record]) -> None:
+    earlier = RECORD.schema.remove(len(RECORD.columns) - 1)
+    assert RECORD.reads(earlier)
+    assert not RECORD.reads(earlier.remove(0))
+    for record in found:
+        record.approver = ""
+    block = batch_of(RECORD, [values(record) for record in found]).select(earlier.names)
+    assert RECORD.lines(block) == [rows.record_line(r) for r in found]
+
+
 @given(st.lists(st.tuples(hostile, st.binary(max_size=40)), min_size=1, max_size=5))
 def test_a_quarantined_line_gives_the_line_that_was_sealed(found: list[tuple[str, bytes]]) -> None:
     made = [{"server": s, "file": s, "position": 1, "line": b, "reason": s, "found_at": NOON} for s, b in found]
