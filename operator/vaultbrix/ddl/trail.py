@@ -74,12 +74,15 @@ def _decided(approval: DDLApproval, status: DDLApprovalStatus, now: datetime) ->
 def _ended(status: DDLApprovalStatus, now: datetime) -> Fact:
     ready = find_condition(status.conditions, ConditionType.READY)
     at = status.finished_at or (status.expires_at if status.phase is ApprovalPhase.EXPIRED else None) or now
+    why = ready.message if ready is not None else ""
+    if ready is not None and ready.reason != str(status.phase):
+        why = f"{ready.reason}: {why}"
     return fact(
         "Ended",
         Happened.ENDED,
         at,
         reason=str(status.phase),
-        why=f"{ready.reason}: {ready.message}" if ready is not None else "",
+        why=why,
         executed=status.executed,
     )
 
