@@ -171,10 +171,13 @@ class AccessRuleController:
 
     async def _settle(self, rule: AccessRule, now: datetime) -> datetime | None:
         recorded = concerned(rule, self._cache.server_of(self._cache.tenant_of(rule)))
-        if recorded and (held := await self._trails.hold(rule)) is not rule:
-            # Before its hash is shown, on which a decision rests. The change brings it back here.
-            self._cache.refresh(held, own=False)
-            return None
+        if recorded:
+            over = rule.status.closed_at is not None
+            held = await self._trails.hold(rule, facts_of(rule, rule.status, now), over=over)
+            if held is not rule:
+                # Before its hash is shown, on which a decision rests. The change brings it back here.
+                self._cache.refresh(held, own=False)
+                return None
         verdict = self._verdicts.of(rule, now)
         failure: Expected | None = None
         has_login = False
@@ -201,7 +204,7 @@ class AccessRuleController:
         written = await write_status(self._kube, self._cache, rule, status)
         if written.status.decided != rule.status.decided:
             await self._tell_decision(written)
-        await self._trails.release(written, told)
+        await self._trails.release(written, told, over=written.status.closed_at is not None)
         if failure is not None:
             raise failure
         if rule.spec.ttl_after_closed is None or status.closed_at is None or rule.deleting:

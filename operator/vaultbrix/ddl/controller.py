@@ -156,9 +156,11 @@ class ApprovalController:
             await self._end(approval, now, started=started)
             return None
         # Before its hash is shown, on which a decision rests.
-        approval = await self._trails.hold(approval)
-        if approval.status.phase in FINAL_PHASES and not started:
-            await self._tell(approval, approval.status, now)
+        over = approval.status.phase in FINAL_PHASES and not started
+        approval = await self._trails.hold(approval, facts_of(approval, approval.status, now), over=over)
+        if over:
+            approval = await self._tell(approval, approval.status, now)
+            await self._trails.release(approval, facts_of(approval, approval.status, now), over=True)
             return None
         try:
             tenant = self._context.cache.tenant_of(approval)
@@ -190,7 +192,7 @@ class ApprovalController:
         approval = await self._tell(approval, approval.status, now, executed=executed)
         if started:
             approval = await set_finalizer(self._context.kube, approval, FINALIZER, present=False)
-        await self._trails.release(approval, facts_of(approval, approval.status, now))
+        await self._trails.release(approval, facts_of(approval, approval.status, now), over=True)
 
     async def _tell(
         self, approval: DDLApproval, status: DDLApprovalStatus, now: datetime, *, executed: int | None = None

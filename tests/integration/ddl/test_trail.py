@@ -55,8 +55,12 @@ def test_all_that_became_of_one_is_told_after_it_is_gone(place: TenantWithTables
     made.decide(message=HOSTILE)
     assert made.pod().run() == 0
     made.phase("Succeeded")
+    # One that is over and told is held up by nobody.
+    wait_for("its finalizers are gone", lambda: not made.read()["metadata"].get("finalizers"), tell=made.tell)
+    world.operator.stop()
     made.delete()
     gone(made)
+    world.operator.start()
     requested, decided, started, ended = await_events(world, uid, *LIFE)
     about = {"kind": "DDLApproval", "namespace": place.team, "name": made.name, "uid": uid, "server": "main"}
     for event in (requested, decided, started, ended):
@@ -232,9 +236,11 @@ def test_an_operator_that_dies_on_the_way_tells_it_once(place: TenantWithTables,
 
 
 def test_a_second_replica_goes_on_where_the_first_one_died(
-    place: TenantWithTables, mortal: Path, second_operator: Process
+    place: TenantWithTables, mortal: Path, request: pytest.FixtureRequest
 ) -> None:
     world = place.world
+    wait_for("the first one leads", lambda: world.leader() == "test", patience=60)
+    second: Process = request.getfixturevalue("second_operator")
     made = place.submit("DROP TABLE b")
     made.rehearsed()
     uid = made.uid
@@ -244,7 +250,7 @@ def test_a_second_replica_goes_on_where_the_first_one_died(
     wait_for("the first one died", lambda: not world.operator.running, patience=60, tell=world.operator.text)
     wait_for(
         "the second one has put it down", lambda: not made.status["trail"]["waiting"], patience=90,
-        tell=second_operator.text,
+        tell=second.text,
     )  # fmt: skip
     assert names(world, uid) == ["Requested", "Decided"]
     mortal.unlink()

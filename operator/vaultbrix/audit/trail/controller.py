@@ -72,12 +72,15 @@ class Trails(Generic[Approved]):
         server = self._server_of(resource)
         return server is not None and server.spec.audit_manager_secret_ref is not None
 
-    async def hold(self, resource: Approved) -> Approved:
+    async def hold(self, resource: Approved, facts: Sequence[Fact], *, over: bool) -> Approved:
         """Have the object stay until its trail is stored; returns it as it is now.
 
-        To be done before anybody can decide on it: a decision rests on status.sha256.
+        To be done before anybody can decide on it: a decision rests on status.sha256. One that is ``over`` and told has
+        nothing more to tell.
         """
         if resource.deleting or FINALIZER in resource.metadata.finalizers or not self.kept(resource):
+            return resource
+        if over and settled(resource.status.trail, facts):
             return resource
         return await set_finalizer(self._kube, resource, FINALIZER, present=True)
 
@@ -93,16 +96,16 @@ class Trails(Generic[Approved]):
         name = server.metadata.name if server is not None else ""
         return advance(old, facts, server=name, stored=told.stored, message=told.message, now=now)
 
-    async def release(self, resource: Approved, facts: Sequence[Fact]) -> None:
-        """Let a deleted object go, if the store has its trail or none will ever take it.
+    async def release(self, resource: Approved, facts: Sequence[Fact], *, over: bool) -> None:
+        """Let go of an object that is over or deleted, if the store has its trail, or none will ever take it.
 
         ``resource`` has the status that was written last.
         """
-        if FINALIZER not in resource.metadata.finalizers or not resource.deleting:
+        if FINALIZER not in resource.metadata.finalizers or not (over or resource.deleting):
             return
         trail = resource.status.trail
         if not settled(trail, facts):
-            if self.kept(resource):
+            if self.kept(resource) or not resource.deleting:
                 return
             log.warning("not on record, since no audit store takes it", about=resource.display, events=_ids(trail))
         await set_finalizer(self._kube, resource, FINALIZER, present=False)
