@@ -12,7 +12,7 @@ from types import MappingProxyType
 from vaultbrix.access.decisions import decide_all, role_of
 from vaultbrix.access.terms import deadline_of
 from vaultbrix.api.accessrule import AccessRule
-from vaultbrix.api.ddlapproval import DDLApproval
+from vaultbrix.api.ddlapproval import DDLApproval, Verdict
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.decisions import login_name, rehearsal_login
@@ -267,6 +267,12 @@ def attribute_logins(
     ]
 
 
+def _approver(approval: DDLApproval) -> str:
+    """Who let the Job run. A rehearsal is approved by nobody."""
+    decision = approval.spec.decision
+    return decision.by if decision is not None and decision.verdict is Verdict.APPROVED else ""
+
+
 def _attribute_login(
     state: AgentState, name: str, approval: DDLApproval, tenant: Tenant | None, now: datetime, *, gone: bool
 ) -> list[StateChange]:
@@ -281,6 +287,6 @@ def _attribute_login(
         approval=approval.display,
         tenant=tenant.display,
         requested_by=approval.spec.requested_by,
-        approved_by=approval.spec.decision.by if approval.spec.decision else "",
+        approved_by=_approver(approval) if name == login_name(approval.metadata.uid) else "",
     )
     return [LoginSeen(name=name, login=login)] if login != known else []

@@ -127,16 +127,9 @@ def test_an_approver_is_gone_and_what_others_did_stays(parts: Shipping, redactor
     parts.open_grants(ROLE)
     assert shown[0]["approver"] == name
     told = {"uid": mark, "kind": "DDLApproval", "namespace": "team", "name": "drop", "event": "Decided"}
+    wrote = {"by": name, "message": f"{name} was here", "why": name, "terms": name}
     events = [
-        {
-            **told,
-            "id": "1-a",
-            "by": name,
-            "message": f"{name} was here",
-            "why": name,
-            "terms": name,
-            "verdict": "Denied",
-        },
+        {**told, "id": "1-a", **wrote},
         {**told, "id": "2-b", "by": f"{JANE},{name}"},
         {**told, "id": "3-c", "by": JANE, "message": "kept"},
     ]

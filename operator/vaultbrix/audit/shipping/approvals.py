@@ -5,7 +5,7 @@ message that is the text, byte for byte (vaultbrix.audit.records). What follows 
 text's. A tenant can have no such line written but by sending an approved text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vaultbrix.audit.records import ApprovedText, Record, approved_text
 from vaultbrix.grants.state import AgentState
@@ -14,6 +14,8 @@ from vaultbrix.grants.state import AgentState
 _MOST_SESSIONS = 10_000
 # What ends a client's message.
 _ENDINGS = ("duration", "error", "disconnection")
+# As pgAudit names it; all else that the gate lets through is of class DDL.
+_TRUNCATE = "TRUNCATE TABLE"
 
 # The gate's line that the store has of a session before one of its lines, where the client's message has not ended.
 RecallApproval = Callable[[str, int], str | None]
@@ -42,29 +44,33 @@ class Approvals:
         if len(self._known) > _MOST_SESSIONS:
             self._known.clear()
 
-    def attribute(self, record: Record, state: AgentState, recall: RecallApproval) -> None:
-        """Say in a record who approved the text that it belongs to, and by which approval."""
+    def concern(self, record: Record) -> bool:
+        """Whether the record has to be looked at; most need not be, and this is asked for each."""
+        return bool(self._texts) or record.class_ == "DDL" or record.kind == "gate" or record.command == _TRUNCATE
+
+    def attribute(
+        self, record: Record, before: Sequence[tuple[Record, bytes]], state: AgentState, recall: RecallApproval
+    ) -> None:
+        """Say in a record who approved the text that it belongs to, and by which approval. ``before``: of its batch."""
         session, kind = record.session_id, record.kind
         if kind == "gate" and record.message and (approved := approved_text(record.message)):
             self._texts[session] = approved
             self._known.add(session)
         text = self._texts.get(session)
-        if text is None and kind == "statement" and session not in self._known and _gated(record):
+        # What is not the first line after the gate's needs no question.
+        if text is None and kind == "statement" and session not in self._known:
             self._known.add(session)
-            text = approved_text(recall(session, record.line_num) or "") if record.line_num > 1 else None
+            ended = any(r.session_id == session and r.kind in _ENDINGS for r, _ in before)
+            if record.line_num > 1 and not ended:
+                text = approved_text(recall(session, record.line_num) or "")
             if text is not None:
                 self._texts[session] = text
-        if text is not None:
-            record.approver = _with(record.approver, text.by)
-            record.authorization = _with(record.authorization, state.approval_of(text.approval))
+        if text is None:
+            return
+        record.approver = _with(record.approver, text.by)
+        record.authorization = _with(record.authorization, state.approval_of(text.approval))
         if kind in _ENDINGS:
-            self._texts.pop(session, None)
-            self._known.add(session)
-
-
-def _gated(record: Record) -> bool:
-    """Whether the gate may have let it through: others are never the first line after the gate's."""
-    return record.class_ == "DDL" or (record.command or "").startswith("TRUNCATE")
+            del self._texts[session]
 
 
 def _with(names: str, name: str) -> str:

@@ -94,8 +94,8 @@ class Intake:
                 record = record_of(entry, server, who)
                 if who is _SOME_CALLER:
                     self._requests.attribute(record, recall)
-                else:
-                    self._approvals.attribute(record, state, recall_approval)
+                elif self._approvals.concern(record):
+                    self._approvals.attribute(record, records, state, recall_approval)
                 record.file, record.position = file, position
                 record.keep = days(record)
                 row = rows.record_line(record)
