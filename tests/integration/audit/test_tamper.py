@@ -244,6 +244,7 @@ def run(store: Store, *arguments: str | Path) -> subprocess.CompletedProcess[str
         "PGUSER": reader["username"],
         "PGPASSWORD": reader["password"],
         "PGSSLMODE": "require",
+        "PYTHONPATH": "operator",
     }
     command = [*VAULTBRIX, "audit", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
