@@ -5,7 +5,7 @@ from datetime import datetime
 from vaultbrix.access.approval import approval, asked_by, denied, needs_nobody
 from vaultbrix.access.terms import deadline_of, start_of, terms_sha256
 from vaultbrix.api.accessrule import AccessDecision, AccessRule, AccessRuleStatus
-from vaultbrix.api.conditions import Reason
+from vaultbrix.api.conditions import ConditionType, Reason, find_condition
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.trail import Happened
@@ -63,14 +63,18 @@ def _requested(rule: AccessRule, now: datetime) -> Fact:
 def _decided(rule: AccessRule, status: AccessRuleStatus, decision: AccessDecision, now: datetime) -> Fact:
     counts = decision in (approval(rule), denied(rule))
     reason, why = "", ""
-    if asked_by(rule, decision.by):
+    accepted = find_condition(status.conditions, ConditionType.ACCEPTED)
+    if counts and accepted is not None and accepted.reason == Reason.DECISION_UNGUARDED:
+        counts, reason, why = False, accepted.reason, accepted.message
+    elif asked_by(rule, decision.by):
         reason, why = str(Reason.SELF_APPROVAL), f"{decision.by} asked for this access"
     elif not counts:
         reason, why = str(Reason.APPROVAL_OUTDATED), "the rule gives something else than what was decided on"
     taken = status.decided
     seen = taken is not None and (taken.verdict, taken.sha256) == (decision.verdict, decision.sha256)
     return fact(
-        f"Decided {digest(decision.dump())}",
+        # One that did not count at first may do so later.
+        f"Decided {digest(decision.dump())}{f' {reason}' if reason == Reason.DECISION_UNGUARDED else ''}",
         Happened.DECIDED,
         taken.at if seen and taken is not None else now,
         by=decision.by,

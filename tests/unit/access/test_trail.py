@@ -83,3 +83,13 @@ def test_a_decision_that_does_not_count_is_told_with_the_reason() -> None:
 def test_decisions_that_replace_each_other_are_told_one_by_one() -> None:
     marks = [due(decided(rule(), by=by))[1].mark for by in ("bob@example.com", "carol@example.com")]
     assert len(set(marks)) == 2
+
+
+def test_one_that_may_have_gone_unchecked_is_told_as_that_and_again_should_it_count() -> None:
+    found = decided(rule())
+    why = {"type": "Accepted", "status": "False", "reason": "DecisionUnguarded", "message": "nobody knows"}
+    held = due(found, conditions=[{**why, "lastTransitionTime": rfc3339(NOW)}])
+    event, counted = held[1].event, due(found)[1].event
+    assert (event.counts, event.reason, event.why, event.by) == (False, "DecisionUnguarded", "nobody knows", counted.by)
+    assert counted.counts
+    assert held[1].mark != due(found)[1].mark
