@@ -36,7 +36,9 @@ SHUT = tuple(
 NAMED, DATA_API, USERS = "db1-admin", "main-data-api", "shop-users"
 SECRETS = ("", *OPERATORS, *SHUT, NAMED, DATA_API, USERS, "ddl-1", "acme-db")
 AGENT = "x-vaultbrix-postgresql-0"
-POLICIES = tuple(f"x-vaultbrix-{name}" for name in ("requests", "decisions", "tenants", "finalizers", "status"))
+POLICIES = tuple(
+    f"x-vaultbrix-{name}" for name in ("requests", "decisions", "tenants", "finalizers", "operator", "status")
+)
 
 # What is tried: resources by group, those with more names than none, and verbs that only some have.
 RESOURCES = {

@@ -30,17 +30,18 @@ def test_who_may_decide_and_did_not_ask_decides(team: PolicedTeam, verdict: str)
 
 def test_who_lacks_the_verb_decides_in_no_way(team: PolicedTeam) -> None:
     asked = team.asked_rule()
-    for caller in (team.joe, team.eve, team.gitops, team.everywhere, team.robot, team.operator):
+    for caller in (team.joe, team.eve, team.gitops, team.everywhere, team.robot):
         made = on_access(caller.name)
         ways = [
             caller.merge(asked, {"spec": {"decision": made}}),
             caller.json_patch(asked, [{"op": "add", "path": "/spec/decision", "value": made}]),
+            caller.apply(asked, {"spec": {"decision": made}}),
         ]
-        if caller is not team.operator:
-            ways.append(caller.apply(asked, {"spec": {"decision": made}}))
         for answer in ways:
             assert not answer.allowed
         assert "takes verb approve on accessrules.vaultbrix.com" in ways[0].denial
+    for operator in (team.operator, team.remote_operator):
+        assert decide(operator, asked).denial
     for caller in (team.agent, team.vm_agent, team.gateway):
         assert decide(caller, asked).code == 403
     assert undecided(team, asked)

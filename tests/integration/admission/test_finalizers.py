@@ -1,7 +1,7 @@
 """Finalizers of ours are the operator's, or of whom RBAC lets update them."""
 
 import pytest
-from tests.harness.admission import rule
+from tests.harness.admission import decision, rule
 from tests.harness.admission_team import PolicedTeam
 from tests.harness.apiserver import Object
 
@@ -63,3 +63,25 @@ def test_what_is_held_goes_once_the_operator_lets_go(team: PolicedTeam) -> None:
     assert team.read(made)["metadata"]["deletionTimestamp"]
     assert team.operator.merge(made, {"metadata": {"finalizers": None}}).allowed
     assert team.admin.send("GET", team.admin.path(made)).code == 404
+
+
+@pytest.mark.parametrize("who", ["operator", "remote_operator"])
+def test_the_operator_changes_no_spec(team: PolicedTeam, who: str) -> None:
+    """It may patch whole objects, for their finalizers."""
+    changes: list[tuple[Object, Object]] = [
+        (team.rule(), {"cidrs": ["198.51.100.9/32"]}),
+        (team.rule(), {"revoked": True}),
+        (team.asked_rule(), {"decision": {**decision("pat@example.com"), "allowNested": None}}),
+        (team.tenant(), {"suspended": True}),
+        (team.approval(), {"decision": decision("pat@example.com")}),
+    ]
+    caller = getattr(team, who)
+    for made, change in changes:
+        before = team.read(made)["spec"]
+        answer = caller.merge(made, {"spec": change, "metadata": {"finalizers": [OURS]}})
+        assert answer.denial, answer.body
+        assert team.read(made)["spec"] == before
+    plain = caller.merge(changes[0][0], {"spec": changes[0][1]}).denial
+    assert plain.startswith("spec of accessrules is for people and GitOps controllers to change"), plain
+    assert plain.endswith(f"not for the operator, {caller.name}")
+    assert caller.merge(changes[0][0], {"metadata": {"labels": {"a": "b"}}}).allowed

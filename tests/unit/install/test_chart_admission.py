@@ -31,7 +31,7 @@ def policies(documents: list[Any]) -> dict[str, Any]:
 def test_policies_are_there_by_default_deny_and_fail_closed() -> None:
     documents = rendered()
     found = policies(documents)
-    assert set(found) == {"requests", "decisions", "tenants", "finalizers", "status"}
+    assert set(found) == {"requests", "decisions", "tenants", "finalizers", "operator", "status"}
     assert {spec["failurePolicy"] for spec in found.values()} == {"Fail"}
     bound = {d["spec"]["policyName"]: d["spec"]["validationActions"] for d in of(documents, BINDING)}
     assert bound == {d["metadata"]["name"]: ["Deny"] for d in of(documents, POLICY)}
@@ -99,7 +99,7 @@ def test_left_out_they_are_nothing_to_compare_or_read() -> None:
 
 def test_the_manifest_for_those_without_helm_has_them() -> None:
     documents = [d for d in yaml.safe_load_all((TOP / "manifests/install.yaml").read_text()) if d]
-    assert len(of(documents, POLICY)) == len(of(documents, BINDING)) == 5
+    assert len(of(documents, POLICY)) == len(of(documents, BINDING)) == 6
 
 
 def test_the_operator_is_known_by_its_service_account_and_by_other_names_that_are_given() -> None:
@@ -110,6 +110,8 @@ def test_the_operator_is_known_by_its_service_account_and_by_other_names_that_ar
     for name in ("requests", "finalizers", "status"):
         conditions = {c["name"]: c["expression"] for c in policies(documents)[name]["matchConditions"]}
         assert conditions["not-the-operator"] == f"!(request.userInfo.username in {operators})"
+    (known,) = policies(documents)["operator"]["matchConditions"]
+    assert known["expression"] == f"request.userInfo.username in {operators}"
     # Decisions and guards are no business of the operator's.
     for name in ("decisions", "tenants"):
         assert "vaultbrix:operator" not in str(policies(documents)[name])
