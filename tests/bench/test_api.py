@@ -42,7 +42,9 @@ from vaultbrix.dataapi.serving import schema
 PARTS = os.environ.get("VAULTBRIX_BENCH_API", "throughput,rotation,visibility").split(",")
 ROUNDS = 3
 SECONDS = 4.0
-CONNECTIONS = (16, 128)
+# One at a time shows what the gateway adds to a request. With more than the processors can serve, times are those of a
+# queue, and follow from the rates.
+ONE_AT_A_TIME, BUSY = 1, (16, 128)
 KEYS = 60
 GOOD, REFUSED = 403, 401
 SIZES = (10, 100, 300)
@@ -148,7 +150,7 @@ def throughput() -> Figures:
         door = Door(directory, database)
         try:
             door.start()
-            rows = [compared(door, what, count) for count in CONNECTIONS for what in (READ, WRITE)]
+            rows = [compared(door, what, count) for count in (ONE_AT_A_TIME, *BUSY) for what in (READ, WRITE)]
             resident = {name: round(resident_mib(pids), 1) for name, pids in door.processes().items()}
             audited = audited_rates(door)
         finally:
@@ -194,7 +196,7 @@ def audited_rates(door: Door) -> dict[str, int]:
     door.postgrest.serve()
     rates = {}
     for what in (READ, WRITE):
-        runs = [door.load(what, CONNECTIONS[0], gateway=True, seconds=SECONDS).rate for _ in range(ROUNDS)]
+        runs = [door.load(what, BUSY[0], gateway=True, seconds=SECONDS).rate for _ in range(ROUNDS)]
         rates[what[0]] = round(statistics.median(runs))
     assert "AUDIT: SESSION" in door.database.postgres.log_text()[-100_000:]
     return rates
