@@ -62,7 +62,7 @@ RESOURCES = {
 }  # fmt: skip
 NAMES = {
     "secrets": SECRETS,
-    "configmaps": ("", POLICY_LIST, "another"),
+    "configmaps": ("", POLICY_LIST, "vaultbrix-anchors-main", "vaultbrix-anchors-other", "another"),
     "leases": ("", "vaultbrix-operator", f"main-{AGENT}", "main-db1", "other-db2"),
     "agents": ("", AGENT, "db1", "db2"),
     "postgresservers": ("", "main", "other"),
@@ -210,6 +210,8 @@ def _agent(server: str, name: str, namespace: str) -> tuple[Need, ...]:
         Need(OURS, ("postgresservers",), ("report",), names=(server,)),
         Need(LEASES, ("leases",), ("create",), (namespace,)),
         Need(LEASES, ("leases",), ("patch",), (namespace,), (f"{server}-{name}",)),
+        # Where neither the operator nor the store's owner can write.
+        Need("", ("configmaps",), ("get", "patch"), (namespace,), (f"vaultbrix-anchors-{server}",)),
         Need("", ("events",), ("create",), ("default",)),
     )
 

@@ -17,6 +17,7 @@ from tests.harness.slot import SLOT, folder
 
 SYSTEM, JOBS = "vaultbrix-test", "vaultbrix-test-jobs"
 SERVER_NAME = "main"
+ANCHORS = f"vaultbrix-anchors-{SERVER_NAME}"
 LONGEST_LABEL = 63
 FOR_SERVER = "vaultbrix.com/for-postgresserver"
 ECHO_PORT = 5434
@@ -116,8 +117,14 @@ class World:
         self.set_admin_password(ADMIN_PASSWORD)
         self.server_secret("pg-ca", {"ca.crt": self.postgres.authority.read_text()})
         self.server_secret("audit-reader", self.store.reader)
+        self.keep_anchors()
         self.api.apply(server())
         self.heal()
+
+    def keep_anchors(self) -> None:
+        """Have the ConfigMap there in which the agent keeps anchors, as the chart has it."""
+        metadata = {"name": ANCHORS, "namespace": SYSTEM}
+        self.api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
 
     def heal(self) -> None:
         """Start whatever a test has ended."""

@@ -12,7 +12,7 @@ from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.postgresserver import AgentAudit
 from vaultbrix.audit.flow.decisions import QUIET_SECONDS, Guard, Sight, flows, guard, held_back, witness
 from vaultbrix.audit.flow.flow_file import read_flow
-from vaultbrix.audit.flow.report import Flow, LoudSession
+from vaultbrix.audit.flow.report import Flow, Head, LoudSession
 from vaultbrix.grants.state import AgentState, AuditSeen
 
 # A message in which only a figure changes is written no more often than this.
@@ -65,6 +65,11 @@ class AuditGuard:
     def loud(self) -> tuple[LoudSession, ...]:
         """The sessions that write much into PostgreSQL's log, as the shipper last said; none while it says nothing."""
         return self._flow.loud if self._flow is not None and self._changed_at is not None else ()
+
+    @property
+    def latest(self) -> Head | None:
+        """The newest sealed batch, as the shipper last said; None while it says nothing."""
+        return self._flow.latest if self._flow is not None and self._changed_at is not None else None
 
     @property
     def status_entry(self) -> AgentAudit | None:

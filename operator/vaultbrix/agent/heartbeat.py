@@ -45,6 +45,8 @@ class Heartbeat:
         self._sources: dict[str, float] = {}
         self.errors: dict[str, str] = {}
         """Error by layer, as the layers were last applied."""
+        self.anchor_trouble: Callable[[], str] = lambda: ""
+        """Why the record's anchor could not be kept, empty where it was."""
         self.audit: AgentAudit | None = None
         """What the entry says of the audit record."""
         self.watchdog: AgentWatchdog | None = None
@@ -93,6 +95,10 @@ class Heartbeat:
         }
         await self._kube.apply(LEASES, body)
 
+    def _troubles(self) -> dict[str, str]:
+        trouble = self.anchor_trouble()
+        return {**self.errors, **({"anchor": trouble} if trouble else {})}
+
     async def _write_entry(self) -> None:
         now = datetime.now(UTC)
         entry = ServerAgent(
@@ -101,7 +107,7 @@ class Heartbeat:
             firewall=self._identity.firewall(),
             clock_skew_seconds=self.skew,
             sources=sorted(self._sources),
-            error="; ".join(f"{layer}: {text}" for layer, text in sorted(self.errors.items()))[:1024],
+            error="; ".join(f"{part}: {text}" for part, text in sorted(self._troubles().items()))[:1024],
             audit=self.audit,
             watchdog=self.watchdog,
             at=now,

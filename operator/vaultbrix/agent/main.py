@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vaultbrix.admission.memory import StandingFile
 from vaultbrix.admission.policies import Policies, PolicyList
+from vaultbrix.agent.anchors import Anchors
 from vaultbrix.agent.audit_guard import AuditGuard, LogDisk
 from vaultbrix.agent.certificate import CertificateReload
 from vaultbrix.agent.echo import echo
@@ -76,6 +77,8 @@ async def main(options: Options) -> None:
     heartbeat = Heartbeat(kube, identity)
     closed_by_default = asyncio.Event()
     guard = AuditGuard(options.flow_file, options.log_disk)
+    anchors = Anchors(kube, options.namespace, options.server, lambda: guard.latest)
+    heartbeat.anchor_trouble = lambda: anchors.trouble
     watchdog = Watchdog(
         TenantSessions(replace(target, application="vaultbrix-watchdog")),
         control.terminate,
@@ -107,6 +110,7 @@ async def main(options: Options) -> None:
             asyncio.TaskGroup() as group,
         ):
             group.create_task(enforcer.run())
+            group.create_task(anchors.run())
             if options.certificate_file is not None:
                 certificate = CertificateReload(options.certificate_file, options.port, SessionControl(target))
                 group.create_task(certificate.run())

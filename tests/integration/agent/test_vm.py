@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.harness.machine import ADDRESS, AGENT, AGENT_NAME, CLUSTER, SERVER_NAME, SHIPPER, Machine
 from tests.harness.processes import Process
 from tests.harness.shell import TOP, binaries, run, wait_for
@@ -61,6 +62,11 @@ def credentials(world: World, agent: str, path: Path) -> str:
 def kubeconfig(running: World) -> Path:
     """The agent's credentials, with the rights of the manifest."""
     running.api.namespace(LEASES)
+    # The release's own, with which its policies are read.
+    release = [d for d in yaml.safe_load_all((TOP / "manifests/install.yaml").read_text()) if d]
+    roles = [d for d in release if d["kind"].endswith("Role") and d["metadata"]["name"] == "vaultbrix-admission"]
+    assert len(roles) == 2
+    running.api.kubectl("apply", "-f", "-", input_text=yaml.safe_dump_all(roles))
     running.api.kubectl("apply", "-f", str(RIGHTS))
     path = running.directory / "vm-agent.kubeconfig"
     credentials(running, AGENT_NAME, path)
@@ -234,9 +240,15 @@ ALLOWED = [
     ("create", "events", "-n", "default"),
     ("create", "leases.coordination.k8s.io", "-n", LEASES),
     ("patch", f"leases.coordination.k8s.io/{LEASE}", "-n", LEASES),
+    ("patch", f"configmaps/vaultbrix-anchors-{SERVER_NAME}", "-n", LEASES),
+    ("get", "configmaps/vaultbrix-admission", "-n", LEASES),
+    ("get", "validatingadmissionpolicies.admissionregistration.k8s.io/vaultbrix-decisions"),
 ]  # fmt: skip
 
 REFUSED = [
+    ("patch", "configmaps/vaultbrix-admission", "-n", LEASES),
+    ("patch", "configmaps/vaultbrix-anchors-main", "-n", LEASES),
+    ("patch", "validatingadmissionpolicies.admissionregistration.k8s.io/vaultbrix-decisions"),
     *((verb, "secrets", "-n", where) for verb in ("get", "list", "watch", "create") for where in (SYSTEM, LEASES)),
     *((verb, f"{kind}.vaultbrix.com", "-A") for verb in ("create", "update", "patch", "delete")
       for kind in ("accessrules", "tenants", "postgresservers", "ddlapprovals")),
