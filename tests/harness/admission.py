@@ -121,13 +121,22 @@ class Caller:
 class PolicedCluster:
     """The API server, with policies and rights as the chart and manifests/ have them.
 
-    ``namespace`` is the release's, and ``values`` are those of the chart.
+    ``namespace`` is the release's, and ``values`` are those of the chart. ``ports`` are the API server's and etcd's:
+    a worker may have two clusters at a time.
     """
 
-    def __init__(self, directory: Path, *, namespace: str = chart.NAMESPACE, values: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        namespace: str = chart.NAMESPACE,
+        values: tuple[str, ...] = (),
+        ports: tuple[int, int] = (12386, 12384),
+    ) -> None:
         self.namespace = namespace
         self._values = (*chart.DATA_API, f"admission.operators={{{REMOTE_OPERATOR}}}", *values)
-        self.api = ApiServer(directory, address="127.0.0.1", port=12386 + 10 * SLOT, etcd_port=12384 + 10 * SLOT)
+        port, etcd_port = (number + 10 * SLOT for number in ports)
+        self.api = ApiServer(directory, address="127.0.0.1", port=port, etcd_port=etcd_port)
 
     def start(self, *namespaces: str) -> None:
         """Start it, with more namespaces, and wait until every policy is in force."""

@@ -18,11 +18,11 @@ VALUES = (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[PolicedCluster]:
     """With an agent of server ``other`` on a machine of its own, and a person for each role of users, in TEAM."""
     assert chart.available()
-    started = PolicedCluster(folder() / "rights", namespace=RELEASE, values=VALUES)
+    started = PolicedCluster(folder() / "rights", namespace=RELEASE, values=VALUES, ports=(16386, 12387))
     try:
         started.start(*(name for name in NAMESPACES if name not in ("", RELEASE, JOBS)))
         install(started.api, agent_rights("db2", of="other", release=RELEASE))
