@@ -21,7 +21,9 @@ from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
 
+# A request waits for a start so long, and those after it are refused at once, until it answers.
 START_SECONDS = 5.0
+LONGEST_START_SECONDS = 60.0
 IDLE_SECONDS = 600.0
 MOST = 300
 # Memory of one process, in bytes (RLIMIT_DATA). An answer is held whole, about four times over, and its size is the
@@ -49,6 +51,7 @@ class _Running:
         self.process = process
         self.used_at = time.monotonic()
         self.ready = False
+        self.starting: asyncio.Task[None] | None = None
         self.read_at = time.monotonic()
         self.reload: asyncio.TimerHandle | None = None
         self._files = files
@@ -68,6 +71,8 @@ class _Running:
     async def stop(self) -> None:
         if self.reload is not None:
             self.reload.cancel()
+        if self.starting is not None and self.starting is not asyncio.current_task():
+            self.starting.cancel()
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
@@ -113,21 +118,22 @@ class Runner:
             return True
         async with self._locks.setdefault(tenant, asyncio.Lock()):
             running = self._running.get(tenant)
-            if running is not None and running.answers:
-                return True
-            failures, not_before = self._failures.get(tenant, (0, 0.0))
+            if running is not None and running.alive:
+                # Its start takes long, as on a busy machine: to begin anew would take longer.
+                return running.answers
+            _, not_before = self._failures.get(tenant, (0, 0.0))
             if time.monotonic() < not_before:
                 return False
             try:
-                if await self._start(tenant):
-                    self._failures.pop(tenant, None)
-                    return True
-                message = "PostgREST does not become ready"
+                return await self._start(tenant)
             except (Expected, OSError) as error:
-                message = str(error)
-            self._failures[tenant] = (failures + 1, time.monotonic() + pause_after(failures + 1, 0.0))
-            log.warning("a tenant is not served", tenant="/".join(tenant), message=message)
+                self._note_failure(tenant, str(error))
             return False
+
+    def _note_failure(self, tenant: ObjectKey, message: str) -> None:
+        failures = self._failures.get(tenant, (0, 0.0))[0] + 1
+        self._failures[tenant] = (failures, time.monotonic() + pause_after(failures, 0.0))
+        log.warning("a tenant is not served", tenant="/".join(tenant), message=message)
 
     def tenant_changed(self, tenant: ObjectKey) -> None:
         """Have a process that is run for something else than it should be ended; it is started again when needed."""
@@ -166,6 +172,7 @@ class Runner:
         await self._stop(tenant)
         served = await self._resolve(tenant)
         if served is None:
+            self._note_failure(tenant, "it is not to be served")
             return False
         if len(self._running) >= self._most:
             await self._stop(min(self._running, key=lambda name: self._running[name].used_at))
@@ -182,11 +189,17 @@ class Runner:
         running = self._running[tenant] = _Running(served, process, (path, file))
         self._spawn(_log_errors(tenant, process))
         self.started(served.server)
-        if await _ready(port, process):
+        running.starting = asyncio.create_task(self._await_ready(tenant, running, port))
+        await asyncio.wait({running.starting}, timeout=START_SECONDS)
+        return running.answers
+
+    async def _await_ready(self, tenant: ObjectKey, running: _Running, port: int) -> None:
+        if await _ready(port, running.process):
             running.ready = True
-            return True
-        await self._stop(tenant)
-        return False
+            self._failures.pop(tenant, None)
+        elif self._running.get(tenant) is running:
+            self._note_failure(tenant, "PostgREST does not become ready")
+            await self._stop(tenant)
 
     async def _compare(self, tenant: ObjectKey) -> None:
         try:
@@ -221,8 +234,8 @@ def _confine() -> None:
 
 
 async def _ready(port: int, process: asyncio.subprocess.Process) -> bool:
-    """Whether PostgREST has read the schema within START_SECONDS."""
-    deadline = time.monotonic() + START_SECONDS
+    """Whether PostgREST has read the schema within LONGEST_START_SECONDS."""
+    deadline = time.monotonic() + LONGEST_START_SECONDS
     while time.monotonic() < deadline and process.returncode is None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,6 +1,7 @@
 """Reads Secrets that are needed again and again, such as a server's credentials, once and watches them after that."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -34,7 +35,7 @@ class Secrets:
 
     While the API server is away it is kept as it was last, as the informers' objects are, and read again afterwards. A
     Secret that may not be watched, or that comes when ``MOST_WATCHED`` are, is read from the API server each time; the
-    former is tried again after ``REFUSED_SECONDS``.
+    former is tried again after ``REFUSED_SECONDS``. One that was watched is kept for so long, too.
     Listeners are called with the key of a kept Secret that was changed or deleted.
     """
 
@@ -74,6 +75,7 @@ class Secrets:
     async def _watch(self, key: SecretKey, read_version: str) -> None:
         version = read_version
         failures = 0
+        refused_since: float | None = None
         while key in self._kept:
             try:
                 if version == _NOW:
@@ -84,7 +86,7 @@ class Secrets:
                         if event["type"] == "BOOKMARK" and version == _NOW:
                             break
                         first.reschedule(None)
-                        failures = 0
+                        failures, refused_since = 0, None
                         version = str(event["object"]["metadata"]["resourceVersion"])
                         if event["type"] != "BOOKMARK":
                             self._take(key, event["object"] if event["type"] != "DELETED" else None)
@@ -100,9 +102,18 @@ class Secrets:
             except NotFound:
                 self._take(key, None)
             except Blocked as error:
-                self._refused_until[key] = time.monotonic() + REFUSED_SECONDS
-                log.warning("Secret is not watched", secret="/".join(key), message=error.message)
-                return
+                now = time.monotonic()
+                if version == read_version:
+                    # Never watched: there is no right to.
+                    refused_since = -math.inf
+                refused_since = now if refused_since is None else refused_since
+                if now - refused_since >= REFUSED_SECONDS:
+                    self._refused_until[key] = now + REFUSED_SECONDS
+                    log.warning("Secret is not watched", secret="/".join(key), message=error.message)
+                    return
+                version = _NOW
+                failures += 1
+                await self._pause(key, failures, error.message)
             except Expected as error:
                 version = _NOW
                 failures += 1
