@@ -13,7 +13,7 @@ from tests.harness.demo import Demo
 from tests.harness.kubectl import SYSTEM, Cluster
 from tests.harness.secret_scan import Marks, Witness
 
-STORE = "vaultbrix-audit-store-0"
+STORE = "vaultbrix-audit-0"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from tests.harness.shell import run
 
 # What everybody may know, or what repeats another key of the same Secret.
 _PUBLIC_KEYS = frozenset({"host", "port", "dbname", "username", "schema", "type", "provider", "namespace", "prefix"})
-_PUBLIC_ENDINGS = (".crt", ".pub")
+# A text that a Job runs is in its DDLApproval, for all to read.
+_PUBLIC_ENDINGS = (".crt", ".pub", ".sql")
 # Shorter ones would be found by chance.
 _SHORTEST = 12
 _HELM = "helm.sh/release.v1"
