@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
@@ -133,9 +134,10 @@ def _objects(lines: Iterable[str]) -> Iterator[Object]:
 def processes() -> list[int]:
     """Process ids of all containers of the cluster."""
     found: set[int] = set()
-    for group in Path("/sys/fs/cgroup").rglob("cgroup.procs"):
-        if "kubepods" in str(group):
-            found.update(map(int, _read(str(group)).split()))
+    # One that ends meanwhile is passed over.
+    for folder, _, names in os.walk("/sys/fs/cgroup"):
+        if "kubepods" in folder and "cgroup.procs" in names:
+            found.update(map(int, _read(f"{folder}/cgroup.procs").split()))
     return sorted(found)
 
 
@@ -164,9 +166,13 @@ def in_files(marks: Marks, *folders: Path) -> set[str]:
         "-f", "-", *folders, input_text=marks.patterns(), check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode in (0, 1) or "No such file" in done.stderr, done.stderr
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    # What is in memory alone goes with the Pod, and only the Pod has it.
+    in_memory = tuple(f"{place}/" for place, kind in mounts if kind == "tmpfs")
     found: set[str] = set()
     for path in done.stdout.splitlines():
-        found |= {f"{path}: {origin}" for origin in marks.within(_read(path))}
+        if not path.startswith(in_memory):
+            found |= {f"{path}: {origin}" for origin in marks.within(_read(path))}
     return found
 
 
