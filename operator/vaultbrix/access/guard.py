@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+import structlog
+
 from vaultbrix.access.approval import approval, needs_nobody
 from vaultbrix.access.terms import terms_sha256
 from vaultbrix.admission.guard import Guard
@@ -16,6 +18,8 @@ from vaultbrix.kube.client import Kube, NotFound
 from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Expected
 from vaultbrix.runtime.queue import pause_after
+
+log = structlog.get_logger(__name__)
 
 Taken = Callable[[AccessRule], bool]
 
@@ -44,8 +48,11 @@ class ApprovalGuard:
         policies.on_change(lambda _: self._start_over())
 
     def objections(self, rules: Iterable[AccessRule], server: PostgresServer | None) -> dict[str, str]:
-        """uid → why the rule's approval does not count, for those that have one; empty while that is looked at."""
-        if not self._policies.installed or server is None:
+        """uid → why the rule's approval does not count, for those that have one; empty while that is looked at.
+
+        ``server`` is None while it is not known; then an approval is checked all the same.
+        """
+        if not self._policies.installed:
             return {}
         found = ((rule.metadata.uid, self._objection(rule, server)) for rule in rules)
         return {uid: message for uid, message in found if message is not None}
@@ -74,7 +81,12 @@ class ApprovalGuard:
             await self._wake.wait()
             self._wake.clear()
             rules, self._to_look = list(self._to_look.values()), {}
-            await self._look(rules)
+            try:
+                await self._look(rules)
+            except Exception:
+                # Nothing opens by what was not looked at, and everything else goes on.
+                log.exception("unexpected error")
+                self._to_look = {**{rule.metadata.uid: rule for rule in rules}, **self._to_look}
             for tenant in {rule.tenant_key for rule in rules}:
                 decide_again(tenant)
             failures = failures + 1 if self._to_look else 0
@@ -87,11 +99,11 @@ class ApprovalGuard:
         self._objections.clear()
         self._restarts += 1
 
-    def _objection(self, rule: AccessRule, server: PostgresServer) -> str | None:
+    def _objection(self, rule: AccessRule, server: PostgresServer | None) -> str | None:
         meta, sha256 = rule.metadata, terms_sha256(rule)
         if approval(rule) is None:
             # One that has ended is not decided on any more.
-            if not needs_nobody(rule, server) and rule.status.closed_at is None:
+            if server is not None and not needs_nobody(rule, server) and rule.status.closed_at is None:
                 self._note_undecided(rule, sha256)
             return None
         if self._guard.taken(meta, sha256):

@@ -85,5 +85,9 @@ class Anchors:
             )
         except Expected as error:
             self.trouble = error.message
+        except Exception as error:
+            # The agent has other work than this.
+            log.exception("unexpected error")
+            self.trouble = type(error).__name__
         if self.trouble and self.trouble != before:
             log.warning("anchor", message=self.trouble)

@@ -2,9 +2,13 @@
 
 import asyncio
 
+import structlog
+
 from vaultbrix.admission.policies import Policies
 from vaultbrix.agent.watched import Watched
 from vaultbrix.api.postgresserver import AccessApproval
+
+log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 30.0
 # While they are not in force: people decide as soon as the operator says that they are again.
@@ -24,7 +28,7 @@ class PolicyWatch:
             server = self._watched.server
             required = server is not None and server.spec.access_approval is AccessApproval.REQUIRED
             if required:
-                await self._policies.look()
+                await self._look()
             soon = required and self._policies.in_force_since is None
             try:
                 async with asyncio.timeout(LOOK_SOON_SECONDS if soon else LOOK_SECONDS):
@@ -32,3 +36,10 @@ class PolicyWatch:
             except TimeoutError:
                 pass
             self._watched.server_told.clear()
+
+    async def _look(self) -> None:
+        try:
+            await self._policies.look()
+        except Exception:
+            # The agent has other work than this, and opens nothing by policies that it has not seen.
+            log.exception("unexpected error")

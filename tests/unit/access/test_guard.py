@@ -19,7 +19,7 @@ from vaultbrix.api.accessrule import AccessPhase, AccessRule
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.grants.state import AgentState, Ended
-from vaultbrix.kube.resources import ADMISSION_POLICIES
+from vaultbrix.kube.resources import ADMISSION_POLICIES, CONFIG_MAPS
 
 KEY = ("team", "acme")
 OLD = {"creationTimestamp": rfc3339(NOW - 2 * HOUR)}
@@ -149,6 +149,33 @@ def test_what_was_taken_over_stays_whatever_becomes_of_the_policies(guarded: Gua
 
 def test_a_release_without_policies_has_nothing_to_check() -> None:
     assert Guarded(None).at_once(decided(rule(metadata=OLD))) == {}
+
+
+def test_an_approval_is_checked_though_nobody_knows_its_server_yet(guarded: Guarded) -> None:
+    """Else one of a Tenant that comes later would pass for taken over."""
+    one = decided(rule(metadata=OLD))
+    asyncio.run(guarded.guard.settle(one, None))
+    assert "ask anew" in guarded.guard.objections([one], None)[one.metadata.uid]
+    assert guarded.guard.objections([rule(metadata=OLD)], None) == {}
+
+
+def test_a_fault_in_a_look_ends_nothing_and_opens_nothing(guarded: Guarded) -> None:
+    one = decided(rule())
+    names = guarded.api.objects.pop(CONFIG_MAPS.kind)
+    guarded.api.objects[CONFIG_MAPS.kind] = {"metadata": {}, "data": 7}
+
+    async def until_decided() -> None:
+        again: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        loop = asyncio.create_task(guarded.guard.run(again.put_nowait))
+        guarded.at_once(one)
+        await again.get()
+        assert guarded.at_once(one) == {one.metadata.uid: ""}
+        guarded.api.objects[CONFIG_MAPS.kind] = names
+        await again.get()
+        loop.cancel()
+
+    asyncio.run(until_decided())
+    assert guarded.at_once(one) == {}
 
 
 def test_the_loop_looks_and_has_the_tenant_decided_again(guarded: Guarded) -> None:
