@@ -15,6 +15,7 @@ from tests.harness.issuer import Issuer, in_a_thread
 from tests.harness.known_keys import DOMAIN, RSA_KEY, KnownInMemory, jwks, user_token
 from tests.harness.postgrest import SECRET, PostgREST, program, token
 
+from vaultbrix.gateway import runner as gateway_runner
 from vaultbrix.gateway.jwks import SECONDS_BETWEEN_ATTEMPTS, SECONDS_GOOD, KeySets
 from vaultbrix.gateway.jwt import Users, keys_of_jwks
 from vaultbrix.gateway.known import KnownTenant, ObjectKey
@@ -106,6 +107,40 @@ def test_an_answer_beyond_its_memory_is_one_tenants_error_alone(database: Databa
             await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(as_the_gateway_runs_them())
+
+
+def test_a_start_that_takes_longer_than_a_request_waits_is_not_begun_anew(
+    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = directory / "slow"
+    folder.mkdir()
+    slow, starts = folder / "postgrest", folder / "starts"
+    slow.write_text(f'#!/bin/sh\necho >> {starts}\nsleep 2\nexec {program("postgrest")} "$@"\n')
+    slow.chmod(0o755)
+    tenant = PostgREST(folder, database, "acme")
+
+    async def resolve(_: ObjectKey) -> Served:
+        await asyncio.sleep(0)
+        return tenant.served
+
+    async def ask_all_the_time() -> list[bool]:
+        runner = Runner(slow, folder, SECRET, resolve)
+        running = asyncio.create_task(runner.run())
+        answers: list[bool] = []
+        try:
+            async with asyncio.timeout(60):
+                while not answers or not answers[-1]:
+                    answers.append(await runner.ensure(("apps", "acme")))
+                    await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return answers
+
+    monkeypatch.setattr(gateway_runner, "START_SECONDS", 0.2)
+    answers = asyncio.run(ask_all_the_time())
+    assert answers.count(False) > 5
+    assert starts.read_text() == "\n"
 
 
 @pytest.mark.usefixtures("postgrests")
