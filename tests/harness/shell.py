@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TOP = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def run(

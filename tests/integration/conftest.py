@@ -29,6 +29,17 @@ os.environ.pop("COLUMNS", None)
 
 LINES_OF_LOG = 25
 
+# The world, once it runs.
+worlds: list[World] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_to_look_after() -> Iterator[None]:
+    """What a file leaves behind is looked at by operator and agents for as long as the others run."""
+    yield
+    for world in worlds:
+        world.forget()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
@@ -45,10 +56,23 @@ def pytest_runtest_makereport(
     return report
 
 
+# A folder whose tests share more than the world is one worker's; any other file is whoever's is free.
+TOGETHER = ("admission",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell workers what belongs together (``--dist loadgroup``)."""
+    for item in items:
+        folder_name, file = item.path.parent.name, item.path.name
+        group = folder_name if folder_name in TOGETHER else f"{folder_name}/{file}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def running() -> Iterator[World]:
     """The world, from the first test to the last."""
     world = World()
+    worlds.append(world)
     try:
         world.start()
         yield world
@@ -104,9 +128,9 @@ def second_operator(world: World) -> Iterator[Process]:
     wait_for("the first operator leads", lambda: world.leader() == "test", patience=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api_alone() -> Iterator[ApiServer]:
-    """An API server that nobody works with but the test, from the first test that asks for it to the last."""
+    """An API server that nobody works with but the tests of a file."""
     api = ApiServer.alone(folder() / "api")
     try:
         api.start()

@@ -48,7 +48,10 @@ FAULTS: dict[str, tuple[Callable[[Policed], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    ["deleted", "changed", *(pytest.param(name, marks=pytest.mark.soak) for name in ("unbound", "bound with Warn"))],
+)
 def test_it_is_told_within_a_minute_and_a_decision_made_meanwhile_never_counts(guarded: Policed, fault: str) -> None:
     act, reason = FAULTS[fault]
     forged, waits, runs = guarded.asked(), guarded.asked(), guarded.asked()
