@@ -9,8 +9,8 @@ from vaultbrix.ddl.gate import policy
 CALLS = {
     "ddl_start": "SELECT vaultbrix.ddl_start('ALTER TABLE', 'tenant_owner', '', '{}') /* kept */",
     "ddl_start, of a type": "SELECT vaultbrix.ddl_start('ALTER TYPE', 'tenant_owner', '', '{}') /* mood */",
-    "sql_drop": "SELECT vaultbrix.sql_drop('DROP TABLE', 'tenant_owner', '', '{}')",
-    "ddl_end": "SELECT vaultbrix.ddl_end('GRANT', 'tenant_owner', '', '{}')",
+    "sql_drop": "SELECT vaultbrix.sql_drop('DROP TABLE', 'tenant_owner', '', '{}', NULL)",
+    "ddl_end": "SELECT vaultbrix.ddl_end('GRANT', 'tenant_owner', '', '{}', NULL)",
     "truncate_check": "SELECT vaultbrix.truncate_check('tenant_owner.kept'::regclass, 'tenant_owner', '', '{}')",
 }
 

@@ -164,6 +164,9 @@ class Rehearsal(ApiModel):
     locks: list[LockTaken] = Field(default=[], max_length=64)
     affected: list[Affected] = Field(default=[], max_length=64)
     effect_sha256: str = Field(default="", max_length=64, description="Hash of drops; a run that drops more fails.")
+    used_up_to: int | None = Field(
+        default=None, ge=0, description="1-based place of the last statement that used the approval; 0 when none did."
+    )
     error: "ExecutionError | None" = None
     message: str = Field(default="", max_length=1024)
 

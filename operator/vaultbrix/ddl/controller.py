@@ -19,7 +19,6 @@ from vaultbrix.ddl.decisions import (
     ApprovalVerdict,
     RunState,
     Step,
-    allows_nested,
     approval_status,
     blocked_status,
     decide,
@@ -28,6 +27,7 @@ from vaultbrix.ddl.decisions import (
     obstacle,
 )
 from vaultbrix.ddl.plan import Plan, RejectedText, plan
+from vaultbrix.ddl.progress import needs_none
 from vaultbrix.ddl.refusals.controller import Refusals
 from vaultbrix.ddl.rehearsal import decisions as rehearsal
 from vaultbrix.ddl.rehearsal.controller import Rehearsals
@@ -247,7 +247,8 @@ class _Work:
                 Reason.SERVER_NOT_FOUND,
                 "the PostgresServer that its run is on is gone; how it went is not known",
             )
-        state = replace(state, unneeded=not self.plan.gated and not allows_nested(approval), orphaned=orphaned)
+        unneeded = needs_none(self.plan, approval.status.rehearsal)
+        state = replace(state, unneeded=unneeded, orphaned=orphaned)
         # A pass is there, or was used, where the decision was taken over.
         taken = approval.spec.decision is None or state.pass_exists or state.executed > 0
         objection = None if taken else await self.guard.objection(approval.metadata)

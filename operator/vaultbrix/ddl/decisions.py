@@ -331,12 +331,6 @@ def _named(error: ExecutionError | None, verdict: ApprovalVerdict) -> ExecutionE
     return error.model_copy(update={"message": verdict.message[:1024]})
 
 
-def allows_nested(approval: DDLApproval) -> bool:
-    """Whether the decision lets through what functions of the text do."""
-    decision = approval.spec.decision
-    return decision is not None and decision.allow_nested
-
-
 def obstacle(server: PostgresServer | None, tenant: Tenant | None, name: str) -> Blocked | None:
     """What keeps texts of the Tenant of that name from running now."""
     if (

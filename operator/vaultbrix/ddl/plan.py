@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pglast.parser import DeparseError, ParseError, deparse_protobuf, parse_sql_protobuf
 
 from vaultbrix.api.ddlapproval import StatementSummary
-from vaultbrix.ddl.parse import lookalikes, names, queries, runs, statements, tags, text
+from vaultbrix.ddl.parse import lookalikes, names, queries, runs, statements, tags, temporary, text
 from vaultbrix.ddl.parse.effect import Effect
 from vaultbrix.ddl.parse.nodes import ast
 from vaultbrix.ddl.parse.refused import refusal
@@ -97,7 +97,8 @@ def _summary(
     piece = pieces[position - 1]
     tree = piece.tree
     tag = tags.tag(tree)
-    gated = tags.is_gated(tag)
+    before = temporary.tables(p.tree for p in pieces[: position - 1])
+    gated = tags.is_gated(tag) and not temporary.only_empties(tree, before)
     effect = statements.effect(tree) | queries.called(tree, called) | _enum_value(sql, position, pieces)
     notes = [*lookalikes.notes(sql, piece.tokens), *effect.notes]
     if schema is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from vaultbrix.api.ddlapproval import Progress
+from vaultbrix.api.ddlapproval import Progress, Rehearsal
 from vaultbrix.ddl.plan import Plan
 
 # Shorter than any track_activity_query_size (PostgreSQL 20.9), which cuts what a session is shown to be at.
@@ -31,14 +31,25 @@ def used(plan: Plan, next_stmt: int) -> int:
     return sum(position < next_stmt for position in plan.gated)
 
 
-def used_up(plan: Plan, next_stmt: int, *, allow_nested: bool) -> bool:
+def used_up(plan: Plan, next_stmt: int, rehearsed: Rehearsal | None, *, allow_nested: bool) -> bool:
     """Whether a pass for a session has no more to let through.
 
-    Where nothing is gated but what functions do, only the last statement says so.
+    Where nothing is gated but what functions do, the rehearsal says which is the last statement that needs it.
     """
     if plan.gated:
         return all(position < next_stmt for position in plan.gated)
-    return allow_nested and next_stmt > len(plan.statements)
+    return allow_nested and next_stmt > (_last_use(rehearsed) or len(plan.statements))
+
+
+def needs_none(plan: Plan, rehearsed: Rehearsal | None) -> bool:
+    """Whether nothing of a text asks for a pass, also within its functions and blocks."""
+    return not plan.gated and (not plan.nested or _last_use(rehearsed) == 0)
+
+
+def _last_use(rehearsed: Rehearsal | None) -> int | None:
+    """Of a text that was rehearsed to its end, the place of the last statement that used the pass; 0 for none."""
+    whole = rehearsed is not None and rehearsed.possible and rehearsed.error is None
+    return rehearsed.used_up_to if rehearsed is not None and whole else None
 
 
 def progress_of(

@@ -129,7 +129,8 @@ class Run:
         nested = decision is not None and decision.allow_nested
         if self._session:
             return RunState(
-                ledger=seen.next_stmt > 0 and used_up(plan, seen.next_stmt, allow_nested=nested),
+                ledger=seen.next_stmt > 0
+                and used_up(plan, seen.next_stmt, self.approval.status.rehearsal, allow_nested=nested),
                 pass_exists=seen.next_stmt > 0,
                 executed=used(plan, seen.next_stmt),
             )

@@ -228,7 +228,7 @@ MESSAGES: Mapping[str, Sequence[Sequence[str]]] = {
          " $$ BEGIN END $$", DROP],
         ["INSERT INTO vaultbrix.exempt_role VALUES ('{role}')", DROP],
         ["INSERT INTO vaultbrix.additive_role VALUES ('{role}')", DROP],
-        ["DELETE FROM vaultbrix.attempt", DROP],
+        ["DELETE FROM vaultbrix.made", DROP],
         ["SELECT vaultbrix.ddl_start('CREATE TABLE', 'postgres', '', NULL)", DROP],
         ["SELECT vaultbrix.use_pass('DROP TABLE', false, NULL, true, NULL)", DROP],
         ["SET ROLE vaultbrix_gate", DROP],

@@ -71,6 +71,65 @@ def test_a_text_that_fails_says_where_and_may_be_decided_all_the_same(place: Ten
     made.await_job()
 
 
+SWALLOWS = "DO $$ BEGIN BEGIN ALTER TABLE b ADD UNIQUE (id); EXCEPTION WHEN OTHERS THEN NULL; END; END $$"
+
+
+def test_a_block_that_catches_its_refusal_is_seen_through(place: TenantWithTables) -> None:
+    """BC-07."""
+    unique = "SELECT count(*) FROM pg_constraint WHERE contype = 'u' AND conrelid = %s::regclass"
+    made = place.submit(SWALLOWS)
+    assert "unless decision.allowNested" in made.rehearsed()["message"]
+    made.decide()
+    made.pod().run()
+    made.phase("Failed")
+    assert "statement 1: VBX01 ALTER TABLE was refused by the gate" in made.condition("Ready")["message"]
+    assert place.world.postgres.query(unique, [f"{place.role}.b"]) == [(0,)]
+    made = place.submit(SWALLOWS)
+    made.decide(allowNested=True)
+    made.pod().run()
+    made.phase("Succeeded")
+    assert place.world.postgres.query(unique, [f"{place.role}.b"]) == [(1,)]
+
+
+STEP = """DO $EF$ BEGIN
+  IF NOT EXISTS (SELECT 1 FROM history WHERE id = 'note') THEN {what} END IF; END $EF$"""
+SCRIPT = (
+    STEP.format(what="ALTER TABLE b DROP COLUMN IF EXISTS old; ALTER TABLE b ADD note text;"),
+    STEP.format(what="INSERT INTO history VALUES ('note');"),
+)
+
+
+def test_a_session_of_blocks_succeeds_once_they_have_done_what_the_rehearsal_saw(place: TenantWithTables) -> None:
+    """BC-08."""
+    place.sql("CREATE TABLE history(id text)")
+    address = "203.0.113.221"
+    rule = place.world.rule(place.team, place.tenant, f"{address}/32")
+    place.world.api.await_condition("accessrule", rule, place.team)
+    text = ";\n".join(SCRIPT)
+
+    made = place.submit(text, execution="Session")
+    assert made.rehearsed()["usedUpTo"] == 1
+    made.decide()
+    made.phase("Approved")
+    assert not place.world.psql(address, place.team, place.tenant, SCRIPT[0]).works()
+    assert made.status["phase"] == "Approved", "sending it is refused, so it has not succeeded"
+
+    made = place.submit(text, execution="Session")
+    made.rehearsed()
+    made.decide(allowNested=True)
+    wait_for("the pass is open", lambda: made.condition("PassIssued").get("status") == "True", tell=made.tell)
+    assert place.world.psql(address, place.team, place.tenant, *SCRIPT).works()
+    made.phase("Succeeded")
+    assert place.world.psql(address, place.team, place.tenant, *SCRIPT).works(), "it does nothing any more"
+
+
+def test_a_session_whose_functions_change_nothing_waits_for_nobody(place: TenantWithTables) -> None:
+    made = place.submit("SELECT count(*) FROM a; DO $$ BEGIN PERFORM 1; END $$", execution="Session")
+    assert made.rehearsed()["usedUpTo"] == 0
+    made.decide()
+    made.phase("Succeeded")
+
+
 def test_a_text_that_nothing_gates_is_rehearsed_too(place: TenantWithTables) -> None:
     found = place.submit("CREATE TABLE c(id int); INSERT INTO b VALUES (2)").rehearsed()
     assert found["drops"] == []

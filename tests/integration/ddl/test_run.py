@@ -86,6 +86,27 @@ def test_a_refusal_names_state_and_statement_and_leaves_nothing(
     assert not database.admin(passes.committed, made.pass_id)
 
 
+SWALLOWS = (
+    "DO $$ BEGIN BEGIN ALTER TABLE victim DROP COLUMN v; EXCEPTION WHEN OTHERS THEN"
+    " RAISE NOTICE 'already there'; END; END $$"
+)
+
+
+@pytest.mark.parametrize("quietly", ["", "SET client_min_messages = error; "])
+@pytest.mark.parametrize("outside", ["", "; VACUUM victim"])
+def test_a_refusal_that_the_text_catches_is_none_the_less_one(
+    database: Database, role: str, place: Path, quietly: str, outside: str
+) -> None:
+    """BC-07: a phase is a claim."""
+    made = job(database, role, place, f"{quietly}{SWALLOWS}{outside}; INSERT INTO counted DEFAULT VALUES")
+    code, process = made.run()
+    assert code == 3, process.text()
+    said = made.error()
+    assert (said["sqlstate"], said["statement"]) == ("VBX01", 2 if quietly else 1)
+    assert said["message"] == "ALTER TABLE was refused by the gate, and the text caught the error"
+    assert (made.count(), made.columns()) == (0, ["id", "v"])
+
+
 def test_a_secret_that_was_tampered_with_is_refused(database: Database, role: str, place: Path) -> None:
     made = job(database, role, place)
     made.write_secret("INSERT INTO counted DEFAULT VALUES; DROP TABLE victim")

@@ -198,3 +198,10 @@ def test_what_an_approver_is_shown_is_what_the_parser_read_and_fits_the_status()
     assert shown.sql.startswith("DROP TABLE IF EXISTS t0, t1")
     assert len(shown.sql) <= 1024
     assert len(shown.tag) <= 64
+
+
+def test_emptying_a_temporary_table_of_the_text_is_no_step_that_the_gate_sees() -> None:
+    made = "CREATE TEMP TABLE s(); SELECT 1 AS a INTO TEMP q; CREATE TEMP TABLE r AS SELECT 1; "
+    assert plan(made + "TRUNCATE s, q, r; TRUNCATE pg_temp.other; DROP TABLE s").gated == [6]
+    assert plan(made + "TRUNCATE s, lasting; TRUNCATE a.s").gated == [4, 5]
+    assert plan("TRUNCATE s; CREATE TEMP TABLE s()").gated == [1]

@@ -20,7 +20,7 @@ import structlog
 from psycopg import sql
 
 from vaultbrix.api.ddlapproval import ExecutionError
-from vaultbrix.ddl.job.message import send
+from vaultbrix.ddl.job.message import REFUSED_STATE, Refusals, send
 from vaultbrix.ddl.plan import Plan, plan
 from vaultbrix.postgres.connect import NOTICES_LOST_PEER, SCRAM
 
@@ -67,17 +67,22 @@ class _Interrupted(Exception):
     """A statement was begun before, and nobody knows how it ended."""
 
 
+class _Swallowed(Exception):
+    """The gate refused something, and the text went on as if nothing were."""
+
+
 class _Run:
     """One attempt. ``position`` is the statement that is being run, 0 between them."""
 
     def __init__(self, connection: psycopg.Connection, order: Order) -> None:
         self._connection = connection
         self._order = order
+        self._refusals = Refusals(connection)
         self.position = 0
         self.begun = False
 
     def whole(self, texts: Sequence[str]) -> bool:
-        """All in one transaction; returns whether it was this one."""
+        """All in one transaction; returns whether it was this one. Raises _Swallowed."""
         with self._connection.transaction():
             if not self._ask("SELECT vaultbrix.begin_run(%s)", self._order.pass_id):
                 return False
@@ -89,7 +94,7 @@ class _Run:
         return True
 
     def one_by_one(self, approved: Plan) -> None:
-        """Each statement with a step of its own. Raises _Interrupted."""
+        """Each statement with a step of its own. Raises _Interrupted and _Swallowed."""
         total = len(approved.texts)
         for statement, text in zip(approved.statements, approved.texts, strict=True):
             self.position, self.begun = statement.position, False
@@ -121,6 +126,8 @@ class _Run:
 
     def _send(self, text: str, total: int) -> None:
         send(self._connection, text)
+        if self._refusals.swallowed:
+            raise _Swallowed(self._refusals.swallowed)
         log.info("statement ran", position=self.position, of=total)
 
     def _ask(self, query: str, *parameters: object) -> object:
@@ -142,6 +149,10 @@ def run(order: Order) -> tuple[int, ExecutionError | None]:
                 return RAN, None
     except psycopg.Error as error:
         return _failed(error, attempt)
+    except _Swallowed as error:
+        assert attempt is not None
+        log.error("refused", statement=attempt.position, message=str(error))
+        return REFUSED, ExecutionError(sqlstate=REFUSED_STATE, message=str(error), statement=attempt.position)
     except _Interrupted:
         assert attempt is not None
         text = "it was begun by an earlier attempt that did not see it end"

@@ -66,7 +66,7 @@ class Effects:
     """What was seen before the rollback.
 
     ``drops`` as the gate names them, ``others`` those of them that are not the tenant's; ``tables`` only those that
-    were locked.
+    were locked; ``used_up_to`` the place of the last statement that used the pass, 0 for none.
     """
 
     duration_ms: int
@@ -75,6 +75,7 @@ class Effects:
     error: ExecutionError | None = None
     nested: bool = field(default=False)
     others: tuple[str, ...] = ()
+    used_up_to: int | None = None
 
 
 def rehearsable(plan: Plan) -> int:
@@ -124,6 +125,7 @@ def shown(plan: Plan, effects: Effects, now: datetime) -> Rehearsal:
         locks=_locks(effects.tables),
         affected=_affected(effects),
         effect_sha256=effect_hash(effects.drops) if effects.error is None and count else "",
+        used_up_to=effects.used_up_to,
         error=effects.error,
         message="; ".join(notes)[:1024],
     )

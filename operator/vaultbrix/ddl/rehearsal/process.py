@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from vaultbrix.ddl.job.message import send
+from vaultbrix.ddl.job.message import REFUSED_STATE, Refusals, send
 
 # PostgreSQL's answers are read into it.
 MEMORY_BYTES = 96 * 1024 * 1024
@@ -70,7 +70,7 @@ def rehearse(order: Order) -> dict[str, Any]:
 
 
 def _run(connection: psycopg.Connection, order: Order, begun: float) -> dict[str, Any] | None:
-    position = 0
+    position, refusals = 0, Refusals(connection)
     try:
         connection.execute("SELECT vaultbrix.begin_rehearsal(%s)", [order.pass_id])
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(order.role)))
@@ -80,6 +80,8 @@ def _run(connection: psycopg.Connection, order: Order, begun: float) -> dict[str
             _set(connection, "statement_timeout", max(1, left))
             _set(connection, "lock_timeout", order.lock_timeout_ms)
             send(connection, text)
+            if refusals.swallowed:
+                return {"sqlstate": REFUSED_STATE, "message": refusals.swallowed, "statement": position}
     except psycopg.Error as error:
         message = (error.diag.message_primary or str(error) or type(error).__name__)[:_MESSAGE]
         state = error.sqlstate or ("" if not connection.broken or _NO_ROOM in message else _CONNECTION_LOST)
@@ -91,6 +93,7 @@ def _effects(connection: psycopg.Connection, order: Order, before: dict[int, tup
     connection.execute("SET LOCAL ROLE NONE")
     _set(connection, "statement_timeout", order.budget_ms)
     drops = [row[0] for row in _look(connection, "SELECT vaultbrix.dropped(%s)", [order.pass_id])]
+    ((used_up_to,),) = _look(connection, "SELECT vaultbrix.used_up_to(%s)", [order.pass_id])
     after = {row[0]: row[3] for row in _look(connection, _TABLES)}
     locks = {row[0]: row[1] for row in _look(connection, _LOCKS)}
     tables = [
@@ -106,7 +109,7 @@ def _effects(connection: psycopg.Connection, order: Order, before: dict[int, tup
         for oid, (name, rows, file) in before.items()
         if oid in locks
     ]
-    return {"drops": drops, "tables": tables}
+    return {"drops": drops, "tables": tables, "used_up_to": used_up_to}
 
 
 def _measure(connection: psycopg.Connection, tables: list[dict[str, Any]], order: Order) -> None:

@@ -151,4 +151,11 @@ def _effects(answer: bytes, code: int | None, order: Rehearsal) -> Effects:
         Table(t["name"], t["rows"], t["bytes"], t["gone"], t["moved"], tuple(t["locks"]))
         for t in seen.get("tables", ())
     )
-    return Effects(seen["duration_ms"], tuple(seen.get("drops", ())), tables, error, order.allow_nested)
+    return Effects(
+        seen["duration_ms"],
+        tuple(seen.get("drops", ())),
+        tables,
+        error,
+        order.allow_nested,
+        used_up_to=seen.get("used_up_to"),
+    )
