@@ -56,7 +56,7 @@ test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables an
 	hack/api/prepare postgrest nginx >/dev/null
 	@echo "an S3 server for the archive's tests (built once, a minute or two)"
 	hack/s3/build >/dev/null
-	$(RUN)/pytest tests/integration -n 3 --dist loadgroup --durations 15
+	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
 GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py pass_kinds.py additive.py \
 	run.py run_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py)

@@ -56,18 +56,6 @@ def pytest_runtest_makereport(
     return report
 
 
-# A folder whose tests share more than the world is one worker's; any other file is whoever's is free.
-TOGETHER = ("admission",)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell workers what belongs together (``--dist loadgroup``)."""
-    for item in items:
-        folder_name, file = item.path.parent.name, item.path.name
-        group = folder_name if folder_name in TOGETHER else f"{folder_name}/{file}"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def running() -> Iterator[World]:
     """The world, from the first test to the last."""
