@@ -6,7 +6,7 @@ import psycopg
 import structlog
 
 from vaultbrix.ddl.decisions import REHEARSAL_PREFIX, login_name, login_uid, run_name
-from vaultbrix.ddl.gate import logins, passes
+from vaultbrix.ddl.gate import logins, passes, schema
 from vaultbrix.ddl.rehearsal import runner
 from vaultbrix.ddl.run import RunContext
 from vaultbrix.kube.resources import JOBS, SECRETS
@@ -51,6 +51,7 @@ async def sweep(context: RunContext, connection: psycopg.AsyncConnection, rehear
             log.warning("pass not revoked yet", pass_id=uid, message=classify(error).message)
     await passes.purge(connection, uids)
     await runner.sweep(connection)
+    await schema.tidy(connection)
     return ended
 
 

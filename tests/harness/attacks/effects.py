@@ -74,6 +74,17 @@ within(
 )
 within(REPLACED, "not made since it was there", "CREATE TABLE IF NOT EXISTS victim(id int)", DROP)
 within(REPLACED, "sequence that was there", "CREATE SEQUENCE IF NOT EXISTS numbers", "DROP SEQUENCE numbers")
+for number, statement in enumerate(
+    (
+        "CREATE INDEX IF NOT EXISTS by_v ON victim(v)",
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS kept AS SELECT 1 AS id",
+        "CREATE TABLE IF NOT EXISTS victim AS SELECT 1 AS id",
+        "CREATE STATISTICS IF NOT EXISTS corr ON id, v FROM victim",
+    )
+):
+    kind, name = statement.split(" IF NOT EXISTS ")
+    dropped = f"DROP {kind.removeprefix('CREATE ')} {name.split()[0]} CASCADE"
+    within(REPLACED, f"{number} {kind} IF NOT EXISTS", statement, dropped)
 within(
     REPLACED,
     "under an older snapshot",
@@ -262,21 +273,20 @@ short("owners", "made, handed over, and all the rest", owned)
 REFRESHED = "within a refresh"
 
 
-def refreshed(d: Duel, how: str, text: str) -> None:
-    """A materialised view whose query changes something while PostgreSQL does not collect what commands did."""
+def refreshed(d: Duel, *texts: str) -> None:
+    """A materialised view whose query changes something while PostgreSQL does not collect what commands did.
+
+    Since PostgreSQL 17 a refresh has a search_path of its own.
+    """
+    body = "; ".join(f"EXECUTE $x${text}$x$" for text in texts)
+    calls = "CREATE OR REPLACE FUNCTION new_g() RETURNS int LANGUAGE sql AS 'SELECT {what}'"
     d.sql(
-        f"CREATE FUNCTION new_f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE $x${text}$x$; RETURN 1; END $$",
-        "CREATE MATERIALIZED VIEW new_m AS SELECT 0 AS id WHERE false",
-        "CREATE UNIQUE INDEX ON new_m(id)",
-        "CREATE OR REPLACE FUNCTION new_g() RETURNS int LANGUAGE sql AS 'SELECT new_f()'",
-        "CREATE MATERIALIZED VIEW new_n AS SELECT new_g() AS id WITH NO DATA",
-    )
-    d.sql("CREATE UNIQUE INDEX ON new_n(id)", f"REFRESH MATERIALIZED VIEW {how} new_n")
-    # Once it has been filled it can be refreshed beside its readers.
-    d.sql(
-        "CREATE OR REPLACE FUNCTION new_g() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "REFRESH MATERIALIZED VIEW new_n",
-        "CREATE OR REPLACE FUNCTION new_g() RETURNS int LANGUAGE sql AS 'SELECT new_f()'",
+        "CREATE FUNCTION new_f() RETURNS int LANGUAGE plpgsql SET search_path = {role} AS"
+        f" $$ BEGIN {body}; RETURN 1; END $$",
+        calls.replace("{what}", "1"),
+        "CREATE MATERIALIZED VIEW new_n AS SELECT new_g() AS id",
+        "CREATE UNIQUE INDEX ON new_n(id)",
+        calls.replace("{what}", "{role}.new_f()"),
         "REFRESH MATERIALIZED VIEW CONCURRENTLY new_n",
     )
 
@@ -291,8 +301,40 @@ for harmful in (
     "ALTER DOMAIN positive DROP CONSTRAINT positive_check",
     "DROP TABLE victim CASCADE",
     "ALTER TRIGGER stamp ON victim RENAME TO gone",
+    "CREATE RULE silent AS ON INSERT TO victim DO INSTEAD NOTHING",
 ):
-    short(REFRESHED, " ".join(harmful.split()), lambda d, text=harmful: refreshed(d, "", text))
+    short(REFRESHED, harmful, lambda d, text=harmful: refreshed(d, text))
+
+
+@attack(REFRESHED, "a guard is replaced by a trigger that does nothing")
+def unguarded(d: Duel) -> None:
+    trigger = "CREATE OR REPLACE TRIGGER vaultbrix_truncate_guard BEFORE TRUNCATE ON kid"
+    refreshed(d, f"{trigger} FOR EACH STATEMENT EXECUTE FUNCTION stamp()")
+    d.sql("TRUNCATE kid")
+
+
+@attack(REFRESHED, "a constraint that takes rows along later")
+def cascading(d: Duel) -> None:
+    refreshed(d, "ALTER TABLE child ADD CONSTRAINT second FOREIGN KEY (id) REFERENCES victim ON DELETE CASCADE")
+    d.holds(d.admin("SELECT 1 FROM pg_constraint WHERE conname = 'second'") == [], "it was added without an approval")
+
+
+@attack(REFRESHED, "a procedure of before is made to go with the session")
+def fleeting(d: Duel) -> None:
+    other = d.session()
+    d.sql("CREATE TEMP TABLE fleeting(id int)", session=other)
+    asked = "SELECT nspname, pg_backend_pid() FROM pg_namespace WHERE oid = pg_my_temp_schema()"
+    ((schema, process),) = other.execute(asked).fetchall()
+    refreshed(d, "SELECT 1")
+    replaced = f"CREATE OR REPLACE PROCEDURE later(what text) BEGIN ATOMIC DELETE FROM {schema}.fleeting; END"
+    d.sql(
+        "CREATE OR REPLACE FUNCTION new_f() RETURNS int LANGUAGE plpgsql SET search_path = {role} AS"
+        f" $$ BEGIN EXECUTE $x${replaced}$x$; RETURN 1; END $$",
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY new_n",
+        session=other,
+    )
+    other.close()
+    wait_for("it has ended", lambda: not d.admin(f"SELECT 1 FROM pg_stat_activity WHERE pid = {process}"))
 
 
 @attack("moments", "another session changes a row of the catalogs while the ALTER waits")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.harness.database import Database, send
 
-from vaultbrix.ddl.gate import passes
+from vaultbrix.ddl.gate import passes, schema
 from vaultbrix.ddl.plan import plan
 
 numbers = itertools.count(1)
@@ -41,6 +41,7 @@ GONE = (
     "ALTER TABLE u ADD COLUMN IF NOT EXISTS name text",
     "ALTER TABLE u ALTER COLUMN name DROP DEFAULT",
     "DO $$ BEGIN ALTER TABLE u DROP COLUMN IF EXISTS nope; END $$",
+    "ALTER TABLE u VALIDATE CONSTRAINT valid",
     "DO $$ BEGIN DROP TABLE IF EXISTS nope; ALTER TABLE IF EXISTS nope ADD COLUMN x int; END $$",
 )
 # As they are sent one by one in a session; a table of the same name lasts.
@@ -96,7 +97,9 @@ MADE = (
 def role(database: Database) -> str:
     role = database.tenant(f"e{next(numbers)}")
     with database.login(role) as connection:
-        connection.execute("CREATE TABLE u(id int PRIMARY KEY, username text, name text, email text)")
+        connection.execute(
+            "CREATE TABLE u(id int PRIMARY KEY CONSTRAINT valid CHECK (id > 0), username text, name text, email text)"
+        )
         connection.execute("CREATE TABLE orders(id int, total int, legacy text)")
     return role
 
@@ -162,7 +165,7 @@ def test_the_operators_look_forgets_what_ended_transactions_made(
     database: Database, session: psycopg.Connection
 ) -> None:
     assert code(session, "CREATE TABLE made(id int)") == ""
-    database.postgres.query("SELECT vaultbrix.repair()")
+    database.admin(schema.tidy)
     assert database.postgres.query("SELECT FROM vaultbrix.made") == []
 
 

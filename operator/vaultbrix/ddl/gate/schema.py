@@ -41,6 +41,11 @@ async def install(connection: psycopg.AsyncConnection) -> int:
     return version
 
 
+async def tidy(connection: psycopg.AsyncConnection) -> None:
+    """Forget what transactions made that have ended; what a lock stands in the way of is left to the next time."""
+    await connection.execute("SELECT vaultbrix.tidy()")
+
+
 async def uninstall(connection: psycopg.AsyncConnection) -> None:
     """Take the gate away: event triggers, guards, passes, claims and its owner, in one transaction.
 

@@ -4,7 +4,7 @@
 SET ROLE vaultbrix_gate;
 
 -- What this transaction has made: the only objects of which it is believed that nothing of before is lost with them. Rows
--- of transactions that have ended mean nothing; repair() takes them away.
+-- of transactions that have ended mean nothing; tidy() takes them away.
 CREATE UNLOGGED TABLE vaultbrix.made(
   xid xid8 NOT NULL, classid oid NOT NULL, objid oid NOT NULL, PRIMARY KEY (xid, classid, objid));
 
@@ -81,7 +81,7 @@ END $$;
 CREATE FUNCTION vaultbrix.own_xids() RETURNS xid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN (SELECT array_agg(transactionid) FROM pg_locks
+  RETURN (SELECT coalesce(array_agg(transactionid), '{}') FROM pg_locks
            WHERE pid = pg_backend_pid() AND locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted);
 END $$;
 
@@ -148,64 +148,51 @@ BEGIN
     FROM catalog_rows);
 END $$;
 
--- The first difference that is no addition, in words; NULL where there is none.
-CREATE OR REPLACE FUNCTION vaultbrix.harm(p_before jsonb, p_after jsonb) RETURNS text
+-- The rows of the catalogs about what is to last: who wrote each, and who has replaced or deleted it since.
+CREATE FUNCTION vaultbrix.lasting_rows() RETURNS TABLE(writer xid, toucher xid) LANGUAGE sql STABLE AS $$
+  SELECT xmin, xmax FROM pg_catalog.pg_class WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_attribute r JOIN pg_catalog.pg_class c ON c.oid = attrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_attrdef r JOIN pg_catalog.pg_class c ON c.oid = adrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_index r JOIN pg_catalog.pg_class c ON c.oid = indrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_trigger r JOIN pg_catalog.pg_class c ON c.oid = tgrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = ev_class WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_policy r JOIN pg_catalog.pg_class c ON c.oid = polrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_inherits r JOIN pg_catalog.pg_class c ON c.oid = inhrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_sequence r JOIN pg_catalog.pg_class c ON c.oid = seqrelid WHERE relpersistence <> 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_constraint r LEFT JOIN pg_catalog.pg_class c ON c.oid = conrelid
+   WHERE relpersistence IS DISTINCT FROM 't'
+  UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_type r
+   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE relpersistence = 't' AND reltype <> 0 AND reltype IN (r.oid, r.typelem))
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_statistic_ext UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_proc
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_enum UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_partitioned_table
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_namespace UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_default_acl
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_operator UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_opclass
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_opfamily UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_collation
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_conversion UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_cast
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_ts_config UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_ts_config_map
+  UNION ALL SELECT xmin, xmax FROM pg_catalog.pg_ts_dict
+$$;
+
+-- How many of them this transaction has written so far: a command that PostgreSQL told nothing of must not have added any.
+CREATE FUNCTION vaultbrix.written() RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE own xid[] := vaultbrix.own_xids();
 BEGIN
-  RETURN (WITH old AS (SELECT * FROM jsonb_each(p_before)), new AS (SELECT * FROM jsonb_each(p_after)),
-  changed AS (
-    SELECT split_part(key, ' ', 1) AS kind, old.value AS was, new.value AS becomes
-      FROM old FULL JOIN new USING (key) WHERE old.value IS DISTINCT FROM new.value AND old.value IS DISTINCT FROM 'null'
-  ), labels AS (
-    SELECT old.value->>'enumtypid' AS type,
-           row_number() OVER (PARTITION BY old.value->>'enumtypid' ORDER BY (old.value->>'enumsortorder')::float4) AS stood,
-           row_number() OVER (PARTITION BY old.value->>'enumtypid' ORDER BY (new.value->>'enumsortorder')::float4) AS stands
-      FROM old JOIN new USING (key) WHERE key ^@ 'label ' AND old.value <> 'null'
-  )
-  SELECT kind || ' ' || coalesce(row_data->>'relname', row_data->>'attname', row_data->>'conname', row_data->>'tgname',
-                                 row_data->>'polname', row_data->>'typname', row_data->>'enumlabel', row_data->>'indexrelid', '')
-         || CASE WHEN was IS NULL THEN ' appears' WHEN becomes IS NULL THEN ' goes'
-                 ELSE ' changes: ' || coalesce((SELECT string_agg(o.key, ', ') FROM jsonb_each(was) o
-                                               WHERE o.value IS DISTINCT FROM becomes->o.key), '') END
-    FROM (SELECT *, coalesce(was, becomes) AS row_data FROM changed) f
-   WHERE becomes IS NULL OR NOT coalesce(CASE WHEN was IS NULL THEN vaultbrix.may_appear(kind, becomes)
-                                              ELSE vaultbrix.may_become(kind, was, becomes) END, false)
-  UNION ALL SELECT 'the order of labels changes' FROM labels WHERE stood <> stands
-  LIMIT 1);
+  RETURN (SELECT count(*) FROM vaultbrix.lasting_rows() WHERE writer = ANY (own));
 END $$;
 
--- Of a command that PostgreSQL told nothing of, whether a row about something lasting was replaced or deleted by it: where
--- none was, it found nothing to do, or worked on what is temporary. For the snapshot before the statement.
-CREATE FUNCTION vaultbrix.changes_unseen() RETURNS boolean
+-- Whether one was replaced or deleted since. For the snapshot before the statement.
+CREATE FUNCTION vaultbrix.has_replaced() RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE own xid[] := vaultbrix.own_xids(); nobody xid := '0';
 BEGIN
-  RETURN EXISTS (SELECT FROM pg_class WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE a.xmax <> nobody AND vaultbrix.toucher(a.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_attrdef d JOIN pg_class c ON c.oid = adrelid WHERE d.xmax <> nobody AND vaultbrix.toucher(d.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = indrelid WHERE i.xmax <> nobody AND vaultbrix.toucher(i.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE t.xmax <> nobody AND vaultbrix.toucher(t.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class WHERE r.xmax <> nobody AND vaultbrix.toucher(r.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = inhrelid WHERE i.xmax <> nobody AND vaultbrix.toucher(i.xmax, own) <> 'nobody' AND relpersistence <> 't')
-    OR EXISTS (SELECT FROM pg_constraint r LEFT JOIN pg_class c ON c.oid = conrelid
-                WHERE r.xmax <> nobody AND vaultbrix.toucher(r.xmax, own) <> 'nobody' AND relpersistence IS DISTINCT FROM 't')
-    OR EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = typrelid
-                WHERE t.xmax <> nobody AND vaultbrix.toucher(t.xmax, own) <> 'nobody' AND relpersistence IS DISTINCT FROM 't')
-    OR EXISTS (SELECT FROM pg_policy WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_statistic_ext WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_proc WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_enum WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_sequence WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_partitioned_table WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_namespace WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_default_acl WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_operator WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_opclass WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_opfamily WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_collation WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_conversion WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_cast WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_ts_config WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody') OR EXISTS (SELECT FROM pg_ts_config_map WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody')
-    OR EXISTS (SELECT FROM pg_ts_dict WHERE xmax <> nobody AND vaultbrix.toucher(xmax, own) <> 'nobody');
+  RETURN EXISTS (SELECT FROM vaultbrix.lasting_rows() WHERE toucher <> nobody AND vaultbrix.toucher(toucher, own) <> 'nobody');
 END $$;
 
 -- What ddl_end has to know of the time before the command, from its caller's snapshot:
 -- CREATE that may replace: the objects that were there. ALTER: the names of what is altered, and its tables, its types and
--- what of the catalogs about them has changed; of one that PostgreSQL told nothing of, whether something has changed all
--- the same.
+-- what of the catalogs about them has changed; of one that PostgreSQL told nothing of, whether it replaced a row of the
+-- catalogs all the same, and how many were written before it.
 CREATE FUNCTION vaultbrix.before(p_tag text, p_actor name) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
 DECLARE tables oid[]; types oid[]; own xid[]; names text;
@@ -219,7 +206,7 @@ BEGIN
                 OR EXISTS (SELECT FROM pg_trigger WHERE oid = objid AND classid = 'pg_trigger'::regclass));
   END IF;
   IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands()) THEN
-    RETURN jsonb_build_object('changes_unseen', vaultbrix.changes_unseen());
+    RETURN jsonb_build_object('has_replaced', vaultbrix.has_replaced(), 'written', vaultbrix.written());
   END IF;
   SELECT string_agg(object_type || ' ' || coalesce(n.nspname || '.' || c.relname, object_identity), ', ') INTO names FROM (
     SELECT * FROM pg_event_trigger_ddl_commands() WHERE schema_name IS DISTINCT FROM 'pg_temp' LIMIT 5) d

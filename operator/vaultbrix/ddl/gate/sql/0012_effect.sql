@@ -60,19 +60,20 @@ CREATE FUNCTION vaultbrix.why_refused(p_before jsonb, p_may_add boolean) RETURNS
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE altered text := 'it would alter ' || coalesce(p_before->>'altered', 'what existed before');
         tables oid[] := ARRAY(SELECT jsonb_array_elements_text(p_before->'tables'))::oid[];
-        types oid[] := ARRAY(SELECT jsonb_array_elements_text(p_before->'types'))::oid[]; another text; after jsonb;
+        types oid[] := ARRAY(SELECT jsonb_array_elements_text(p_before->'types'))::oid[];
+        another text; kept text[]; was jsonb; becomes jsonb;
 BEGIN
   IF NOT p_before ? 'image' THEN RETURN altered; END IF;
   SELECT min(command_tag || ' ' || object_identity) INTO another FROM pg_event_trigger_ddl_commands()
    WHERE NOT coalesce((command_tag = 'ALTER TABLE' AND classid = 'pg_class'::regclass AND objid = ANY (tables))
      OR (command_tag = 'ALTER TYPE' AND classid = 'pg_type'::regclass AND objid = ANY (types))
      OR (command_tag = 'CREATE INDEX' AND EXISTS (SELECT FROM pg_index WHERE indexrelid = objid AND indrelid = ANY (tables))), false);
-  after := vaultbrix.image(tables, types, ARRAY(SELECT jsonb_array_elements_text(p_before->'own'))::xid[], false);
-  IF another IS NULL AND NOT EXISTS (
-      SELECT FROM jsonb_each(p_before->'image') old FULL JOIN jsonb_each(after) new USING (key) WHERE old.value IS DISTINCT FROM 'null')
-    THEN RETURN NULL; END IF;
+  kept := ARRAY(SELECT key FROM jsonb_each(p_before->'image') WHERE value = 'null');
+  was := (p_before->'image') - kept;
+  becomes := vaultbrix.image(tables, types, ARRAY(SELECT jsonb_array_elements_text(p_before->'own'))::xid[], false) - kept;
+  IF another IS NULL AND was = '{}' AND becomes = '{}' THEN RETURN NULL; END IF;
   IF NOT p_may_add THEN RETURN altered; END IF;
-  RETURN 'not merely additive: ' || coalesce(another, vaultbrix.harm(p_before->'image', after));
+  RETURN 'not merely additive: ' || coalesce(another, vaultbrix.harm(was, becomes));
 END $$;
 
 -- Whether the command was about something that existed before. What was made and something of before may also be parts of
@@ -146,8 +147,8 @@ BEGIN
   PERFORM vaultbrix.check_actor(p_actor, nested);
   SELECT count(*), count(*) FILTER (WHERE schema_name IS DISTINCT FROM 'pg_temp') INTO told, lasting FROM pg_event_trigger_ddl_commands();
   IF NOT vaultbrix.is_exempt(p_actor) THEN
+    IF told = 0 OR lasting > 0 THEN PERFORM vaultbrix.refuse_dependence_on_temporary(); END IF;
     IF lasting > 0 THEN
-      PERFORM vaultbrix.refuse_dependence_on_temporary();
       -- What a statement may have replaced under an older snapshot than its own is not known.
       INSERT INTO vaultbrix.made(xid, classid, objid)
         SELECT pg_current_xact_id(), classid, objid FROM pg_event_trigger_ddl_commands()
@@ -155,7 +156,7 @@ BEGIN
            AND classid IS NOT NULL AND objsubid = 0 AND NOT in_extension
            AND command_tag NOT IN ('CREATE RULE', 'CREATE LANGUAGE', 'CREATE TRANSFORM', 'CREATE OPERATOR', 'CREATE EXTENSION', 'CREATE SCHEMA')
            AND (command_tag NOT IN ('CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE AGGREGATE', 'CREATE VIEW', 'CREATE TRIGGER')
-                OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') 
+                OR current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
                     AND jsonb_typeof(p_before) = 'array' AND NOT p_before ? objid::text)
       ON CONFLICT DO NOTHING;
     END IF;
@@ -165,6 +166,10 @@ BEGIN
     RETURN;
   END IF;
   IF vaultbrix.is_exempt(p_actor) THEN RETURN; END IF;
+  -- PostgreSQL tells nothing of what a command within a refresh did; these do something, always.
+  IF told = 0 AND p_tag IN ('CREATE TRIGGER', 'CREATE RULE') THEN
+    PERFORM vaultbrix.deny(p_tag, p_actor, nested, 'its effect is unknown');
+  END IF;
   IF p_tag IN ('CREATE TRIGGER', 'ALTER TRIGGER') AND EXISTS (
       SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON t.oid = d.objid
        WHERE d.object_type = 'trigger' AND t.tgname ^@ 'vaultbrix') THEN
@@ -179,7 +184,7 @@ BEGIN
       PERFORM vaultbrix.ensure_own_guards(p_actor);
     ELSIF NOT vaultbrix.by_effect(p_tag, nested) THEN PERFORM vaultbrix.deny(p_tag, p_actor, nested);
     ELSIF told = 0 THEN
-      IF coalesce((p_before->>'changes_unseen')::boolean, true) THEN
+      IF coalesce((p_before->>'has_replaced')::boolean, true) OR vaultbrix.written() IS DISTINCT FROM (p_before->>'written')::bigint THEN
         PERFORM vaultbrix.deny(p_tag, p_actor, nested, 'its effect is unknown');
       END IF;
     ELSIF lasting = 0 THEN NULL;
@@ -205,37 +210,14 @@ END $$;
 GRANT EXECUTE ON FUNCTION vaultbrix.lost(name), vaultbrix.before(text, name), vaultbrix.sql_drop(text, name, text, name[], text[]),
   vaultbrix.ddl_end(text, name, text, name[], jsonb), vaultbrix.used_up_to(uuid) TO PUBLIC;
 
-CREATE OR REPLACE FUNCTION vaultbrix.repair() RETURNS void LANGUAGE plpgsql
+-- Takes away what means nothing any more: rows of ended transactions, and what the additive policy had of its own before,
+-- which a tenant's open transaction may hold, and must not hold an upgrade up with.
+CREATE FUNCTION vaultbrix.tidy() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
-DECLARE t name; wanted record;
 BEGIN
-  FOR wanted IN
-    SELECT w.* FROM (VALUES ('vaultbrix_start', 'ddl_command_start', 'et_start'), ('vaultbrix_drop', 'sql_drop', 'et_drop'),
-                            ('vaultbrix_end', 'ddl_command_end', 'et_end')) w(name, event, function)
-      LEFT JOIN pg_event_trigger e ON e.evtname = w.name
-     WHERE e.evtname IS NULL OR e.evtevent <> w.event OR e.evttags IS NOT NULL OR e.evtenabled <> 'A'
-        OR e.evtfoid <> format('vaultbrix.%I()', w.function)::regprocedure
-        OR e.evtowner <> 'vaultbrix_gate'::regrole
-  LOOP
-    EXECUTE format('DROP EVENT TRIGGER IF EXISTS %I', wanted.name);
-    EXECUTE format('CREATE EVENT TRIGGER %I ON %s EXECUTE FUNCTION vaultbrix.%I()', wanted.name, wanted.event, wanted.function);
-    EXECUTE format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', wanted.name);
-    EXECUTE format('ALTER EVENT TRIGGER %I OWNER TO vaultbrix_gate', wanted.name);
-  END LOOP;
-  -- A role whose tables are locked is left to the next time.
-  FOR t IN SELECT DISTINCT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
-            WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT r.rolsuper LOOP
-    BEGIN
-      PERFORM vaultbrix.ensure_guards(t);
-    EXCEPTION WHEN lock_not_available THEN NULL;
-    END;
-  END LOOP;
   DELETE FROM vaultbrix.made WHERE xid < pg_snapshot_xmin(pg_current_snapshot());
-  -- Of the additive policy as it was before; a tenant's transaction that has used it would hold an upgrade up.
-  BEGIN
-    DROP TABLE IF EXISTS vaultbrix.attempt;
-    DROP FUNCTION IF EXISTS vaultbrix.refuse_unjudged();
-  EXCEPTION WHEN lock_not_available THEN NULL;
-  END;
+  DROP TABLE IF EXISTS vaultbrix.attempt;
+  DROP FUNCTION IF EXISTS vaultbrix.refuse_unjudged();
+EXCEPTION WHEN lock_not_available THEN NULL;
 END $$;
 RESET ROLE;
