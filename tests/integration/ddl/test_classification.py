@@ -122,6 +122,12 @@ IDLE = frozenset(
         "ALTER TABLE t SET TABLESPACE pg_default",
         "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'ok' BEFORE 'sad'",
         "ALTER TYPE mood OWNER TO {role}",
+        "ALTER TABLE t DROP COLUMN IF EXISTS nope",
+        "ALTER TABLE IF EXISTS nope DROP COLUMN a",
+        "ALTER TABLE t DROP CONSTRAINT IF EXISTS nope",
+        "DROP TABLE IF EXISTS nope",
+        "DROP INDEX IF EXISTS nope",
+        "DROP TRIGGER IF EXISTS nope ON t",
     }
 )
 
@@ -134,7 +140,7 @@ def test_the_gate_refuses_without_a_pass_what_is_said_to_need_one(scene: Databas
         state = (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode()
         session.execute("ROLLBACK")
     # What changes nothing is a step of an approval that needs none.
-    assert (said(row).gated and row.sql not in IDLE and "nope" not in row.sql) == (state == "VBX01"), state
+    assert (said(row).gated and row.sql not in IDLE) == (state == "VBX01"), state
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.sql)

@@ -86,7 +86,8 @@ def test_the_text_runs_once_however_a_client_cuts_it(
     assert tables(database, role) == ["three", "two"]
     with database.login(role) as again:
         again.execute("CREATE TABLE one(id int)")
-        assert codes(again, *THREE) == ["VBX01", "42701", "VBX01"], "the column is there"
+        database.postgres.query(f"ALTER TABLE {role}.two DROP COLUMN x")
+        assert codes(again, *THREE) == ["VBX01"] * 3
 
 
 def test_psql_may_run_the_approved_file_with_all_its_comments(database: Database, role: str) -> None:
@@ -105,8 +106,9 @@ def test_psql_may_run_the_approved_file_with_all_its_comments(database: Database
 
 def test_the_order_is_part_of_the_approval(database: Database, role: str, session: psycopg.Connection) -> None:
     approve(database, role, TEXT)
-    assert codes(session, THREE[1], THREE[2], THREE[0], THREE[0], THREE[2], THREE[1], THREE[2]) == [
-        "VBX01", "VBX01", "", "42P01", "VBX01", "", "",
+    again = "CREATE TABLE one()"
+    assert codes(session, THREE[1], THREE[2], THREE[0], again, THREE[0], THREE[2], THREE[1], THREE[2]) == [
+        "VBX01", "VBX01", "", "", "VBX01", "VBX01", "", "",
     ]  # fmt: skip
 
 
@@ -145,9 +147,10 @@ def test_another_login_or_tenant_cannot_use_it(database: Database, role: str, se
     database.postgres.query(f"CREATE ROLE {member} LOGIN PASSWORD '{PASSWORD}' IN ROLE {role}")
     approve(database, role, f"DROP TABLE {role}.one")
     database.postgres.query(f"GRANT {role} TO {stranger}")
-    for login in (member, stranger):
+    # A tenant's role does not inherit, so PostgreSQL itself refuses before the gate has to.
+    for login, state in ((member, "VBX01"), (stranger, "42501")):
         with database.login(login) as other:
-            assert codes(other, f"DROP TABLE {role}.one")[0] in ("VBX01", "42501")
+            assert codes(other, f"DROP TABLE {role}.one") == [state]
             assert codes(other, f"SET ROLE {role}", f"DROP TABLE {role}.one") == ["", "VBX01"]
     database.postgres.query(f"REVOKE {role} FROM {stranger}")
     assert codes(session, f"DROP TABLE {role}.one") == [""]
