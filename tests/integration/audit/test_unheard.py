@@ -16,6 +16,8 @@ from tests.harness.world import SERVER_NAME, World
 from vaultbrix.agent.host.sessions import SessionControl
 from vaultbrix.agent.session_list import SessionList
 from vaultbrix.audit.flow.flow_file import read_flow
+from vaultbrix.audit.shipping.shipper import EVENTS_SECONDS
+from vaultbrix.audit.shipping.unheard import UNHEARD_SECONDS
 from vaultbrix.grants.sessions import read_sessions, session_id, sessions_file
 from vaultbrix.postgres.connect import Target
 
@@ -95,6 +97,25 @@ def test_a_session_that_was_not_logged_is_one_gap_and_one_that_was_is_none(parts
     logged.close()
     second.close()
     assert "Traceback" not in parts.shipper.text()
+
+
+def test_a_session_that_was_logged_while_the_store_was_away_is_no_gap(parts: Shipping) -> None:
+    role = parts.database.tenant("away")
+    parts.session(role, lambda connection: connection.execute("SELECT 1"))
+    parts.store.postgres.stop()
+    time.sleep(1)
+    connection = parts.database.login(role)
+    look(parts)
+    # So long that its lines are due.
+    time.sleep(UNHEARD_SECONDS + 2)
+    parts.store.postgres.start()
+    asked = "SELECT 1 FROM audit.record WHERE role = %s AND pid = %s"
+    wait_for("it is stored", lambda: parts.store.query(asked, [role, connection.info.backend_pid]))
+    # Twice what it takes until such sessions are looked for.
+    time.sleep(2 * EVENTS_SECONDS)
+    assert gaps(parts) == []
+    assert told(parts) == []
+    connection.close()
 
 
 def test_the_agent_writes_down_who_is_there(world: World) -> None:

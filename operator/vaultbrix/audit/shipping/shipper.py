@@ -131,19 +131,22 @@ class Shipper:
         self._unheard.resume(known.began or now)
         self._monitor.connected(directory, rolled_back=await self._rolled_back(connection))
         asked_at = {"events": 0.0, "retention": 0.0}
+        begun = directory.looks
         while True:
             if _due(asked_at, "retention", RETENTION_SECONDS):
                 self._intake.keeping = Keeping(
                     {scope: policy.days for scope, policy in (await policies(connection)).items()}
                 )
-            batch = await asyncio.to_thread(directory.read)
-            await self._mark(connection)
             events: list[Event] = []
             unheard: list[SeenSession] = []
             if _due(asked_at, "events", EVENTS_SECONDS):
                 events = await store.unsealed(connection)
                 await asyncio.to_thread(self._look)
-                unheard = await self._find_unheard(connection)
+                # Before the next batch is read: all that was read so far is stored by now.
+                if directory.looks > begun:
+                    unheard = await self._find_unheard(connection)
+            batch = await asyncio.to_thread(directory.read)
+            await self._mark(connection)
             if batch is None and not events and not unheard and not self._due_holes():
                 await asyncio.sleep(LINGER_SECONDS)
                 continue

@@ -76,9 +76,9 @@ class Unheard:
 
 def gap(session: SeenSession) -> Gap:
     """The gap that stands for a session without a line. It is in no file."""
-    return Gap("", 0, f"no line of {_name(session)} came")
+    return Gap("", 0, f"no line of {_name(session)}, came")
 
 
 def _name(session: SeenSession) -> str:
     since = session.started_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"session {session.id} of {session.role} from {session.address or 'a Unix socket'}, since {since},"
+    return f"session {session.id} of {session.role} from {session.address or 'a Unix socket'}, since {since}"
