@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 import pytest
-from tests.harness.attacks import additions, effects, protocols
+from tests.harness.attacks import additions, effects, protocols, rebuilding
 from tests.harness.attacks.duel import Attack, Duel, harm
 from tests.harness.attacks.registry import ATTACKS
 from tests.harness.attacks.texts import MESSAGES, OUTSIDE
 from tests.harness.database import Database
 
 # They register their attacks as they are imported.
-REGISTERING = (protocols, additions, effects)
+REGISTERING = (protocols, additions, effects, rebuilding)
 
 Databases = tuple[Database, Database]
 Record = Callable[[str, object], None]

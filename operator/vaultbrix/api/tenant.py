@@ -22,6 +22,10 @@ _Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN, pattern=r"
 SettingValue = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(ms|s|min|h|kB|MB|GB)?$")]
 
 
+_NAME = r"[^.\x00-\x1f\x7f-\x9f]+"
+RelationName = Annotated[str, Field(min_length=1, max_length=127, pattern=rf"^({_NAME}\.)?{_NAME}$")]
+
+
 class DeletionPolicy(StrEnum):
     """What becomes of the data when the Tenant is deleted."""
 
@@ -53,6 +57,13 @@ class DDLPolicy(ApiModel):
         default=[],
         max_length=1,
         description="Additive: ALTERs that add, and neither lose nor rewrite anything; docs/ddl.md lists them.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    rebuildable: list[RelationName] = Field(
+        default=[],
+        max_length=50,
+        description="Relations that a tool builds anew each time, as [SCHEMA.]NAME with * and ?; the schema is the "
+        "tenant's own unless one is named. They may be renamed, emptied and dropped without an approval; docs/ddl.md.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     request_on_refusal: bool = Field(

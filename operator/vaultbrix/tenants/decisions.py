@@ -8,6 +8,7 @@ from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, f
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import AutoApprove, CredentialsStatus, Tenant, TenantStatus
 from vaultbrix.audit.retention.decisions import shorter_than_server
+from vaultbrix.ddl.gate.patterns import RelationPattern, relation_pattern
 from vaultbrix.runtime.errors import Blocked, Expected
 from vaultbrix.tenants.placement import Owner, owner_of
 
@@ -27,7 +28,8 @@ _NOT_OURS = frozenset(
 class TenantRole:
     """A tenant's role, and schema of that name, as they should be. ``owner`` is the Tenant that it is for.
 
-    ``additive`` says that ALTERs which only add pass without an approval; None leaves that as it is.
+    ``additive`` says that ALTERs which only add pass without an approval, ``rebuildable`` which relations may be
+    dropped without one; None leaves that as it is.
     """
 
     role: str
@@ -36,6 +38,7 @@ class TenantRole:
     connection_limit: int
     settings: Mapping[str, str]
     additive: bool | None = None
+    rebuildable: frozenset[RelationPattern] | None = None
 
 
 def tenant_role(tenant: Tenant) -> TenantRole:
@@ -47,6 +50,7 @@ def tenant_role(tenant: Tenant) -> TenantRole:
         connection_limit=tenant.spec.connection_limit,
         settings=tenant.spec.settings.dump(),
         additive=AutoApprove.ADDITIVE in tenant.spec.ddl_policy.auto_approve,
+        rebuildable=frozenset(relation_pattern(text, tenant.role) for text in tenant.spec.ddl_policy.rebuildable),
     )
 
 

@@ -7,7 +7,8 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from vaultbrix.ddl.gate.policy import IS_ADDITIVE, set_policy
+from vaultbrix.ddl.gate.patterns import RelationPattern
+from vaultbrix.ddl.gate.policy import IS_ADDITIVE, REBUILDABLE, set_policy, set_rebuildable
 from vaultbrix.postgres import roles
 from vaultbrix.tenants import claims, rule_logins
 from vaultbrix.tenants.decisions import TenantRole
@@ -59,6 +60,8 @@ async def provision(
         outcome = await roles.apply(connection, needed, desired.role, role, password, salt)
         if desired.additive is not None and desired.additive is not seen.additive:
             await set_policy(connection, desired.role, additive=desired.additive)
+        if desired.rebuildable is not None and desired.rebuildable != seen.rebuildable:
+            await set_rebuildable(connection, desired.role, desired.rebuildable)
         if before_commit is not None:
             await before_commit()
     if not desired.login:
@@ -89,8 +92,8 @@ class _Seen:
     """What there is of a tenant. ``claim`` says whose it is, None where it is nobody's.
 
     ``schema_owner`` is the role that owns the schema, None where there is no schema; ``owner_uses_schema`` says that it
-    has all rights there. ``additive`` says whether its ALTERs that only add pass without an approval, None where that
-    was not asked.
+    has all rights there. ``additive`` says whether its ALTERs that only add pass without an approval, ``rebuildable``
+    which relations may be dropped without one; None where that was not asked.
     """
 
     claim: Claim | None
@@ -98,6 +101,7 @@ class _Seen:
     schema_owner: str | None
     owner_uses_schema: bool
     additive: bool | None
+    rebuildable: frozenset[RelationPattern] | None
 
     @property
     def exists(self) -> bool:
@@ -109,11 +113,11 @@ _LOOK = sql.SQL(
     "WITH claim AS MATERIALIZED ({claim})"
     " SELECT claim.*, EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s), pg_get_userbyid(s.nspowner)::text,"
     " 2 = (SELECT count(*) FROM aclexplode(coalesce(s.nspacl, acldefault('n', s.nspowner))) a"
-    "  WHERE a.grantee = s.nspowner), {is_additive}"
+    "  WHERE a.grantee = s.nspowner), {is_additive}, {rebuildable}"
     " FROM (SELECT) one LEFT JOIN claim ON true LEFT JOIN pg_namespace s ON s.nspname = %(role)s"
 )
-_LOOK_WITH_POLICY = _LOOK.format(claim=claims.READ, is_additive=IS_ADDITIVE)
-_LOOK_WITHOUT_POLICY = _LOOK.format(claim=claims.READ, is_additive=sql.SQL("NULL"))
+_LOOK_WITH_POLICY = _LOOK.format(claim=claims.READ, is_additive=IS_ADDITIVE, rebuildable=REBUILDABLE)
+_LOOK_WITHOUT_POLICY = _LOOK.format(claim=claims.READ, is_additive=sql.SQL("NULL"), rebuildable=sql.SQL("NULL"))
 
 
 async def _look(connection: psycopg.AsyncConnection, desired: TenantRole) -> _Seen:
@@ -121,9 +125,10 @@ async def _look(connection: psycopg.AsyncConnection, desired: TenantRole) -> _Se
     query = _LOOK_WITHOUT_POLICY if desired.additive is None else _LOOK_WITH_POLICY
     row = await (await connection.execute(query, {"role": desired.role})).fetchone()
     assert row is not None
-    *claim, role_exists, schema_owner, owner_uses_schema, additive = row
+    *claim, role_exists, schema_owner, owner_uses_schema, additive, patterns = row
     whose = Claim(*claim) if claim[0] is not None else None
-    return _Seen(whose, role_exists, schema_owner, owner_uses_schema, additive)
+    rebuildable = None if patterns is None else frozenset(RelationPattern(*pattern) for pattern in patterns)
+    return _Seen(whose, role_exists, schema_owner, owner_uses_schema, additive, rebuildable)
 
 
 def _schema_changes(desired: TenantRole, seen: _Seen) -> list[roles.Change]:

@@ -19,6 +19,7 @@ from tests.harness.database import PASSWORD, Database, send
 from tests.harness.shell import run
 
 from vaultbrix.ddl.gate import passes, policy
+from vaultbrix.ddl.gate.patterns import relation_pattern
 from vaultbrix.ddl.plan import plan
 
 SCENE = """
@@ -219,6 +220,11 @@ class Duel:
     def additive(self) -> None:
         """Switch the additive policy on."""
         self.database.admin(policy.set_policy, self.role, additive=True)
+
+    def rebuildable(self, *patterns: str, role: str = "") -> None:
+        """Let the tenant, or another one, drop relations of these names; see the Tenant's ddlPolicy."""
+        named = frozenset(relation_pattern(pattern, role or self.role) for pattern in patterns)
+        self.database.admin(policy.set_rebuildable, role or self.role, named)
 
     def neighbour(self) -> str:
         """Another tenant's role."""

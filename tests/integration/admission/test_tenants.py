@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.harness.admission import Answer, Caller, tenant
 from tests.harness.admission_team import PolicedTeam
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 
 UID = "3f1c9a52-0000-4000-8000-000000000000"
 CLASSES = ("READ", "WRITE", "FUNCTION", "ROLE", "DDL", "MISC")
@@ -31,6 +31,12 @@ def ways(caller: Caller, known: Object, change: Object) -> list[Answer]:
 # What was, what is changed, and the fields that the refusal names.
 LOOSENED: dict[str, tuple[Object, Object, str]] = {
     "additive DDL passes": ({}, {"ddlPolicy": ADDITIVE}, "ddlPolicy.autoApprove"),
+    "relations are lost without an approval": (
+        {}, {"ddlPolicy": {"rebuildable": ["daily"]}}, "ddlPolicy.rebuildable",
+    ),
+    "more relations are": (
+        {"ddlPolicy": {"rebuildable": ["daily"]}}, {"ddlPolicy": {"rebuildable": ["daily*"]}}, "ddlPolicy.rebuildable",
+    ),
     "retained data is taken over": ({}, {"adopt": UID}, "adopt"),
     "other data is taken over": ({"adopt": "a"}, {"adopt": UID}, "adopt"),
     "deletion drops the data": ({}, {"deletionPolicy": "Delete"}, "deletionPolicy"),
@@ -73,6 +79,9 @@ LOOSENED: dict[str, tuple[Object, Object, str]] = {
 TIGHTENED: dict[str, tuple[Object, Object]] = {
     "DDL passes no more": ({"ddlPolicy": ADDITIVE}, {"ddlPolicy": {"autoApprove": []}}),
     "the policy is left out": ({"ddlPolicy": ADDITIVE}, {"ddlPolicy": None}),
+    "fewer relations are lost without an approval": (
+        {"ddlPolicy": {"rebuildable": ["daily", "nightly"]}}, {"ddlPolicy": {"rebuildable": ["nightly"]}},
+    ),
     "refusals become requests": ({"ddlPolicy": ADDITIVE}, {"ddlPolicy": {"requestOnRefusal": True}}),
     "nothing is taken over": ({"adopt": UID}, {"adopt": None}),
     "deletion keeps the data": ({"deletionPolicy": "Delete"}, {"deletionPolicy": "Retain"}),
@@ -121,6 +130,7 @@ def test_an_editor_tightens_a_guard_and_changes_what_is_none(team: PolicedTeam, 
     ("spec", "field"),
     [
         ({"ddlPolicy": ADDITIVE}, "ddlPolicy.autoApprove"),
+        ({"ddlPolicy": {"rebuildable": ["*"]}}, "ddlPolicy.rebuildable"),
         ({"adopt": UID}, "adopt"),
         ({"deletionPolicy": "Delete"}, "deletionPolicy"),
     ],

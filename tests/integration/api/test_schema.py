@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.world import World, approval, rule, server, tenant
 
 TEAM = "schema"
@@ -123,6 +123,13 @@ BAD = {
     "name with a dot, that is no slug": (tenant(TEAM, "a.b"), "spec.slug is required"),
     "setting that is not allowed": (changed(TENANT, settings={"search_path": "public"}), "spec.settings.search_path"),
     "setting with SQL": (changed(TENANT, settings={"work_mem": "1MB; DROP"}), "spec.settings.work_mem"),
+    "relation without a name": (changed(TENANT, ddlPolicy={"rebuildable": [""]}), "spec.ddlPolicy.rebuildable[0]"),
+    "relation with two dots": (changed(TENANT, ddlPolicy={"rebuildable": ["a.b.c"]}), "spec.ddlPolicy.rebuildable[0]"),
+    "the same relation twice": (changed(TENANT, ddlPolicy={"rebuildable": ["a", "a"]}), "spec.ddlPolicy.rebuildable"),
+    "too many relations": (
+        changed(TENANT, ddlPolicy={"rebuildable": [f"r{n}" for n in range(51)]}),
+        "spec.ddlPolicy.rebuildable",
+    ),
     "connection limit of 0": (changed(TENANT, connectionLimit=0), "spec.connectionLimit"),
     "unknown deletion policy": (changed(TENANT, deletionPolicy="Keep"), "spec.deletionPolicy"),
     "empty text": (changed(APPROVAL, sql=""), "spec.sql"),

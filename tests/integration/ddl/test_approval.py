@@ -223,6 +223,11 @@ def test_what_only_adds_passes_where_the_tenant_may_and_drift_of_that_is_put_rig
     wait_for("it may add again", lambda: add("three") == "", tell=lambda: world.operator.text()[-2000:])
     world.tenant(place.team, name=place.tenant)
     wait_for("it may not", lambda: "VBX01" in add(f"f{next(numbers)}"))
+    dropping = world.psql(address, place.team, place.tenant, "CREATE TABLE IF NOT EXISTS made()", "DROP TABLE made")
+    assert "VBX01" in dropping.run().stderr
+    world.tenant(place.team, name=place.tenant, ddlPolicy={"rebuildable": ["made*"]})
+    wait_for("it may drop what it makes", lambda: "VBX01" not in dropping.run().stderr)
+    assert "VBX01" in world.psql(address, place.team, place.tenant, "DROP TABLE b").run().stderr
 
 
 def test_an_approval_that_nobody_ran_leaves_nothing_when_its_namespace_is_gone(world: World) -> None:

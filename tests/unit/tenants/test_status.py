@@ -5,6 +5,7 @@ from tests.harness.builders import HOUR, NOW, named, tenant
 
 from vaultbrix.api.conditions import Reason
 from vaultbrix.api.tenant import Tenant, TenantStatus
+from vaultbrix.ddl.gate.patterns import RelationPattern
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
 from vaultbrix.tenants.decisions import ready_server, status, tenant_role
 from vaultbrix.tenants.placement import Owner
@@ -73,6 +74,8 @@ def test_a_server_that_is_missing_is_named_with_the_remedy() -> None:
 
 
 def test_the_role_is_as_the_spec_says() -> None:
-    role = tenant_role(tenant(suspended=True, connectionLimit=7, ddlPolicy={"autoApprove": ["Additive"]}))
+    policy = {"autoApprove": ["Additive"], "rebuildable": ["daily*"]}
+    role = tenant_role(tenant(suspended=True, connectionLimit=7, ddlPolicy=policy))
     assert (role.role, role.owner) == ("tenant_acme", Owner("team", "acme", "uid-acme", NOW))
     assert (role.login, role.connection_limit, role.additive) == (False, 7, True)
+    assert role.rebuildable == {RelationPattern("tenant\\_acme", "daily%")}

@@ -134,7 +134,8 @@ BEGIN
   PERFORM vaultbrix.check_actor(p_actor, nested);
   IF vaultbrix.is_exempt(p_actor) THEN RETURN; END IF;
   IF vaultbrix.use_pass('TRUNCATE', nested, p_schemas, true, ARRAY['truncate ' || p_rel::regclass::text]) IS NULL
-     AND vaultbrix.existed('pg_class'::regclass, p_rel) THEN
+     AND vaultbrix.existed('pg_class'::regclass, p_rel)
+     AND NOT EXISTS (SELECT FROM vaultbrix.rebuildable_of(ARRAY[p_rel], p_actor)) THEN
     PERFORM vaultbrix.deny('TRUNCATE', p_actor, nested, 'it would empty table ' || p_rel::regclass::text);
   END IF;
 END $$;
@@ -191,7 +192,7 @@ BEGIN
     ELSIF NOT vaultbrix.concerns_existing() THEN
       PERFORM vaultbrix.ensure_guard(w.objid) FROM pg_event_trigger_ddl_commands() d, vaultbrix.whole(d.classid, d.objid) w
         WHERE w.classid = 'pg_class'::regclass AND d.schema_name IS DISTINCT FROM 'pg_temp';
-    ELSE
+    ELSIF NOT vaultbrix.has_swapped(p_before->'rebuildable', p_actor) THEN
       why := vaultbrix.why_refused(p_before, vaultbrix.may_add(p_tag, p_actor, nested));
       IF why IS NOT NULL THEN PERFORM vaultbrix.deny(p_tag, p_actor, nested, why); END IF;
     END IF;

@@ -149,7 +149,8 @@ BEGIN
 END $$;
 
 -- The rows of the catalogs about what is to last: who wrote each, and who has replaced or deleted it since.
-CREATE FUNCTION vaultbrix.lasting_rows() RETURNS TABLE(writer xid, toucher xid) LANGUAGE sql STABLE AS $$
+CREATE FUNCTION vaultbrix.lasting_rows() RETURNS TABLE(writer xid, toucher xid) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $$
   SELECT xmin, xmax FROM pg_catalog.pg_class WHERE relpersistence <> 't'
   UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_attribute r JOIN pg_catalog.pg_class c ON c.oid = attrelid WHERE relpersistence <> 't'
   UNION ALL SELECT r.xmin, r.xmax FROM pg_catalog.pg_attrdef r JOIN pg_catalog.pg_class c ON c.oid = adrelid WHERE relpersistence <> 't'
@@ -190,12 +191,13 @@ BEGIN
 END $$;
 
 -- What ddl_end has to know of the time before the command, from its caller's snapshot:
--- CREATE that may replace: the objects that were there. ALTER: the names of what is altered, and its tables, its types and
--- what of the catalogs about them has changed; of one that PostgreSQL told nothing of, whether it replaced a row of the
+-- CREATE that may replace: the objects that were there. ALTER: the names of what is altered, which of it the tenant may
+-- rename, and its tables, its types and what of the catalogs about them has changed; of one that PostgreSQL told nothing of,
+-- whether it replaced a row of the
 -- catalogs all the same, and how many were written before it.
 CREATE FUNCTION vaultbrix.before(p_tag text, p_actor name) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
-DECLARE tables oid[]; types oid[]; own xid[]; names text;
+DECLARE tables oid[]; types oid[]; own xid[]; names text; known jsonb;
 BEGIN
   IF p_tag NOT IN ('CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE AGGREGATE', 'CREATE VIEW', 'CREATE TRIGGER') AND NOT p_tag ^@ 'ALTER '
     OR vaultbrix.is_exempt(p_actor) THEN RETURN NULL; END IF;
@@ -212,8 +214,9 @@ BEGIN
     SELECT * FROM pg_event_trigger_ddl_commands() WHERE schema_name IS DISTINCT FROM 'pg_temp' LIMIT 5) d
     LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND d.objsubid = 0
     LEFT JOIN pg_namespace n ON n.oid = c.relnamespace;
-  IF NOT vaultbrix.may_compare(p_tag) THEN RETURN jsonb_build_object('altered', names); END IF;
   own := vaultbrix.own_xids();
+  known := jsonb_build_object('altered', names, 'rebuildable', vaultbrix.altered_rebuildable(p_actor, own));
+  IF NOT vaultbrix.may_compare(p_tag) THEN RETURN known; END IF;
   WITH RECURSIVE meant AS (
     SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid JOIN pg_roles r ON r.oid = c.relowner
      WHERE d.classid = 'pg_class'::regclass AND d.command_tag = 'ALTER TABLE' AND c.relkind IN ('r', 'p') AND r.rolname = p_actor
@@ -221,17 +224,20 @@ BEGIN
   SELECT coalesce(array_agg(oid), '{}') INTO tables FROM meant;
   SELECT coalesce(array_agg(t.oid), '{}') INTO types FROM pg_event_trigger_ddl_commands() d JOIN pg_type t ON t.oid = d.objid
     JOIN pg_roles r ON r.oid = t.typowner WHERE d.classid = 'pg_type'::regclass AND t.typtype = 'e' AND r.rolname = p_actor;
-  RETURN jsonb_build_object('altered', names, 'tables', to_jsonb(tables::text[]), 'types', to_jsonb(types::text[]), 'own', to_jsonb(own::text[]),
-                            'image', vaultbrix.image(tables, types, own, true));
+  RETURN known || jsonb_build_object('tables', to_jsonb(tables::text[]), 'types', to_jsonb(types::text[]), 'own', to_jsonb(own::text[]),
+                                     'image', vaultbrix.image(tables, types, own, true));
 END $$;
 
 -- Of what went, what was there before the transaction and was not temporary, as DDLApprovals name it; NULL: nothing. For
 -- the snapshot before the statement. Guards and the places of long values go with their tables, are none of the
--- approver's business, and the latter have another name each time; a guard that goes alone is a loss.
+-- approver's business, and the latter have another name each time; a guard that goes alone is a loss. A
+-- relation that a tool builds anew goes with all its parts and sequences.
 CREATE FUNCTION vaultbrix.lost(p_actor name) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
+DECLARE rebuilt oid[];
 BEGIN
   IF vaultbrix.is_exempt(p_actor) THEN RETURN NULL; END IF;
+  rebuilt := vaultbrix.dropped_rebuildable(p_actor);
   RETURN (WITH gone AS MATERIALIZED (SELECT * FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary)
     SELECT array_agg(object_type || ' ' || object_identity) FROM gone g
      WHERE schema_name IS DISTINCT FROM 'pg_toast' AND CASE
@@ -239,6 +245,10 @@ BEGIN
        WHEN object_type = 'trigger' AND address_names[3] IS NOT DISTINCT FROM 'vaultbrix_truncate_guard' THEN NOT EXISTS (
          SELECT FROM pg_trigger t JOIN gone w ON w.classid = 'pg_class'::regclass AND w.objid = t.tgrelid AND w.objsubid = 0
           WHERE t.oid = g.objid)
+       WHEN rebuilt <> '{}' AND (
+           EXISTS (SELECT FROM vaultbrix.whole(classid, objid) w WHERE w.classid = 'pg_class'::regclass AND w.objid = ANY (rebuilt))
+           OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid AND d.deptype IN ('a', 'i')
+                       AND object_type = 'sequence' AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY (rebuilt))) THEN false
        ELSE vaultbrix.existed(classid, objid) END);
 END $$;
 RESET ROLE;
