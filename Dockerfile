@@ -3,6 +3,7 @@
 #   docker build --target postgresql -t vaultbrix-postgresql .
 #   docker build --target data-api   -t vaultbrix-data-api --build-arg POSTGREST=postgrest/postgrest@sha256:... .
 ARG BASE=debian:bookworm-slim
+ARG POSTGRESQL_BASE=debian:trixie-slim
 # The version that the tests run; for production name a maintained one by its digest.
 ARG POSTGREST=docker.io/postgrest/postgrest:v12.0.2
 
@@ -41,12 +42,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends nginx-light && 
 COPY --from=postgrest /bin/postgrest /usr/local/bin/postgrest
 USER 65532:65532
 
-FROM ${BASE} AS postgresql
+FROM ${POSTGRESQL_BASE} AS postgresql
 RUN mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf \
     && groupadd --gid 5432 postgres && useradd --uid 5432 --gid 5432 --home-dir /var/lib/postgresql --no-create-home postgres \
-    && apt-get update && apt-get install -y --no-install-recommends postgresql-15 postgresql-15-pgaudit ca-certificates \
+    && apt-get update && apt-get install -y --no-install-recommends postgresql-17 postgresql-17-pgaudit ca-certificates \
     && rm -rf /var/lib/apt/lists/* /var/lib/postgresql/* /etc/postgresql
-ENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
+ENV PATH=/usr/lib/postgresql/17/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 # Fast shutdown: sessions end, nothing waits for them.
 STOPSIGNAL SIGINT
 USER 5432:5432

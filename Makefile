@@ -16,15 +16,16 @@ NODE_PACKAGES = $(shell command -v node >/dev/null || echo nodejs; command -v np
 PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-15 nftables libfaketime systemd gcc \
 	libc6-dev make curl
 
-.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-15 test-attacks-17 test-api test-tools \
+.PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-17 test-postgres-15 test-api test-tools \
 	test-e2e lint generate bench bench-access bench-harm bench-ddl bench-approval bench-api bench-audit bench-tenants \
 	soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
 
-setup: $(STAMP) ## Python environment and Debian packages
+setup: $(STAMP) ## Python environment, Debian packages, PostgreSQL 17
 	@hack/cluster/install-prerequisites $(PACKAGES)
+	@hack/postgres/fetch 17
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@echo "installing Python libraries into $(VENV)"
@@ -37,7 +38,7 @@ demo: setup ## the main job, narrated, on a real cluster (brings one up unless K
 	@hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	@$(RUN)/python hack/demo
 
-test: lint test-unit test-integration test-attacks-15 test-api test-e2e ## everything below
+test: lint test-unit test-integration test-attacks-17 test-postgres-15 test-api test-e2e ## everything below
 
 lint: setup ## ruff, mypy, which folder may import which
 	$(RUN)/ruff check .
@@ -58,17 +59,17 @@ test-integration: setup ## real API server, PostgreSQL with pgaudit, iptables an
 	hack/s3/build >/dev/null
 	$(RUN)/pytest tests/integration -n 3 --dist loadfile --durations 15
 
-GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py pass_kinds.py additive.py \
-	run.py run_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py)
+test-attacks: test-attacks-17 test-postgres-15 ## the owner of the tables against the gate: a table of how each attack ends
 
-test-attacks: test-attacks-15 test-attacks-17 ## the owner of the tables against the gate: a table of how each attack ends
-
-test-attacks-15: setup ## the same on Debian bookworm's PostgreSQL alone
+test-attacks-17: setup ## the same on PostgreSQL 17, Debian trixie's, alone
 	$(RUN)/pytest tests/attacks -n 3
 
-test-attacks-17: setup ## and all tests of the gate on trixie's, fetched into a folder of its own
-	hack/postgres/fetch 17
-	VAULTBRIX_POSTGRES=17 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3
+GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py pass_kinds.py additive.py \
+	effect.py rebuildable.py run.py run_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py \
+	postgres)
+
+test-postgres-15: setup ## attacks and all tests of the gate on PostgreSQL 15, Debian bookworm's
+	VAULTBRIX_POSTGRES=15 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3 --dist loadfile
 
 test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
 	hack/cluster/install-prerequisites $(NODE_PACKAGES)

@@ -17,8 +17,8 @@ from tests.harness.shell import TOP, run, wait_for
 from vaultbrix.install import certificates
 from vaultbrix.postgres.connect import Target
 
-# 15 is the host's; others are where hack/postgres/fetch has put them.
-VERSION = os.environ.get("VAULTBRIX_POSTGRES", "15")
+# 17 is what the image has; 15, which is supported, too, is the host's.
+VERSION = os.environ.get("VAULTBRIX_POSTGRES", "17")
 PROGRAMS = Path(f"/usr/lib/postgresql/{VERSION}/bin")
 ENTER: Sequence[str] = () if VERSION == "15" else (str(TOP / "hack/postgres/enter"), VERSION)
 PORT = 5433

@@ -110,3 +110,13 @@ seccompProfile: {type: RuntimeDefault}
 - {kind: ServiceAccount, name: {{ include "vaultbrix.name" . }}-agent, namespace: {{ .Release.Namespace }}}
 {{- end }}
 {{- end }}
+
+{{/* Part of the shell script before PostgreSQL starts: no server reads the files of another major version. */}}
+{{- define "vaultbrix.same-major" -}}
+holds=$(cat /data/pgdata/PG_VERSION)
+runs=$(postgres --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+if [ "$holds" != "$runs" ]; then
+  echo "error: the data is of PostgreSQL $holds and this image runs $runs; name an image with $holds, then move the data" >&2
+  exit 1
+fi
+{{- end }}

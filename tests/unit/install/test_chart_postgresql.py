@@ -86,12 +86,42 @@ def test_a_statefulset_that_is_there_can_be_upgraded() -> None:
         assert [claim["metadata"]["name"] for claim in found["spec"]["volumeClaimTemplates"]] == ["data"]
 
 
+def postgres_of(folder: Path, major: int) -> dict[str, str]:
+    """An environment in which ``postgres`` says that it is of that version."""
+    folder.mkdir()
+    program = folder / "postgres"
+    program.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {major}.6 (Debian {major}.6-0+deb13u1)'\n")
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize("part", ["postgresql", "audit"])
+@pytest.mark.parametrize(("holds", "starts"), [("17", True), ("15", False), ("9.6", False)])
+def test_data_of_another_major_version_is_not_touched(tmp_path: Path, part: str, holds: str, starts: bool) -> None:
+    (script,) = (
+        found["data"]["initialise"]
+        for found in of(rendered(), "ConfigMap")
+        if found["metadata"]["name"].endswith(part) and "initialise" in found["data"]
+    )
+    check = script[script.index("holds=") :]
+    check = check[: check.index("\nfi\n") + len("\nfi\n")].replace("/data/", f"{tmp_path}/")
+    (tmp_path / "pgdata").mkdir()
+    (tmp_path / "pgdata/PG_VERSION").write_text(f"{holds}\n")
+    done = subprocess.run(
+        ["sh", "-c", check], check=False, capture_output=True, text=True, env=postgres_of(tmp_path / "programs", 17)
+    )
+    assert (done.returncode == 0) is starts
+    if not starts:
+        assert f"the data is of PostgreSQL {holds} and this image runs 17" in done.stderr
+
+
 def test_an_upgrade_takes_log_and_state_along_whenever_it_is_interrupted(tmp_path: Path) -> None:
     script = re.sub(r"(?<![\w/.])/(data|log|etc)/", rf"{tmp_path}/\1/", configuration(rendered())["initialise"])
     folders = ("data/pgdata", "data/log", "data/state", "data/flow", "log")
     for name in (*folders, "etc/vaultbrix/hba", "etc/vaultbrix/config"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "data/pgdata/PG_VERSION").write_text("15")
+    (tmp_path / "data/pgdata/PG_VERSION").write_text("17\n")
+    environment = postgres_of(tmp_path / "programs", 17)
     for name in ("pg_hba.conf", "pg_ident.conf"):
         (tmp_path / "etc/vaultbrix/config" / name).touch()
     for name, text in (("grants.json", "grants"), ("grants.journal", "journal")):
@@ -104,8 +134,8 @@ def test_an_upgrade_takes_log_and_state_along_whenever_it_is_interrupted(tmp_pat
     # Killed after every command; `trap` runs before each.
     for count in range(60):
         killed = f"n=0; trap 'n=$((n + 1)); [ $n -le {count} ] || kill -KILL $$' DEBUG\n"
-        subprocess.run(["bash", "-c", killed + script], check=False)
-    subprocess.run(["sh", "-c", script], check=True)
+        subprocess.run(["bash", "-c", killed + script], check=False, env=environment)
+    subprocess.run(["sh", "-c", script], check=True, env=environment)
     follower.directory = tmp_path / "log/log"
     follower.restart()
     follower.poll()
