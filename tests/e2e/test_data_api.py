@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.kubectl import SYSTEM, TEAM, Cluster
 from tests.harness.shell import run, wait_for
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 from tests.harness import chart
-from tests.harness.apiserver import ApiServer, Object
+from tests.harness.apiserver import ApiServer
+from tests.harness.kube_http import Object
 from tests.harness.shell import TOP, wait_for
 from tests.harness.slot import SLOT
 
@@ -99,9 +100,10 @@ class Caller:
         assert answer.allowed, answer.body
         return answer.body
 
-    def merge(self, known: Object, body: Object, subresource: str = "") -> Answer:
-        """Change an object by a JSON merge patch."""
-        return self.send("PATCH", self.path(known, subresource), body, MERGE)
+    def merge(self, known: Object, body: Object, subresource: str = "", *, dry_run: bool = False) -> Answer:
+        """Change an object by a JSON merge patch; with ``dry_run`` only have the change checked."""
+        path = self.path(known, subresource)
+        return self.send("PATCH", f"{path}?dryRun=All" if dry_run else path, body, MERGE)
 
     def json_patch(self, known: Object, operations: list[Object], subresource: str = "") -> Answer:
         """Change an object by a JSON patch (RFC 6902)."""
@@ -161,12 +163,15 @@ class PolicedCluster:
         probe, held = self.person("probe"), tenant(namespace)
         wait_for("the API server knows the rights", lambda: probe.create(held).allowed)
         decided = approval(namespace, "probe", decision=decision("probe"))
+        # What was let through must not be there for the next attempt: it would change nothing.
         for policy, attempt in {
-            "requests": lambda: probe.create(rule(namespace, "other")),
-            "decisions": lambda: probe.create(decided),
-            "tenants": lambda: probe.merge(held, {"spec": {"deletionPolicy": "Delete"}}),
-            "finalizers": lambda: probe.merge(held, {"metadata": {"finalizers": ["vaultbrix.com/probe"]}}),
-            "status": lambda: probe.merge(held, {"status": {"role": "probe"}}, "status"),
+            "requests": lambda: probe.create(rule(namespace, "other"), dry_run=True),
+            "decisions": lambda: probe.create(decided, dry_run=True),
+            "tenants": lambda: probe.merge(held, {"spec": {"deletionPolicy": "Delete"}}, dry_run=True),
+            "finalizers": lambda: probe.merge(
+                held, {"metadata": {"finalizers": ["vaultbrix.com/probe"]}}, dry_run=True
+            ),
+            "status": lambda: probe.merge(held, {"status": {"role": "probe"}}, "status", dry_run=True),
         }.items():
             wait_for(f"policy {policy} is in force", lambda attempt=attempt: attempt().denial)  # type: ignore[misc]
 

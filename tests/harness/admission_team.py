@@ -15,7 +15,7 @@ from tests.harness.admission import (
     rule,
     tenant,
 )
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 
 # The API server lets this group do everything.

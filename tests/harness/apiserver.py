@@ -3,18 +3,20 @@
 import contextlib
 import json
 import secrets
-import ssl
-import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
+from tests.harness.kube_http import KubeHTTP, Object
 from tests.harness.network import MACHINE
 from tests.harness.processes import Process
-from tests.harness.shell import TOP, binaries, run, wait_for
+from tests.harness.shell import PATIENCE, TOP, binaries, run, wait_for
 from tests.harness.slot import SLOT
 
-Object = dict[str, Any]
+from vaultbrix.api.meta import GROUP, VERSION
+
+# Where kubectl notes what it was given, to know later what is no longer in it.
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 PORT, ETCD_PORT = 16443, 12379 + 10 * SLOT
 
@@ -43,6 +45,7 @@ class ApiServer:
             "-subj", "/CN=clients", "-days", "400", "-keyout", authority_key, "-out", authority,
         )  # fmt: skip
         self.url = f"https://{address}:{port}"
+        self.http = KubeHTTP(self.url, self.token, self.authority)
         etcd = f"http://127.0.0.1:{etcd_port}"
         self._etcd = Process(
             [
@@ -102,10 +105,8 @@ class ApiServer:
         self.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in crds), "--timeout=30s")
         # Established is not served yet: until its storage is ready, a list is answered with 429.
         for path in sorted((TOP / "crds").glob("*.yaml")):
-            wait_for(f"{path.stem} are served", lambda kind=path.stem: self._lists(kind))  # type: ignore[misc]
-
-    def _lists(self, kind: str) -> bool:
-        return run(self._kubectl, "--kubeconfig", self.kubeconfig, "get", kind, "-A", check=False).returncode == 0
+            served = f"/apis/{GROUP}/{VERSION}/{path.stem}"
+            wait_for(f"{path.stem} are served", lambda at=served: self.http.send("GET", at)[0] == HTTPStatus.OK)  # type: ignore[misc]
 
     def resume(self) -> None:
         """Start the API server alone and wait until it answers."""
@@ -208,27 +209,28 @@ class ApiServer:
         return done.stdout if check else done.stdout + done.stderr
 
     def request(self, method: str, path: str, body: Object | None = None) -> Object:
-        """One HTTP request, without the start of a kubectl; PATCH is a JSON merge patch. Returns the answer."""
-        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        asked = urllib.request.Request(
-            f"{self.url}{path}",
-            method=method,
-            data=json.dumps(body).encode() if body else None,
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
-        )
-        context = ssl.create_default_context(cafile=str(self.authority))
-        with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
-            found: Object = json.load(answer)
-        return found
+        """One HTTP request; PATCH is a JSON merge patch. Returns the answer; a refusal is an AssertionError."""
+        return self.http.request(method, path, body)
 
     def namespace(self, name: str) -> str:
         """Create a namespace; one that is there is fine. Returns its name."""
-        self.kubectl("create", "namespace", name, check=False)
+        status, answer = self.http.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        assert status in (HTTPStatus.CREATED, HTTPStatus.CONFLICT), answer
         return name
 
-    def apply(self, body: Object) -> str:
-        """Apply an object; returns what the API server said."""
-        return self.kubectl("apply", "-f", "-", input_text=json.dumps(body))
+    def apply(self, body: Object) -> None:
+        """Apply an object as kubectl does."""
+        metadata = body["metadata"]
+        annotations = {**metadata.get("annotations", {}), _LAST_APPLIED: json.dumps(body)}
+        path = self.http.path(body["kind"], metadata.get("namespace", "default"))
+        query = "fieldManager=kubectl-client-side-apply&fieldValidation=Strict"
+        status, answer = self.http.send(
+            "POST", f"{path}?{query}", {**body, "metadata": {**metadata, "annotations": annotations}}
+        )
+        if status == HTTPStatus.CONFLICT:
+            self.kubectl("apply", "-f", "-", input_text=json.dumps(body))
+        else:
+            assert status == HTTPStatus.CREATED, answer.get("message")
 
     def refusal(self, body: Object) -> str:
         """Try to create an object that must be refused; returns the API server's reason."""
@@ -241,14 +243,25 @@ class ApiServer:
         return self.kubectl("-n", namespace, "patch", kind, name, "--type=merge", "-p", json.dumps(body), check=False)
 
     def delete(self, kind: str, name: str, namespace: str = "default", *, wait: bool = True) -> None:
-        """Delete an object, and wait until it is gone unless told otherwise."""
-        self.kubectl("-n", namespace, "delete", kind, name, "--ignore-not-found", f"--wait={str(wait).lower()}")
+        """Delete an object, and wait until it is gone unless told otherwise; one that is not there is fine."""
+        uid = self.get(kind, name, namespace).get("metadata", {}).get("uid")
+        if uid is None:
+            return
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        status, answer = self.http.send("DELETE", self.http.path(kind, namespace, name), options)
+        assert status in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_FOUND), answer.get("message")
+        if wait:
+            wait_for(
+                f"{kind} {namespace}/{name} is gone",
+                lambda: self.get(kind, name, namespace).get("metadata", {}).get("uid") != uid,
+                tell=lambda: json.dumps(self.get(kind, name, namespace), indent=1),
+            )
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Object:
         """The object, empty when it does not exist."""
-        said = self.kubectl("-n", namespace, "get", kind, name, "-o", "json", "--ignore-not-found")
-        found: Object = json.loads(said) if said.strip() else {}
-        return found
+        status, answer = self.http.send("GET", self.http.path(kind, namespace, name))
+        assert status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND), answer.get("message")
+        return answer if status == HTTPStatus.OK else {}
 
     def condition(self, kind: str, name: str, type_: str, namespace: str = "default") -> Object:
         """A condition of an object, empty when it is not there."""
@@ -259,7 +272,7 @@ class ApiServer:
 
     def await_condition(
         self, kind: str, name: str, namespace: str = "default", *, type_: str = "Ready", status: str = "True",
-        reason: str = "", patience: float = 30,
+        reason: str = "", patience: float = PATIENCE,
     ) -> Object:  # fmt: skip
         """Wait until the condition has that status, and that reason if one is named, for the object as it is now."""
 

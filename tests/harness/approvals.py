@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.world import JOBS, World, approval

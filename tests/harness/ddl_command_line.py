@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from tests.harness.apiserver import Object
 from tests.harness.command_line import READ, Person, may
+from tests.harness.kube_http import Object
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run, wait_for
 from tests.harness.world import JOBS, World, approval

@@ -54,7 +54,10 @@ class GatewayProcess:
             "apikey": key,
             **({"Authorization": f"Bearer {bearer}"} if bearer else {}),
         }
-        return request(self.socket, "GET", "/forward", headers)
+        try:
+            return request(self.socket, "GET", "/forward", headers)
+        except OSError as error:
+            raise AssertionError(f"{error}; it runs: {self.process.running}\n{self.process.text()[-3000:]}") from None
 
     def send(
         self, key: str, target: str, method: str = "GET", body: bytes = b"", *, bearer: str = "", **more: str

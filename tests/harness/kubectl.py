@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import run, wait_for
 
 SYSTEM, JOBS, TEAM = "vaultbrix-system", "vaultbrix-system-jobs", "team-acme"

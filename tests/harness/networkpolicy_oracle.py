@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import binaries, run
 
 

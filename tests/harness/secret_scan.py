@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.kubectl import Cluster
 from tests.harness.shell import run
 

@@ -38,16 +38,21 @@ def run(
 def wait_for(
     what: str, probe: Callable[[], T | None], *, patience: float = PATIENCE, pause: float = 0.05, tell: object = None
 ) -> T:
-    """Call until the answer is true; returns it. ``tell`` is called for the error message, to say how things stand."""
+    """Call until the answer is true; returns it. ``tell`` is called for the error message, to say how things stand.
+
+    Between two calls pass ``pause`` seconds, or as long as a call takes: who is waited for needs the processor, too.
+    """
     deadline = time.monotonic() + patience
     while True:
+        begun = time.monotonic()
         answer = probe()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             more = f"\n{tell()}" if callable(tell) else ""
             raise AssertionError(f"not after {patience:.0f} s: {what}{more}")
-        time.sleep(pause)
+        time.sleep(max(pause, now - begun))
 
 
 def binaries() -> Path:

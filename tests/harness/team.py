@@ -5,13 +5,13 @@ What operator and agents would write, and what other people do meanwhile, the te
 
 import asyncio
 import itertools
-import urllib.error
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.harness.apiserver import ApiServer, Object
+from tests.harness.apiserver import ApiServer
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 
 from vaultbrix.api.meta import GROUP, Resource
@@ -53,13 +53,13 @@ class Team:
         self.namespace, self.elsewhere = f"team-{number}", f"else-{number}"
         for name in (self.namespace, self.elsewhere):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            self._request("POST", "/api/v1/namespaces", body)
+            self.api.request("POST", "/api/v1/namespaces", body)
 
     def clear(self) -> None:
         """Delete all that lies in its namespaces, and all that lies in none."""
         for kind in OURS.values():
             for namespace in (self.namespace, self.elsewhere) if kind.namespaced else ("",):
-                self._request("DELETE", kind.path(namespace))
+                self.api.request("DELETE", kind.path(namespace))
 
     def admin(self, name: str) -> Path:
         """The kubeconfig of somebody of that name who may do everything."""
@@ -84,7 +84,7 @@ class Team:
     def _create_right(self, kind: str, namespace: str, name: str, body: Object) -> None:
         type_ = ResourceType(f"{RBAC}/v1", f"{kind.lower()}s", kind)
         head = {"apiVersion": type_.api_version, "kind": kind, "metadata": {"name": name}}
-        self._request("POST", type_.path(namespace), {**head, **body})
+        self.api.request("POST", type_.path(namespace), {**head, **body})
 
     def _allowed(self, user: str, namespace: str, rules: Iterable[Object]) -> bool:
         asked = [(verb, plural) for rule in rules for verb in rule["verbs"] for plural in rule["resources"]]
@@ -94,7 +94,7 @@ class Team:
                 "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
                 "spec": {"user": user, "resourceAttributes": attributes},
             }  # fmt: skip
-            if not self._request("POST", REVIEWS, body)["status"]["allowed"]:
+            if not self.api.request("POST", REVIEWS, body)["status"]["allowed"]:
                 return False
         return True
 
@@ -129,28 +129,28 @@ class Team:
             kind, body = resource_type(type(resource)), resource.dump()
             metadata = {"name": resource.metadata.name, "labels": resource.metadata.labels}
             named = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
-            self._request("POST", kind.path(self._namespace(resource)), {**named, "spec": body["spec"]})
+            self.api.request("POST", kind.path(self._namespace(resource)), {**named, "spec": body["spec"]})
             self.write_status(resource, body.get("status", {}))
 
     def write_status(self, known: Resource, status: Object) -> None:
         """Change these fields of an object's status, as operator and agents do."""
-        self._request("PATCH", self._path(known, "status"), {"status": status})
+        self.api.request("PATCH", self._path(known, "status"), {"status": status})
 
     def change(self, known: Resource, body: Object) -> None:
         """Change an object by a JSON merge patch."""
-        self._request("PATCH", self._path(known), body)
+        self.api.request("PATCH", self._path(known), body)
 
     def delete(self, known: Resource) -> None:
         """Delete an object."""
-        self._request("DELETE", self._path(known))
+        self.api.request("DELETE", self._path(known))
 
     def read(self, known: R) -> R:
         """An object as it is now."""
-        return type(known).parse(self._request("GET", self._path(known)))
+        return type(known).parse(self.api.request("GET", self._path(known)))
 
     def versions(self, model: type[Resource]) -> dict[str, str]:
         """The resourceVersion of each object of a kind in the namespace, by name: another one is another write."""
-        listed = self._request("GET", resource_type(model).path(self.namespace))["items"]
+        listed = self.api.request("GET", resource_type(model).path(self.namespace))["items"]
         return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listed}
 
     def _namespace(self, resource: Resource) -> str:
@@ -158,9 +158,3 @@ class Team:
 
     def _path(self, known: Resource, subresource: str = "") -> str:
         return resource_type(type(known)).path(self._namespace(known), known.metadata.name, subresource)
-
-    def _request(self, method: str, path: str, body: Object | None = None) -> Object:
-        try:
-            return self.api.request(method, path, body)
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.read().decode()}") from None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.world import SERVER_NAME, SYSTEM, World
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.harness.apiserver import ApiServer, Object
+from tests.harness.apiserver import ApiServer
 from tests.harness.audit_store import Store
+from tests.harness.kube_http import Object
 from tests.harness.network import MACHINE, SERVER, SERVER6, Network
 from tests.harness.postgres import PORT, Postgres
 from tests.harness.processes import VAULTBRIX, Process

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
 from tests.harness.command_line import Person
 from tests.harness.direct_access import held_session, is_reset
+from tests.harness.kube_http import Object
 from tests.harness.processes import Process
 from tests.harness.shell import wait_for
 from tests.harness.world import SERVER_NAME, World, in_seconds, rule

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.world import World, rule
 

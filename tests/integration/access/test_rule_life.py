@@ -4,8 +4,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.harness.apiserver import Object
 from tests.harness.direct_access import is_reset
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.world import World, in_seconds, rule
 

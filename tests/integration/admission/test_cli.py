@@ -5,8 +5,8 @@ import json
 import pytest
 from tests.harness.admission import Caller, tenant
 from tests.harness.admission_team import PolicedTeam
-from tests.harness.apiserver import Object
 from tests.harness.command_line import Person
+from tests.harness.kube_http import Object
 
 from vaultbrix.ddl.parse.runs import digest
 

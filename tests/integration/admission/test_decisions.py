@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.harness.admission import SHA256, Answer, Caller, approval, decision
 from tests.harness.admission_team import MASTERS, PolicedTeam
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 
 VERDICTS = ("Approved", "Denied")
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.harness.admission import decision, rule
 from tests.harness.admission_team import PolicedTeam
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 
 OURS, OTHERS = "vaultbrix.com/login", "example.com/backup"
 

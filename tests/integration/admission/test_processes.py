@@ -8,8 +8,9 @@ import pytest
 from tests.harness import chart
 from tests.harness.admission import EDIT, POLICIES, REMOTE_OPERATOR, agent_rights, install, let, on
 from tests.harness.admission_team import MASTERS
-from tests.harness.apiserver import ApiServer, Object
+from tests.harness.apiserver import ApiServer
 from tests.harness.command_line import Person
+from tests.harness.kube_http import Object
 from tests.harness.shell import binaries, run, wait_for
 from tests.harness.world import JANE, SERVER_NAME, SYSTEM, World, approval, rule, tenant
 

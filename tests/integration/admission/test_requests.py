@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.harness.admission import EDIT, api_key, approval, rule
 from tests.harness.admission_team import MASTERS, PolicedTeam
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 
 BUILDERS: dict[str, Callable[..., Object]] = {"accessrules": rule, "ddlapprovals": approval, "apikeys": api_key}

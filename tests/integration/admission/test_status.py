@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.harness.admission import AGENT, OTHER_SERVER, SERVER, VM_AGENT, Answer, Caller, server
 from tests.harness.admission_team import PolicedTeam
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 
 NOW = "2026-12-01T12:00:00Z"
 LATER = "2026-12-01T12:00:10Z"

@@ -16,9 +16,10 @@ from tests.harness.small_disk import disks
 from vaultbrix.audit.flow.flow_file import read_flow
 from vaultbrix.ddl.gate import schema
 
-# So much is on the log's disk; each line of the flood takes 100 MB of it.
-MEBIBYTES = 320
-FLOOD = "DO $$ BEGIN FOR i IN 1..%d LOOP RAISE LOG '%%', repeat('x', 100000000); END LOOP; END $$"
+# So much is on the log's disk, and so much of it each line of the flood takes.
+MEBIBYTES = 64
+LINE = 20_000_000
+FLOOD = f"DO $$ BEGIN FOR i IN 1..2 LOOP RAISE LOG '%', repeat('x', {LINE}); END LOOP; END $$"
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_flood_is_told_and_neither_fills_the_record_with_holes_nor_hides_its_n
     sent = 0
     with contextlib.suppress(psycopg.Error):
         for _ in range(3):
-            flood.execute(FLOOD % 2)
+            flood.execute(FLOOD)
             neighbour.execute(f"SELECT {sent}")
             sent += 1
     assert sent == 3, "PostgreSQL goes on, whether it can log or not"
@@ -59,7 +60,7 @@ def test_a_flood_is_told_and_neither_fills_the_record_with_holes_nor_hides_its_n
         lambda: [
             found.bytes
             for found in read_flow(parts.path / "shipper.json").loud
-            if (found.pid, found.role) == (pids[1], loud) and found.bytes > 100_000_000
+            if (found.pid, found.role) == (pids[1], loud) and found.bytes > LINE
         ],
         patience=240,
         tell=parts.shipper.text,

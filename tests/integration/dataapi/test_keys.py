@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
 from tests.harness.command_line import READ, Person, may
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.tenants import restart_operator
 from tests.harness.world import World, api_key, in_seconds, secret, tenant

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.tenants import restart_operator
 from tests.harness.world import FOR_SERVER, JOBS, SERVER_NAME, World

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
 from tests.harness.command_line import Person
 from tests.harness.ddl_command_line import (
     DROP,
@@ -20,6 +19,7 @@ from tests.harness.ddl_command_line import (
     decision,
     report,
 )
+from tests.harness.kube_http import Object
 from tests.harness.processes import Process
 from tests.harness.shell import wait_for
 from tests.harness.world import World

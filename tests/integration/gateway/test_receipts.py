@@ -1,9 +1,9 @@
 """Receipts of keys: what they were used for before their end, and who still tries them; told from real requests."""
 
 import pytest
-from tests.harness.apiserver import Object
 from tests.harness.command_line import Person
 from tests.harness.gateway_process import GatewayProcess
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.shop import Shop, served
 from tests.harness.world import World

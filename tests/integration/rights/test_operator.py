@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from tests.harness import chart
 from tests.harness.admission import POLICIES, POLICY_LIST, RIGHTS, install
-from tests.harness.apiserver import Object
 from tests.harness.approvals import Approval, submit
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.world import FOR_SERVER, JANE, JOBS, SERVER_NAME, SYSTEM, World, secret, server
 

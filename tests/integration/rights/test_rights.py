@@ -17,8 +17,8 @@ from tests.harness.admission import (
     rule,
     tenant,
 )
-from tests.harness.apiserver import Object
 from tests.harness.chart import approvals_job
+from tests.harness.kube_http import Object
 from tests.harness.rights import (
     DATA_API,
     JOBS,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.harness.apiserver import Object
+from tests.harness.kube_http import Object
 from tests.harness.shell import wait_for
 from tests.harness.world import SYSTEM, World
 
