@@ -26,8 +26,10 @@ from vaultbrix.api.conditions import (
     Reason,
     State,
     conditions,
+    failed_states,
     find_condition,
     is_true,
+    ready_states,
 )
 from vaultbrix.api.login_names import login_for
 from vaultbrix.api.meta import format_duration, rfc3339
@@ -291,7 +293,7 @@ def rule_status(rule: AccessRule, facts: RuleFacts, now: datetime) -> AccessRule
     applied = is_true(
         conditions(states, old.conditions, generation=generation, now=now), ConditionType.NETWORK_POLICY_APPLIED
     )
-    states[ConditionType.READY] = _ready(rule, verdict, enforced, login, applied=applied)
+    states |= _readiness(_ready(rule, verdict, enforced, login, applied=applied), verdict)
     return AccessRuleStatus(
         observed_generation=generation,
         phase=verdict.phase,
@@ -352,6 +354,13 @@ def _network_policy(facts: RuleFacts) -> State | None:
     if facts.covered:
         return State(True, Reason.APPLIED, "the tenant's NetworkPolicy lets these addresses in")
     return State(False, Reason.WAITING, "the tenant's NetworkPolicy is not applied yet")
+
+
+def _readiness(ready: State, verdict: AccessVerdict) -> dict[ConditionType, State]:
+    """Ready and Stalled. One that has ended as rules do has neither: it is as it should be, and lets nobody in."""
+    if verdict.closed and _accepted(verdict):
+        return {}
+    return failed_states(ready) if verdict.closed or verdict.phase is AccessPhase.REJECTED else ready_states(ready)
 
 
 def _ready(

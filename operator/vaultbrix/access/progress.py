@@ -29,8 +29,12 @@ _FINAL = frozenset({AccessPhase.REJECTED, AccessPhase.EXPIRED, AccessPhase.REVOK
 def opening(rule: AccessRule, now: datetime) -> Progress:
     """How far the last change of the rule (its generation) is on its way to be in force."""
     ready = find_condition(rule.status.conditions, ConditionType.READY)
-    if ready is None or ready.observed_generation < rule.metadata.generation:
+    # One that has ended may have no Ready.
+    seen = ready.observed_generation if ready is not None else rule.status.observed_generation
+    if seen < rule.metadata.generation:
         return Progress.WAITING
+    if ready is None:
+        return Progress.NEVER if rule.status.phase in _FINAL else Progress.WAITING
     if ready.status == "True":
         return Progress.READY
     if rule.status.phase in _FINAL or ready.reason == Reason.TENANT_SUSPENDED:
@@ -91,9 +95,12 @@ def lacking(rule: AccessRule) -> list[Condition]:
     return [c for c in not_true if c.type != ConditionType.READY] or not_true
 
 
-def readiness(conditions: Iterable[Condition]) -> str:
-    """The condition Ready in one word: ``True``, or the reason why not; ``Waiting`` where it is not written yet."""
+def readiness(conditions: Iterable[Condition], closed_reason: str | None = None) -> str:
+    """The condition Ready in one word: ``True``, or the reason why not; ``Waiting`` where it is not written yet.
+
+    ``closed_reason`` is why the object ended, after which it may have no Ready.
+    """
     ready = find_condition(conditions, ConditionType.READY)
     if ready is None:
-        return "Waiting"
+        return closed_reason or "Waiting"
     return "True" if ready.status == "True" else ready.reason

@@ -15,6 +15,7 @@ class ConditionType(StrEnum):
     """Types a condition can have; each has one owner that always writes it."""
 
     READY = "Ready"
+    STALLED = "Stalled"
     # PostgresServer, Tenant
     GATE_INSTALLED = "GateInstalled"
     GATE_INTACT = "GateIntact"
@@ -187,6 +188,50 @@ class State(NamedTuple):
     status: bool | None
     reason: Reason
     message: str
+
+
+# Reasons of a Ready that is not True for which nothing goes on until somebody changes something: the object, what it
+# names, or a decision on it. For all others, what is waited for comes by itself, or is an object that may be on its
+# way, as when all of a folder is applied at once.
+LASTING = frozenset(
+    {
+        Reason.TENANT_SUSPENDED,
+        Reason.SECRET_INVALID,
+        Reason.SECRET_TAKEN,
+        Reason.SECRET_NOT_FOR_SERVER,
+        Reason.SLUG_TAKEN,
+        Reason.NAMESPACE_NOT_ALLOWED,
+        Reason.TOO_MANY_TENANTS,
+        Reason.DATA_RETAINED,
+        Reason.DEPENDENTS_REMAIN,
+        Reason.TENANTS_REMAIN,
+        Reason.FORBIDDEN,
+        Reason.AUTHENTICATION_FAILED,
+        Reason.INSUFFICIENT_PRIVILEGE,
+        Reason.UNSUPPORTED_VERSION,
+        Reason.APPROVAL_NEEDED,
+        Reason.APPROVAL_OUTDATED,
+        Reason.LOGIN_TAKEN,
+        Reason.UNDECIDED,
+        Reason.DECISION_UNGUARDED,
+    }
+)
+
+
+def ready_states(ready: State) -> dict[ConditionType, State]:
+    """Ready, and beside it Stalled while only a change by somebody makes Ready True.
+
+    Stalled is there only while it is True, as kstatus has it (sigs.k8s.io/cli-utils, pkg/kstatus): so a condition that
+    is not True always names something that is lacking.
+    """
+    return (
+        failed_states(ready) if ready.status is not True and ready.reason in LASTING else {ConditionType.READY: ready}
+    )
+
+
+def failed_states(ready: State) -> dict[ConditionType, State]:
+    """Ready and Stalled of an object that will never come to what it was made for."""
+    return {ConditionType.READY: ready, ConditionType.STALLED: State(True, ready.reason, ready.message)}
 
 
 def condition(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vaultbrix.api.apikey import APIKey, APIKeyStatus, KeyEntry, KeyPhase, KeyReceipt
-from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, is_true
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, failed_states, is_true, ready_states
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.runtime.errors import Expected
@@ -130,7 +130,7 @@ def key_status(api_key: APIKey, facts: KeyFacts, now: datetime) -> APIKeyStatus:
             verdict.phase is KeyPhase.ACTIVE or verdict.closed, verdict.reason, verdict.message
         ),
         ConditionType.KEY_READY: _key_ready(api_key, verdict, facts.failure, keys),
-        ConditionType.READY: _ready(verdict, facts.failure),
+        **_readiness(verdict, facts.failure),
     }
     closed_at = old.closed_at or (now if verdict.closed else None)
     closed_reason = old.closed_reason or (str(verdict.reason) if verdict.closed else None)
@@ -235,6 +235,14 @@ def _key_ready(api_key: APIKey, verdict: KeyVerdict, failure: Expected | None, k
     if not keys:
         return State(False, Reason.WAITING, "the key is made when the Tenant is ready")
     return State(True, Reason.KEY_WRITTEN, f"{keys[0].prefix}…, in Secret {api_key.secret_name}")
+
+
+def _readiness(verdict: KeyVerdict, failure: Expected | None) -> dict[ConditionType, State]:
+    """Ready and Stalled. One that has ended has neither: it is as it should be, and no key of it is good."""
+    if verdict.closed:
+        return {}
+    ready = _ready(verdict, failure)
+    return failed_states(ready) if verdict.phase is KeyPhase.REJECTED else ready_states(ready)
 
 
 def _ready(verdict: KeyVerdict, failure: Expected | None) -> State:

@@ -26,8 +26,12 @@ class Progress(Enum):
 def progress(api_key: APIKey) -> Progress:
     """How far the last change of the key (its generation) is on its way to be in force."""
     ready = find_condition(api_key.status.conditions, ConditionType.READY)
-    if ready is None or ready.observed_generation < api_key.metadata.generation:
+    # One that has ended may have no Ready.
+    seen = ready.observed_generation if ready is not None else api_key.status.observed_generation
+    if seen < api_key.metadata.generation:
         return Progress.WAITING
+    if ready is None:
+        return Progress.NEVER if api_key.status.phase in _FINAL else Progress.WAITING
     if ready.status == "True":
         return Progress.READY
     if api_key.status.phase in _FINAL or ready.reason == Reason.TENANT_SUSPENDED:

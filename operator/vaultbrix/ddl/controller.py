@@ -23,6 +23,7 @@ from vaultbrix.ddl.decisions import (
     blocked_status,
     decide,
     effect_grew,
+    ended_status,
     invalid_status,
     obstacle,
 )
@@ -159,7 +160,7 @@ class ApprovalController:
         over = approval.status.phase in FINAL_PHASES and not started
         approval = await self._trails.hold(approval, facts_of(approval, approval.status, now), over=over)
         if over:
-            approval = await self._tell(approval, approval.status, now)
+            approval = await self._tell(approval, ended_status(approval, now), now)
             await self._trails.release(approval, facts_of(approval, approval.status, now), over=True)
             return None
         try:

@@ -7,7 +7,17 @@ from enum import StrEnum
 from uuid import UUID
 
 from vaultbrix.admission.decisions import Objection
-from vaultbrix.api.conditions import Condition, ConditionType, Reason, State, conditions, is_true
+from vaultbrix.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    State,
+    conditions,
+    failed_states,
+    find_condition,
+    is_true,
+    ready_states,
+)
 from vaultbrix.api.ddlapproval import (
     FINAL_PHASES,
     ApprovalPhase,
@@ -241,6 +251,7 @@ def approval_status(
     by_job = approval.spec.execution is Execution.JOB
     started = running or ran or (run.executed > 0 and not by_job)
     error = run.error if verdict.phase is ApprovalPhase.FAILED else None
+    executed = State(verdict.phase is ApprovalPhase.SUCCEEDED, verdict.reason, verdict.message)
     return DDLApprovalStatus(
         observed_generation=approval.metadata.generation,
         phase=verdict.phase,
@@ -262,10 +273,8 @@ def approval_status(
                 ConditionType.REHEARSED: rehearsed,
                 ConditionType.DECIDED: _decided(approval, plan.sha256, verdict),
                 ConditionType.PASS_ISSUED: _pass_issued(verdict.phase, run),
-                **dict.fromkeys(
-                    (ConditionType.EXECUTED, ConditionType.READY),
-                    State(verdict.phase is ApprovalPhase.SUCCEEDED, verdict.reason, verdict.message),
-                ),
+                ConditionType.EXECUTED: executed,
+                **_readiness(verdict.phase, executed),
             },
             now,
         ),
@@ -280,9 +289,12 @@ def blocked_status(approval: DDLApproval, plan: Plan, failure: Expected, now: da
         ConditionType.DECIDED: None,
         ConditionType.PASS_ISSUED: None,
         ConditionType.EXECUTED: None,
-        ConditionType.READY: State(False, failure.reason, failure.message),
+        **ready_states(State(False, failure.reason, failure.message)),
     }
-    return approval.status.model_copy(update={"conditions": _conditions(approval, states, now)})
+    generation = approval.metadata.generation
+    return approval.status.model_copy(
+        update={"observed_generation": generation, "conditions": _conditions(approval, states, now)}
+    )
 
 
 def invalid_status(approval: DDLApproval, error: RejectedText, now: datetime) -> DDLApprovalStatus:
@@ -292,7 +304,29 @@ def invalid_status(approval: DDLApproval, error: RejectedText, now: datetime) ->
     return DDLApprovalStatus(
         observed_generation=approval.metadata.generation,
         phase=ApprovalPhase.INVALID,
-        conditions=_conditions(approval, {ConditionType.PARSED: state, ConditionType.READY: state}, now),
+        conditions=_conditions(approval, {ConditionType.PARSED: state, **failed_states(state)}, now),
+    )
+
+
+def _readiness(phase: ApprovalPhase, ready: State) -> dict[ConditionType, State]:
+    """Ready and Stalled: one that has ended in any way but that its text ran will never be Ready."""
+    ended = phase in FINAL_PHASES and phase is not ApprovalPhase.SUCCEEDED
+    return failed_states(ready) if ended else ready_states(ready)
+
+
+def ended_status(approval: DDLApproval, now: datetime) -> DDLApprovalStatus:
+    """The status of an approval that is at its end and stays so: as it is, with Stalled beside its Ready."""
+    status = approval.status
+    ready = find_condition(status.conditions, ConditionType.READY)
+    states: dict[ConditionType, State] = {}
+    if status.phase is not None and ready is not None:
+        reason = next((known for known in Reason if known == ready.reason), Reason.WAITING)
+        states = _readiness(status.phase, State(ready.status == "True", reason, ready.message))
+    states.pop(ConditionType.READY, None)
+    kept = [one for one in status.conditions if one.type != ConditionType.STALLED]
+    generation = approval.metadata.generation
+    return status.model_copy(
+        update={"observed_generation": generation, "conditions": [*kept, *_conditions(approval, states, now)]}
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from typing import Any
 
-from vaultbrix.api.conditions import Reason, StatusPart
+from vaultbrix.api.conditions import ConditionType, Reason, StatusPart
 from vaultbrix.api.meta import ApiModel, Resource
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Conflict, Kube, NotFound
@@ -14,6 +14,9 @@ from vaultbrix.runtime.errors import Transient
 _SHARED = ("conditions", "agents")
 # What is written into a status apart: by agents, by the gateway, and by ``write_part``.
 _OF_OTHERS = ("agents", "lastUsedAt", "dataAPI")
+
+# The operator's conditions that an object has at some times only; any other one stays once it is there.
+_COMING_AND_GOING = frozenset({ConditionType.READY, ConditionType.STALLED, ConditionType.AUDIT_RETENTION_APPLIED})
 
 # How often a write is tried that conflicts with the writes of others.
 _ATTEMPTS = 5
@@ -26,7 +29,13 @@ def differs(current: ApiModel, desired: ApiModel) -> bool:
         present, ours = old.pop(name, []), new.pop(name, [])
         if any(item not in present for item in ours):
             return True
+        if name == "conditions" and _types(present) & _COMING_AND_GOING != _types(ours) & _COMING_AND_GOING:
+            return True
     return bool(old != new)
+
+
+def _types(conditions: list[dict[str, Any]]) -> set[str]:
+    return {condition["type"] for condition in conditions}
 
 
 async def write_status(kube: Kube, cache: Cache, resource: R, desired: ApiModel) -> R:
@@ -76,7 +85,7 @@ def changed_by_us_alone(before: Resource, after: Resource, desired: ApiModel) ->
     ``before`` is the object as it was decided on, ``after`` as it is once ``desired`` is written. If somebody else did,
     the cache must not have this version yet: the watch brings it, which is what has the object decided on again.
     """
-    ours = {c.type for c in getattr(desired, "conditions", [])}
+    ours = {c.type for c in getattr(desired, "conditions", [])} | _COMING_AND_GOING
 
     def foreign(resource: Resource) -> tuple[Any, ...]:
         status: Any = resource.status  # type: ignore[attr-defined]  # every concrete kind has one

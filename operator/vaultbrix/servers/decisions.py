@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vaultbrix.api.conditions import ConditionType, Reason, State, conditions
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, ready_states
 from vaultbrix.api.orphan import Orphan
 from vaultbrix.api.postgresserver import AuditAnchor, PostgresServer, PostgresServerStatus, ServerAgent
 from vaultbrix.api.tenant import Tenant
@@ -156,7 +156,7 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
         ConditionType.ENDPOINT_CERTIFICATE: view.certificate,
         ConditionType.NO_ORPHANS: view.no_orphans,
         ConditionType.ADMISSION_ENFORCED: view.admission,
-        ConditionType.READY: _ready(view.failure),
+        **ready_states(_ready(view.failure)),
     }
     known = (
         {}

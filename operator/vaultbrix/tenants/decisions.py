@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, find_condition, is_true
+from vaultbrix.api.conditions import ConditionType, Reason, State, conditions, find_condition, is_true, ready_states
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import AutoApprove, CredentialsStatus, Tenant, TenantStatus
 from vaultbrix.audit.retention.decisions import shorter_than_server
@@ -107,7 +107,7 @@ def status(
     states = {
         ConditionType.CREDENTIALS_READY: in_secret,
         ConditionType.PROVISIONED: provisioned,
-        ConditionType.READY: ready,
+        **ready_states(ready),
     }
     return TenantStatus(
         observed_generation=generation,

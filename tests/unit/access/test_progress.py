@@ -40,6 +40,8 @@ def ready(status: str, reason: str = "Some", generation: int = 1) -> Raw:
         ({"phase": "Pending", "conditions": [ready("False", "NotYet")]}, {"startsAt": "2026-12-01T11:00:00Z"},
          Progress.WAITING),
         ({"phase": "Expired", "conditions": [ready("False", "Expired")]}, {}, Progress.NEVER),
+        ({"phase": "Expired", "observedGeneration": 1}, {}, Progress.NEVER),
+        ({"phase": "Expired", "observedGeneration": 0}, {}, Progress.WAITING),
     ],
 )  # fmt: skip
 def test_a_wait_ends_when_the_rule_is_settled(status: Raw, spec: Any, progress: Progress) -> None:
@@ -97,6 +99,7 @@ def test_readiness_is_one_word() -> None:
         return readiness(rule(status={"conditions": list(conditions)}).status.conditions)
 
     assert [word(), word(ready("True")), word(ready("False", "AgentPending"))] == ["Waiting", "True", "AgentPending"]
+    assert readiness([], "Expired") == "Expired"
 
 
 def test_what_a_rule_lacks_is_named_by_its_cause() -> None:

@@ -44,6 +44,14 @@ def test_what_other_owners_wrote_is_no_difference() -> None:
     assert not differs(present, status(conditions=true("Ready")))
 
 
+@pytest.mark.parametrize("gone", ["Ready", "Stalled", "AuditRetentionApplied"])
+def test_a_condition_of_ours_that_is_to_go_is_a_difference(gone: str) -> None:
+    present = status(conditions=true("Accepted", gone))
+    assert differs(present, status(conditions=true("Accepted")))
+    after = rule(metadata={"resourceVersion": "2"}, status={"conditions": true("Accepted")})
+    assert changed_by_us_alone(rule(status=present.dump()), after, status(conditions=true("Accepted")))
+
+
 def test_times_finer_than_the_api_keeps_are_no_difference() -> None:
     assert not differs(status(openedAt="2026-12-01T12:00:00Z"), status(openedAt="2026-12-01T12:00:00.25Z"))
 

@@ -46,7 +46,7 @@ def _row(api_key: APIKey, now: datetime, *, everywhere: bool) -> list[object]:
         time_left(api_key, now),
         f"{span(now - status.last_used_at)} ago" if status.last_used_at is not None else "",
         receipt_line(status.receipt),
-        readiness(status.conditions),
+        readiness(status.conditions, status.closed_reason),
         status.secret_name or "",
         api_key.spec.requested_by,
         short(api_key.spec.reason),
