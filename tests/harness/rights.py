@@ -25,6 +25,7 @@ CHANGE = ("create", "update", "patch", "delete")
 VERBS = (*LOOK, *CHANGE, "deletecollection")
 KINDS = ("postgresservers", "tenants", "accessrules", "ddlapprovals", "apikeys")
 TEAMS = KINDS[1:]
+DEFINITIONS = tuple(f"{kind}.{OURS}" for kind in KINDS)
 
 # Of the release: what it is made of, and what an agent, a shipper, PostgreSQL or a tenant has.
 OPERATORS = tuple(
@@ -66,6 +67,7 @@ NAMES = {
     "leases": ("", "vaultbrix-operator", f"main-{AGENT}", "main-db1", "other-db2"),
     "agents": ("", AGENT, "db1", "db2"),
     "postgresservers": ("", "main", "other"),
+    "customresourcedefinitions": ("", *DEFINITIONS, "anothers.example.com"),
     "validatingadmissionpolicies": ("", *POLICIES, "another"),
     "validatingadmissionpolicybindings": ("", *POLICIES, "another"),
 }
@@ -187,6 +189,7 @@ OPERATOR = account(
     Need("", ("events",), ("create",)),
     Need("", ("namespaces",), ("list", "watch")),
     Need("", ("nodes",), ("list",)),
+    Need("apiextensions.k8s.io", ("customresourcedefinitions",), ("get",), names=DEFINITIONS),
     Need(NETWORK, ("networkpolicies",), ("list",)),
     Need("", ("secrets",), ("get", "watch"), (RELEASE,), (*OPERATORS, NAMED)),
     Need("", ("secrets",), ("get",), (RELEASE,), (DATA_API,)),

@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     AUDIT_RETENTION_APPLIED = "AuditRetentionApplied"
     NO_ORPHANS = "NoOrphans"
     ADMISSION_ENFORCED = "AdmissionEnforced"
+    DEFINITIONS_CURRENT = "DefinitionsCurrent"
     PROVISIONED = "Provisioned"
     CREDENTIALS_READY = "CredentialsReady"
     DATA_API_READY = "DataAPIReady"
@@ -73,6 +74,9 @@ class Reason(StrEnum):
     POLICIES_MISSING = "PoliciesMissing"
     POLICIES_CHANGED = "PoliciesChanged"
     POLICIES_UNBOUND = "PoliciesUnbound"
+    # CustomResourceDefinitions
+    UP_TO_DATE = "UpToDate"
+    FIELDS_MISSING = "FieldsMissing"
     # PostgreSQL
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     UNREACHABLE = "Unreachable"

@@ -33,6 +33,7 @@ PAGE = 500
 _JSON = "application/json"
 # Kubernetes API concepts, "Receiving resources as Tables" and after it: what a list of Secrets then does not hold.
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
 SHORTEST_WATCH_SECONDS = 1.0
 # The API server sends a bookmark about once a minute, so silence for longer is a connection that is dead.
@@ -115,9 +116,9 @@ class Kube:
         """Return the time by the API server's clock, exact to about a second."""
         return datetime.now(UTC) - self.clock_skew
 
-    async def get(self, kind: ResourceType, namespace: str, name: str) -> Object:
-        """Read an object. Raises NotFound."""
-        return await self._call("GET", kind.path(namespace, name))
+    async def get(self, kind: ResourceType, namespace: str, name: str, *, meta: bool = False) -> Object:
+        """Read an object; with ``meta`` no more of it than its metadata. Raises NotFound."""
+        return await self._call("GET", kind.path(namespace, name), accept=_METADATA_OF_ONE if meta else _JSON)
 
     async def list(self, kind: ResourceType, namespace: str = "", *, labels: str = "", meta: bool = False) -> Object:
         """Read a collection as the API's List object; with ``meta`` no more of each than its metadata."""

@@ -7,11 +7,13 @@ from typing import Generic
 import structlog
 from pydantic import ValidationError
 
+from vaultbrix.api.conditions import Reason
+from vaultbrix.api.definitions import REMEDY
 from vaultbrix.kube.cache import Cache
-from vaultbrix.kube.client import Gone, Kube, Object
+from vaultbrix.kube.client import Gone, Kube, NotFound, Object
 from vaultbrix.kube.resources import resource_type
 from vaultbrix.kube.store import R, Store
-from vaultbrix.runtime.errors import Expected
+from vaultbrix.runtime.errors import Blocked, Expected
 from vaultbrix.runtime.queue import pause_after
 
 log = structlog.get_logger(__name__)
@@ -48,12 +50,20 @@ class Informer(Generic[R]):
                 await asyncio.sleep(min(5.0, pause_after(failures, 0.0)))
 
     async def relist(self) -> str:
-        """Make the cache equal to the API server's list; returns its resourceVersion. Raises Transient."""
+        """Make the cache equal to the API server's list; returns its resourceVersion. Raises Expected.
+
+        A kind that the API server does not serve is a failure, not an empty list: it may not be served yet.
+        """
         seen: set[tuple[str, str]] = set()
         version = ""
-        async for page in self._kube.pages(resource_type(self.model)):
-            seen.update(self._take(item) for item in page.get("items", []))
-            version = str(page["metadata"]["resourceVersion"])
+        try:
+            async for page in self._kube.pages(resource_type(self.model)):
+                seen.update(self._take(item) for item in page.get("items", []))
+                version = str(page["metadata"]["resourceVersion"])
+        except NotFound:
+            kind = resource_type(self.model)
+            text = f"the API server does not serve {kind.plural} ({kind.api_version}); if it is not installed: {REMEDY}"
+            raise Blocked(Reason.NOT_INSTALLED, text) from None
         store: Store[R] = self._cache.stores[self.model]
         for namespace, name in store.keys() - seen:
             cached = store.get(namespace, name)

@@ -40,6 +40,9 @@ ADMISSION_POLICIES = ResourceType(
 ADMISSION_BINDINGS = ResourceType(
     _ADMISSION, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
 )
+CUSTOM_RESOURCE_DEFINITIONS = ResourceType(
+    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
 SELF_SUBJECT_REVIEWS = ResourceType("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
 OURS = {
     model: ResourceType(f"{GROUP}/{VERSION}", model.crd.plural, model.crd.kind, model.crd.namespaced)  # type: ignore[attr-defined]

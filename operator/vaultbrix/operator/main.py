@@ -16,6 +16,7 @@ from vaultbrix.ddl import controller as ddl
 from vaultbrix.ddl.run import JobSettings, RunContext
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
+from vaultbrix.kube.definitions import Definitions
 from vaultbrix.kube.lease import Lease, lead
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.secrets import Secrets
@@ -58,8 +59,13 @@ async def main(options: Options) -> None:
         await kube.close()
 
 
-def register_subjects(kube: Kube, cache: Cache, admin: Admin, options: Options) -> Registry:
-    """Register the work of all subjects, each after those that it builds on."""
+def register_subjects(
+    kube: Kube, cache: Cache, admin: Admin, options: Options, definitions: Definitions | None = None
+) -> Registry:
+    """Register the work of all subjects, each after those that it builds on.
+
+    ``definitions`` is what was looked at before, if anything was.
+    """
     registry = Registry()
     policies = Policies(kube, options.policies)
     admission.register(registry, kube, cache, policies)
@@ -71,7 +77,16 @@ def register_subjects(kube: Kube, cache: Cache, admin: Admin, options: Options) 
     serving.register(registry, kube, cache, admin, places=places, drift=drift)
     rules = access.register(registry, kube, cache, admin, drift=drift, policies=policies)
     servers.register(
-        registry, kube, cache, admin, flows=flows, retention=retention, runs=runs, access=rules, policies=policies
+        registry,
+        kube,
+        cache,
+        admin,
+        flows=flows,
+        retention=retention,
+        runs=runs,
+        access=rules,
+        policies=policies,
+        definitions=definitions or Definitions(kube),
     )
     ended_sessions.register(registry, kube, cache)
     return registry
@@ -79,7 +94,10 @@ def register_subjects(kube: Kube, cache: Cache, admin: Admin, options: Options) 
 
 async def _work(kube: Kube, cache: Cache, options: Options) -> None:
     secrets, pool = Secrets(kube), Pool()
-    registry = register_subjects(kube, cache, Admin(secrets, pool), options)
+    definitions = Definitions(kube)
+    # Before objects are listed, which fails for a kind that is not installed.
+    await definitions.look()
+    registry = register_subjects(kube, cache, Admin(secrets, pool), options, definitions)
     registry.every(CLOSE_IDLE_EVERY, pool.close_idle)
     manager = Manager(kube, cache, registry, resync_minutes=options.resync_minutes)
     try:

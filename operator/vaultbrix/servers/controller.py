@@ -15,6 +15,7 @@ from vaultbrix.ddl.controller import Runs
 from vaultbrix.ddl.gate import drift, schema
 from vaultbrix.kube.cache import Cache
 from vaultbrix.kube.client import Kube
+from vaultbrix.kube.definitions import Definitions
 from vaultbrix.kube.registry import Registry
 from vaultbrix.kube.secrets import SecretKey
 from vaultbrix.kube.status import set_finalizer, write_status
@@ -42,6 +43,9 @@ CHECK_EVERY = timedelta(seconds=60)
 # A server is there for as long as Tenants are, which could not be locked or dropped without it.
 FINALIZER = "vaultbrix.com/postgresserver"
 
+# Five objects' metadata, unless one of them changed.
+LOOK_AT_DEFINITIONS_EVERY = timedelta(seconds=30)
+
 WORKERS = 4
 
 
@@ -56,10 +60,11 @@ def register(
     runs: Runs,
     access: Access,
     policies: Policies,
+    definitions: Definitions,
 ) -> None:
     """Have PostgresServers reconciled: when they change, when what they refer to does, and every minute."""
     orphans = Orphans(registry, kube, cache, admin, access=access, runs=runs)
-    controller = ServerController(kube, cache, admin, flows, retention, runs, access, orphans, policies)
+    controller = ServerController(kube, cache, admin, flows, retention, runs, access, orphans, policies, definitions)
     queue = registry.queue("PostgresServer", controller.reconcile, workers=WORKERS)
 
     def server_changed(change: Change[PostgresServer]) -> None:
@@ -84,6 +89,8 @@ def register(
     registry.on_change(Tenant, tenant_changed)
     registry.on_resync(resync)
     policies.on_change(lambda _: resync())
+    definitions.on_change(lambda _: resync())
+    registry.every(LOOK_AT_DEFINITIONS_EVERY, definitions.look)
     admin.secrets.on_change(secret_changed)
     flows.changed = retention.changed = orphans.changed = queue.add
 
@@ -113,6 +120,7 @@ class ServerController:
         access: Access,
         orphans: Orphans,
         policies: Policies,
+        definitions: Definitions,
     ) -> None:
         self._kube = kube
         self._cache = cache
@@ -123,6 +131,7 @@ class ServerController:
         self._access = access
         self._orphans = orphans
         self._policies = policies
+        self._definitions = definitions
 
     async def reconcile(self, name: str) -> datetime | None:
         """Make the server ready for tenants; returns when to look again. Raises Expected after the status says so."""
@@ -182,6 +191,7 @@ class ServerController:
             no_orphans=self._orphans.state(server),
             orphans=self._orphans.listed(server),
             admission=self._policies.state(),
+            definitions=self._definitions.state,
         )
 
     async def _look_at_certificate(self, server: PostgresServer) -> State | None:

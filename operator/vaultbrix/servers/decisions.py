@@ -106,6 +106,7 @@ class ServerView:
     no_orphans: State | None = None
     orphans: Sequence[Orphan] = ()
     admission: State | None = None
+    definitions: State | None = None
     failure: Expected | None = None
 
 
@@ -156,6 +157,7 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
         ConditionType.ENDPOINT_CERTIFICATE: view.certificate,
         ConditionType.NO_ORPHANS: view.no_orphans,
         ConditionType.ADMISSION_ENFORCED: view.admission,
+        ConditionType.DEFINITIONS_CURRENT: view.definitions,
         **ready_states(_ready(view.failure)),
     }
     known = (

@@ -65,7 +65,15 @@ def refusals(world: World) -> list[str]:
 
 
 def test_a_server_is_ready_and_nothing_about_it_is_unknown_for_want_of_a_right(world: World, tenant: str) -> None:
-    for condition in ("Ready", "GateInstalled", "AgentConnected", "AdmissionEnforced", "DataAPIReady", "AuditFlowing"):
+    for condition in (
+        "Ready",
+        "GateInstalled",
+        "AgentConnected",
+        "AdmissionEnforced",
+        "DefinitionsCurrent",
+        "DataAPIReady",
+        "AuditFlowing",
+    ):
         world.api.await_condition("pgs", SERVER_NAME, "", type_=condition, patience=90)
     wait_for("orphans were looked for", lambda: world.api.condition("pgs", SERVER_NAME, "NoOrphans", "default"))
     conditions = world.api.get("pgs", SERVER_NAME)["status"]["conditions"]

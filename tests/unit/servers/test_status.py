@@ -27,6 +27,7 @@ OWNED = [
     "EndpointCertificate",
     "NoOrphans",
     "AdmissionEnforced",
+    "DefinitionsCurrent",
     "Ready",
 ]
 
