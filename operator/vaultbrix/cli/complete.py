@@ -34,7 +34,8 @@ def _names(model: type, ctx: typer.Context, incomplete: str) -> list[str]:
     import asyncio  # noqa: PLC0415
     import logging  # noqa: PLC0415
 
-    from vaultbrix.kube.client import Kube, NotFound, default_namespace  # noqa: PLC0415
+    from vaultbrix.kube.client import Kube, NotFound  # noqa: PLC0415
+    from vaultbrix.kube.configuration import default_namespace  # noqa: PLC0415
     from vaultbrix.kube.resources import resource_type  # noqa: PLC0415
     from vaultbrix.runtime.errors import Expected  # noqa: PLC0415
 

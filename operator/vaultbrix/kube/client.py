@@ -6,22 +6,21 @@ each keeps its own fields.
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.parse import urlencode
 
 import aiohttp
-import yaml
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.kube.configuration import Access, load
 from vaultbrix.kube.resources import SELF_SUBJECT_REVIEWS, ResourceType
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
 
@@ -37,7 +36,13 @@ _METADATA_OF_ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1
 WATCH_SECONDS = 300
 SHORTEST_WATCH_SECONDS = 1.0
 # The API server sends a bookmark about once a minute, so silence for longer is a connection that is dead.
-WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_read=75)
+LONGEST_REQUEST_SECONDS = WATCH_SECONDS + 30
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=LONGEST_REQUEST_SECONDS, sock_read=75)
+
+# When credentials are asked for again that were not to be had, and how often at most they are where they go on being
+# as good as over.
+RENEW_AGAIN = timedelta(seconds=10)
+SHORTEST_RENEWAL = timedelta(seconds=1)
 
 
 class NotFound(Exception):
@@ -58,11 +63,16 @@ class Kube:
     def __init__(self, field_manager: str, *, context: str = "") -> None:
         """Connect by $KUBECONFIG or a named context of it, else, in a Pod, by its service account.
 
-        The configuration is read when it is first needed. While it cannot be read, every call raises Blocked.
+        The configuration is read when it is first needed. While it cannot be read, every call raises Blocked. It is
+        read again before credentials end of which that is known, and when the API server accepts them no more: a
+        program that gives them is run again, a file that was renewed is read.
         """
         self._manager = field_manager
         self._context = context
+        self._access: Access | None = None
         self._loaded: client.ApiClient | None = None
+        # Clients with certificates of before, each with the time from which on no request of theirs can go on.
+        self._replaced: list[tuple[float, client.ApiClient]] = []
         self._loading = asyncio.Lock()
         self._clock = (datetime.now(UTC), time.monotonic())
 
@@ -85,22 +95,57 @@ class Kube:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._loaded is not None:
-            await self._loaded.close()
+        for loaded in (self._loaded, *(replaced for _, replaced in self._replaced)):
+            if loaded is not None:
+                await loaded.close()
 
     async def _api(self) -> client.ApiClient:
         async with self._loading:
-            if self._loaded is None:
-                configuration = await _configuration(self._context)
-                configuration.proxy = configuration.proxy or _proxy(configuration.host)
-                # Otherwise aiohttp reads the environment and ~/.netrc again for every request.
-                configuration.client_session_kwargs = {"trust_env": False}
-                try:
-                    self._loaded = client.ApiClient(configuration)
-                except (OSError, ValueError) as error:
-                    # Certificates are read here.
-                    raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: {error}") from None
+            access = self._access
+            if self._loaded is None or access is None:
+                access = await load(self._context)
+                self._loaded, self._access = _connected(access), access
+            elif access.renew_at is not None and datetime.now(UTC) >= access.renew_at:
+                await self._renew(access)
             return self._loaded
+
+    async def _renewed(self, refused: Access | None) -> bool:
+        """Whether there are other credentials than those that the API server refused; read again to know."""
+        async with self._loading:
+            if self._access is None or refused is None:
+                return False
+            if self._access is refused:
+                await self._renew(refused)
+            return self._access.credentials != refused.credentials
+
+    async def _renew(self, before: Access) -> None:
+        """Read the configuration again, of the same context; credentials stay where there are none to be had now."""
+        again = datetime.now(UTC) + RENEW_AGAIN
+        try:
+            access = await load(before.context)
+            if access.anonymous or access.configuration.host != before.configuration.host:
+                raise Blocked(Reason.UNREACHABLE, "no credentials for this API server")
+            connected = None if access.shares_connections_of(before) else _connected(access)
+        except Blocked:
+            if before.renew_at is not None:
+                self._access = replace(before, renew_at=again)
+            return
+        assert self._loaded is not None
+        if access.renew_at is not None:
+            # A program may give again what it gave before, up to its very end.
+            access = replace(access, renew_at=max(access.renew_at, datetime.now(UTC) + SHORTEST_RENEWAL))
+        self._access = access
+        if connected is None:
+            self._loaded.configuration.api_key = access.configuration.api_key
+            self._loaded.configuration.refresh_api_key_hook = access.configuration.refresh_api_key_hook
+            return
+        now = time.monotonic()
+        self._replaced.append((now + LONGEST_REQUEST_SECONDS, self._loaded))
+        self._loaded = connected
+        over = [replaced for ends, replaced in self._replaced if ends <= now]
+        self._replaced = [(ends, replaced) for ends, replaced in self._replaced if ends > now]
+        for replaced in over:
+            await replaced.close()
 
     async def address(self) -> str:
         """Return the API server's URL."""
@@ -251,9 +296,31 @@ class Kube:
         timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
         accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
+        api = await self._api()
+        access = self._access
+        response = await self._request(api, method, path, query, body, content_type, timeout, accept)
+        if response.status == HTTPStatus.UNAUTHORIZED and await self._renewed(access):
+            # It was not done: whoever is not known is answered before anything else is looked at.
+            response.close()
+            api = await self._api()
+            response = await self._request(api, method, path, query, body, content_type, timeout, accept)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise await _error(response, f"{method} {path}")
+        return response
+
+    async def _request(
+        self,
+        api: client.ApiClient,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Object | None,
+        content_type: str,
+        timeout: aiohttp.ClientTimeout,
+        accept: str,
+    ) -> aiohttp.ClientResponse:
         headers = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
-        api = await self._api()
         sent = time.monotonic()
         try:
             await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
@@ -268,8 +335,6 @@ class Kube:
             raise Transient(Reason.UNREACHABLE, f"Kubernetes API: {type(error).__name__}") from None
         response: aiohttp.ClientResponse = answer.response
         self._compare_clocks(sent, response.headers.get("Date", ""))
-        if response.status >= 400:
-            raise await _error(response, f"{method} {path}")
         return response
 
     def _compare_clocks(self, sent: float, date: str) -> None:
@@ -284,57 +349,13 @@ class Kube:
             self._clock = (there, (sent + received) / 2)
 
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-# What the library may raise for a malformed kubeconfig: it does not check its shape.
-_BAD_CONFIGURATION = (
-    config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError
-)  # fmt: skip
-
-
-async def _configuration(context: str) -> client.Configuration:
-    configuration = client.Configuration()
-    if _in_pod(context):
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            pass
-        else:
-            return configuration
+def _connected(access: Access) -> client.ApiClient:
+    """A client of that configuration. Raises Blocked."""
     try:
-        # Given by name: the library reads the environment only once, when it is imported.
-        file = os.environ.get("KUBECONFIG") or None
-        await config.load_kube_config(file, context=context or None, client_configuration=configuration)
-    except _BAD_CONFIGURATION as error:
-        raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
-    return configuration
-
-
-def _proxy(host: str) -> str | None:
-    """Return the proxy that the environment names for this host (HTTPS_PROXY, NO_PROXY), as aiohttp reads it."""
-    proxies = getproxies_environment()
-    parts = urlsplit(host)
-    if proxy_bypass(parts.netloc):
-        return None
-    return proxies.get(parts.scheme)
-
-
-def _in_pod(context: str) -> bool:
-    """Whether to use the service account, as kubectl does: only if nobody names a kubeconfig or a context."""
-    return not context and not os.environ.get("KUBECONFIG")
-
-
-def default_namespace(context: str) -> str:
-    """Return the namespace of the context in use, or of the Pod. Raises Blocked if the kubeconfig cannot be read."""
-    mounted = SERVICE_ACCOUNT / "namespace"
-    try:
-        if _in_pod(context) and mounted.exists():
-            return mounted.read_text().strip()
-        contexts, active = config.list_kube_config_contexts()
-        chosen = next((c for c in contexts if c["name"] == context), active) if context else active
-        return str(chosen["context"].get("namespace") or "default")
-    except _BAD_CONFIGURATION as error:
-        raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
+        return client.ApiClient(access.configuration)
+    except (OSError, ValueError) as error:
+        # Certificates are read here.
+        raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: {error}") from None
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

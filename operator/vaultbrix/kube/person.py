@@ -19,7 +19,8 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import GROUP, Resource
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
-from vaultbrix.kube.client import Conflict, Kube, NotFound, Object, default_namespace
+from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
+from vaultbrix.kube.configuration import default_namespace
 from vaultbrix.kube.resources import resource_type
 from vaultbrix.runtime.errors import Blocked, Expected
 from vaultbrix.runtime.usage import Refused
