@@ -6,6 +6,8 @@ import pytest
 from tests.harness import chart
 from tests.harness.chart import DATA_API, JOBS, NAMESPACE, approvals_job, helm, of, postgresql, rendered
 
+from vaultbrix.api.crd import custom_resource_definition
+from vaultbrix.api.kinds import KINDS
 from vaultbrix.api.roles import USER_ROLES
 
 pytestmark = pytest.mark.skipif(not chart.available(), reason="needs helm; run: make setup")
@@ -40,6 +42,12 @@ def test_the_operator_reads_secrets_of_its_namespace_by_name_and_makes_none_ther
     assert {"x-vaultbrix-postgresql-admin", "x-vaultbrix-audit-reader", "db1-admin", "db1-ca"} <= readable
     assert not readable & set(SHUT)
     assert not secrets(rules[""])
+
+
+def test_the_operator_reads_the_definitions_of_its_kinds_and_no_other() -> None:
+    given = [r for r in rules_for(rendered(), "x-vaultbrix-operator")[""] if "apiextensions.k8s.io" in r["apiGroups"]]
+    names = [custom_resource_definition(kind)["metadata"]["name"] for kind in KINDS]
+    assert [(rule["verbs"], rule["resourceNames"]) for rule in given] == [(["get"], names)]
 
 
 def test_it_has_pods_nowhere_but_in_the_jobs_namespace_where_nothing_else_is() -> None:
