@@ -125,3 +125,19 @@ def test_a_look_that_is_cut_short_says_so_and_counts_too_little(postgres: Postgr
                 assert sight.locks_seen == 500
 
     asyncio.run(story())
+
+
+def test_it_holds_up_nobody_who_waits_for_old_snapshots(postgres: Postgres) -> None:
+    async def story() -> None:
+        postgres.query("CREATE TABLE indexed(v int)")
+        async with looking(postgres) as sessions:
+            await sessions.renew()
+            await sessions.look(await sessions.locks(ALL))
+            (pid,) = (await holder(postgres))[0]
+            snapshot = "SELECT state, backend_xmin::text FROM pg_stat_activity WHERE pid = %s"
+            assert postgres.query(snapshot, [pid]) == [("idle in transaction", None)]
+            with postgres.connect() as admin:
+                admin.execute("SET statement_timeout = '10s'")
+                await asyncio.to_thread(admin.execute, "CREATE INDEX CONCURRENTLY ON indexed(v)")
+
+    asyncio.run(story())

@@ -3,9 +3,9 @@
 With a full table nobody gets a lock that he does not hold already, and PostgreSQL locks a catalogue for each look into
 it. Catalogues of this database go by the session's own fast path (PostgreSQL, src/backend/storage/lmgr/README); those
 that all databases share do not. So one transaction is left open that holds their locks, weak ones that stand in
-nobody's way, and everything is asked within it. It has no snapshot between two statements, so it does not hold VACUUM
-back. Another one takes its place now and then, and holds the locks before this one lets go of them: whoever fills the
-table in between would blind the watchdog for good.
+nobody's way, and everything is asked within it. It has no snapshot between two statements, so it holds neither VACUUM
+nor CREATE INDEX CONCURRENTLY back. Another one takes its place now and then, and holds the locks before this one lets
+go of them: whoever fills the table in between would blind the watchdog for good.
 """
 
 import asyncio
@@ -53,6 +53,10 @@ SELECT CASE WHEN GROUPING(pid) = 0 THEN coalesce(pid, 0) END, count(*), (SELECT 
   FROM (SELECT (held).pid FROM (SELECT pg_lock_status() AS held LIMIT %s) seen) process
  GROUP BY GROUPING SETS ((pid), ()) HAVING GROUPING(pid) = 1 OR count(*) > {FAST_PATH}
 """  # noqa: S608 - a number of our own
+# What a prepared statement has answered stays open until another takes its place, and its snapshot with it: whoever
+# waits for old snapshots (CONCURRENTLY, FINALIZE) would wait for the end of the transaction. This has no snapshot, and,
+# sent without parameters, leaves nothing open.
+_LET_GO = "SHOW transaction_isolation"
 # pg_stat_activity would join catalogues to these rows.
 _BACKENDS = """
 SELECT clock_timestamp(), pg_notification_queue_usage(),
@@ -137,7 +141,9 @@ class TenantSessions:
                 self._connection = await self._open()
             # Planned once, so that it reads no catalogue again.
             cursor = await self._connection.execute(query, parameters, prepare=True)
-            return await cursor.fetchall()
+            rows = await cursor.fetchall()
+            await self._connection.execute(_LET_GO, prepare=False)
+            return rows
 
         return await self._guarded(ask)
 
