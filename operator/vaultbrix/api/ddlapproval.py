@@ -121,6 +121,7 @@ class StatementSummary(ApiModel):
     """One statement of the text as PostgreSQL's own parser reads it."""
 
     position: int = Field(description="1-based place in the text.")
+    line: int = Field(default=0, description="1-based line of spec.sql in which it begins.")
     tag: str = Field(max_length=64)
     gated: bool = Field(description="Whether the gate in the database asks for a pass.")
     sql: str = Field(max_length=1024, description="The statement as deparsed from its tree, shortened.")
@@ -164,6 +165,11 @@ class Rehearsal(ApiModel):
     locks: list[LockTaken] = Field(default=[], max_length=64)
     affected: list[Affected] = Field(default=[], max_length=64)
     effect_sha256: str = Field(default="", max_length=64, description="Hash of drops; a run that drops more fails.")
+    nested: bool = Field(
+        default=False,
+        description="Whether a function, DO block or trigger drops or alters: a run refuses that unless "
+        "decision.allowNested is true.",
+    )
     used_up_to: int | None = Field(
         default=None, ge=0, description="1-based place of the last statement that used the approval; 0 when none did."
     )
@@ -186,6 +192,19 @@ class ExecutionError(ApiModel):
     sqlstate: str = Field(default="", max_length=5)
     message: str = Field(max_length=1024)
     statement: int = Field(default=0, description="1-based place of the failing statement; 0 when none failed.")
+    line: int = Field(default=0, description="1-based line of spec.sql in which that statement begins; 0 for none.")
+
+    @property
+    def place(self) -> str:
+        """Where in the text it failed, in words; empty when at no statement."""
+        at = f", line {self.line}" if self.line else ""
+        return f"statement {self.statement}{at}" if self.statement else ""
+
+    @property
+    def in_one_line(self) -> str:
+        """Place, SQLSTATE and message."""
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.sqlstate} {self.message}".strip() if self.sqlstate else f"{place}{self.message}"
 
     @property
     def by_gate(self) -> bool:

@@ -231,6 +231,11 @@ class ShownApproval:
         """Whether its statements in the status are cut short, so that who approves it must see the text itself."""
         return self.options.verdict is Verdict.APPROVED and any(map(review.cut, self.approval.status.statements))
 
+    @property
+    def cautions(self) -> list[str]:
+        """What the person should know before they decide so."""
+        return review.cautions(self.approval, self.options.verdict, allow_nested=self.options.allow_nested)
+
     def check(self) -> str:
         """The sha256 of the text that is decided on.
 

@@ -11,7 +11,14 @@ import psycopg
 from vaultbrix.admission.guard import Guard
 from vaultbrix.admission.policies import Policies
 from vaultbrix.api.conditions import Reason
-from vaultbrix.api.ddlapproval import FINAL_PHASES, ApprovalPhase, DDLApproval, DDLApprovalStatus, Execution
+from vaultbrix.api.ddlapproval import (
+    FINAL_PHASES,
+    ApprovalPhase,
+    DDLApproval,
+    DDLApprovalStatus,
+    Execution,
+    ExecutionError,
+)
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.trail.controller import Trails
@@ -303,12 +310,14 @@ class _Work:
         if closed.ledger:
             return decide(approval, self.plan.sha256, state, self.now), state
         if verdict.reason is Reason.STATEMENT_FAILED and state.error and state.error.by_gate:
-            verdict = await self._explain(approval, run, verdict)
+            verdict = await self._explain(approval, run, verdict, state.error)
         elif verdict.phase is ApprovalPhase.EXPIRED or state.orphaned:
             verdict = decide(approval, self.plan.sha256, state, self.now)
         return verdict, state
 
-    async def _explain(self, approval: DDLApproval, run: Run, verdict: ApprovalVerdict) -> ApprovalVerdict:
+    async def _explain(
+        self, approval: DDLApproval, run: Run, verdict: ApprovalVerdict, error: ExecutionError
+    ) -> ApprovalVerdict:
         """Whether the gate refused because the effect has grown, found by another rehearsal."""
         expected = rehearsal.expected_drops(approval.status.rehearsal)
         # What it would say now is not worth holding up rules and tenants behind another rehearsal.
@@ -319,7 +328,7 @@ class _Work:
         except Expected:
             return verdict
         more = rehearsal.grown(expected, now.drops)
-        return effect_grew(more) if more else verdict
+        return effect_grew(more, error) if more else verdict
 
     async def _write(self, approval: DDLApproval, verdict: ApprovalVerdict, state: RunState) -> DDLApproval:
         if approval.status.phase in FINAL_PHASES and verdict.step is Step.NOTHING:

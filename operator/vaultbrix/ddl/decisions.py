@@ -52,7 +52,8 @@ class RunState:
     """What is known of a run from the ledger, the pass and the Job.
 
     ``ledger`` is true once all of the text took effect for good, and ``executed`` counts the statements that did;
-    ``unfinished`` is the place of one outside a transaction that was begun and of which nobody said how it ended.
+    ``unfinished`` is the place of one outside a transaction that was begun and of which nobody said how it ended, and
+    ``left`` what it may have left behind, in words.
     ``unneeded``: nothing of the text asks for a pass. ``orphaned``: it was begun, and the Tenant is gone.
     """
 
@@ -64,6 +65,7 @@ class RunState:
     orphaned: bool = False
     executed: int = 0
     unfinished: int | None = None
+    left: str = ""
     error: ExecutionError | None = None
     progress: Progress | None = None
 
@@ -196,10 +198,14 @@ def decide(
     return ApprovalVerdict(ApprovalPhase.APPROVED, Reason.APPROVED, f"approved by {decision.by}", Step.ISSUE)
 
 
-def effect_grew(grown: list[str]) -> ApprovalVerdict:
-    """A run that the gate refused because it would have taken along what was not there at the rehearsal."""
+def effect_grew(grown: list[str], error: ExecutionError | None = None) -> ApprovalVerdict:
+    """A run that the gate refused because it would have taken along what was not there at the rehearsal.
+
+    ``error`` is what the gate said, and at which statement.
+    """
     names = ", ".join(grown[:_SHOWN]) + (f" and {len(grown) - _SHOWN} more" if len(grown) > _SHOWN else "")
-    text = f"nothing ran: besides what was shown it would now drop {names}; submit it again in a new DDLApproval"
+    place = f"{error.place}: " if error and error.place else ""
+    text = f"{place}nothing ran: besides what was shown it would now drop {names}; submit it again in a new DDLApproval"
     return ApprovalVerdict(ApprovalPhase.FAILED, Reason.EFFECT_GREW, text, Step.CLOSE)
 
 
@@ -215,20 +221,22 @@ def _ran(executed: int) -> str:
 
 
 def _failed(run: RunState) -> ApprovalVerdict:
-    error = run.error
-    text = error.message if error else "the Job failed"
+    error = run.error or ExecutionError(message="the Job failed")
     before = f"; the {run.executed} before it took effect and stay" if run.executed else ""
-    if run.unfinished is not None and not (error and error.sqlstate):
+    look = f"Look at {run.left or 'the objects that it names'}"
+    if run.unfinished is not None and not error.sqlstate:
         text = (
-            f"statement {run.unfinished} was begun and nobody knows whether it took effect{before}; nothing is run "
-            "twice. Look at the objects that it names, such as an INVALID index, and submit what is left"
+            f"{error.place or f'statement {run.unfinished}'}: it was begun and nobody knows whether it took effect"
+            f"{before}; nothing is run twice. {look}; then submit what is left"
         )
         return ApprovalVerdict(ApprovalPhase.FAILED, Reason.INTERRUPTED, text, Step.CLOSE)
-    reason = Reason.STATEMENT_FAILED if error and error.sqlstate else Reason.JOB_FAILED
-    if error and error.statement:
-        text = f"statement {error.statement}: {error.sqlstate} {text}{before}"
-        if error.statement == run.unfinished:
-            text += "; it ran outside a transaction, so look for what it left, such as an INVALID index"
+    if not error.statement:
+        reason = Reason.STATEMENT_FAILED if error.sqlstate else Reason.JOB_FAILED
+        return ApprovalVerdict(ApprovalPhase.FAILED, reason, error.message, Step.CLOSE)
+    text = f"{error.in_one_line}{before}"
+    if error.statement == run.unfinished:
+        text += f"; it ran outside a transaction and may have done a part of its work. {look}"
+    reason = Reason.STATEMENT_FAILED if error.sqlstate else Reason.JOB_FAILED
     return ApprovalVerdict(ApprovalPhase.FAILED, reason, text, Step.CLOSE)
 
 
@@ -362,7 +370,7 @@ def _named(error: ExecutionError | None, verdict: ApprovalVerdict) -> ExecutionE
     """The error with what is known better than PostgreSQL's own words say it."""
     if error is None or verdict.reason not in (Reason.EFFECT_GREW, Reason.INTERRUPTED):
         return error
-    return error.model_copy(update={"message": verdict.message[:1024]})
+    return error.model_copy(update={"message": verdict.message.removeprefix(f"{error.place}: ")[:1024]})
 
 
 def obstacle(server: PostgresServer | None, tenant: Tenant | None, name: str) -> Blocked | None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from pglast.parser import DeparseError, ParseError, deparse_protobuf, parse_sql_protobuf
 
-from vaultbrix.api.ddlapproval import StatementSummary
-from vaultbrix.ddl.parse import lookalikes, names, queries, runs, statements, tags, temporary, text
+from vaultbrix.api.ddlapproval import ExecutionError, StatementSummary
+from vaultbrix.ddl.parse import leftovers, lookalikes, names, queries, runs, statements, tags, temporary, text
 from vaultbrix.ddl.parse.effect import Effect
 from vaultbrix.ddl.parse.nodes import ast
-from vaultbrix.ddl.parse.refused import refusal
+from vaultbrix.ddl.parse.refused import control, refusal
 from vaultbrix.ddl.parse.runs import Run, digest, normalise
 from vaultbrix.ddl.parse.text import Piece, RejectedText
 from vaultbrix.ddl.parse.trees import Call
@@ -23,6 +23,7 @@ __all__ = ["Plan", "RejectedText", "Run", "digest", "normalise", "plan"]
 MAX_OBJECTS = 32
 MAX_NAME = 255
 MAX_NOTES = 16
+MAX_ALIKE = 4
 
 # Schemas that a tenant's names may lead to and that are nobody's.
 _COMMON_SCHEMAS = frozenset({"pg_catalog", "pg_temp", "information_schema"})
@@ -33,13 +34,15 @@ class Plan:
     """Everything that is derived from a text that may be approved.
 
     ``nested``: positions of statements in which DDL may run that the text does not show (DO, CALL, functions). They
-    are not gated by themselves; with ``allow_nested`` they use the pass when DDL runs in them.
+    are not gated by themselves; with ``allow_nested`` they use the pass when DDL runs in them. ``left``: of each
+    statement, what it may have left when it was cut short outside a transaction, in words; empty for nothing.
     """
 
     sha256: str
     statements: tuple[StatementSummary, ...]
     texts: tuple[str, ...]
     nested: tuple[int, ...]
+    left: tuple[str, ...]
     _text: str = field(repr=False)
     _pieces: tuple[Piece, ...] = field(repr=False)
 
@@ -63,6 +66,12 @@ class Plan:
         """Whether a Tenant whose ddlPolicy approves additive changes needs no approval for it."""
         return all(s.additive for s in self.statements)
 
+    def placed(self, error: ExecutionError) -> ExecutionError:
+        """An error of a statement of the text, with the line in which the statement begins."""
+        if not 0 < error.statement <= len(self.statements):
+            return error
+        return error.model_copy(update={"line": self.statements[error.statement - 1].line})
+
 
 def plan(sql: str, *, schema: str | None = None) -> Plan:
     """Parse a text; ``schema`` is the tenant's own, and names of another are noted.
@@ -74,7 +83,7 @@ def plan(sql: str, *, schema: str | None = None) -> Plan:
     for position, (piece, calls) in enumerate(zip(pieces, called, strict=True), 1):
         why = refusal(piece.tree, calls)
         if why:
-            raise RejectedText(f"{text.place(sql, piece.start)}: statement {position} {why}")
+            raise RejectedText(f"{text.place(sql, piece.start)}: statement {position} {why}{_alike(pieces, position)}")
     summaries = tuple(_summary(sql, n, pieces, calls, schema) for n, calls in enumerate(called, 1))
     return Plan(
         sha256=digest(sql).hex(),
@@ -85,10 +94,24 @@ def plan(sql: str, *, schema: str | None = None) -> Plan:
             for n, (piece, calls) in enumerate(zip(pieces, called, strict=True), 1)
             if queries.is_nested(piece.tree, calls)
         ),
+        left=tuple(
+            "" if summary.transactional else leftovers.left_by(piece.tree)
+            for summary, piece in zip(summaries, pieces, strict=True)
+        ),
         _text=sql,
         # Plans are kept by the hundred, trees are large.
         _pieces=tuple(replace(piece, tokens=(), tree=None) for piece in pieces),
     )
+
+
+def _alike(pieces: Sequence[Piece], position: int) -> str:
+    """Which others are to be left out too, where the statement of that place controls the transaction."""
+    if not control(pieces[position - 1].tree):
+        return ""
+    alike = [
+        f"{words} in statement {n}" for n, p in enumerate(pieces, 1) if n > position and (words := control(p.tree))
+    ]
+    return f"; leave out {', '.join(_limited(alike, MAX_ALIKE))} as well" if alike else ""
 
 
 def _summary(
@@ -108,6 +131,7 @@ def _summary(
         ]
     return StatementSummary(
         position=position,
+        line=text.line(sql, piece.start),
         tag=tag[:64],
         gated=gated,
         sql=_shown(sql, piece)[:1024],

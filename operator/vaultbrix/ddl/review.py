@@ -286,12 +286,21 @@ def _doubt(approval: DDLApproval) -> str | None:
             return None
 
 
+def cautions(approval: DDLApproval, verdict: Verdict, *, allow_nested: bool) -> list[str]:
+    """What whoever is about to decide so should know of what comes of it, each in one line."""
+    rehearsal = approval.status.rehearsal
+    nested = rehearsal is not None and rehearsal.nested
+    if verdict is not Verdict.APPROVED or not nested or allow_nested:
+        return []
+    return [
+        "functions, DO blocks or triggers of it drop or alter, as its rehearsal shows, and without --allow-nested "
+        "that is refused when it runs"
+    ]
+
+
 def describe_error(error: ExecutionError | None) -> str:
-    """An error of a run or rehearsal in one line: the statement, PostgreSQL's SQLSTATE and message."""
-    if error is None:
-        return "see its conditions"
-    at = f"statement {error.statement}: " if error.statement else ""
-    return f"{at}{error.sqlstate} {error.message}".strip()
+    """An error of a run or rehearsal in one line: statement and its line, PostgreSQL's SQLSTATE and message."""
+    return error.in_one_line if error is not None else "see its conditions"
 
 
 def check_options(verdict: Verdict, message: str, sha256: str) -> None:
@@ -356,6 +365,8 @@ def next_steps(approval: DDLApproval) -> list[str]:
         case ApprovalPhase.FAILED:
             error, ready = approval.status.error, find_condition(approval.status.conditions, ConditionType.READY)
             hint = _HINTS.get(error.sqlstate if error else "") or _REASON_HINTS.get(ready.reason if ready else "")
+            if _half_done(approval):
+                hint = _REASON_HINTS[str(Reason.INTERRUPTED)]
             return [hint or f"correct it, and submit it again: {again}"]
         case ApprovalPhase.EXPIRED:
             return [f"submit it again: {again}"]
@@ -363,3 +374,11 @@ def next_steps(approval: DDLApproval) -> list[str]:
             return [f"correct it, and submit it again: {again}"]
         case ApprovalPhase.SUCCEEDED:
             return []
+
+
+def _half_done(approval: DDLApproval) -> bool:
+    """Whether a run that failed has left something: statements that took effect, or a half of one."""
+    status = approval.status
+    failed_at = status.error.statement if status.error else 0
+    outside = any(s.position == failed_at and not s.transactional for s in status.statements)
+    return outside or status.executed > 0

@@ -106,14 +106,16 @@ class Run:
         steps = dict(seen.steps)
         ended = job_ended(job)
         failed = ended and not state.ledger
+        begun = unfinished(steps) if failed else None
         return RunState(
             ledger=state.ledger,
             job_exists=True,
             job_failed=failed,
             pass_exists=state.pass_exists,
             executed=state.executed,
-            unfinished=unfinished(steps) if failed else None,
-            error=await self._error(job) if failed else None,
+            unfinished=begun,
+            left=plan.left[begun - 1] if begun else "",
+            error=placed(await self._error(job), plan, begun) if failed else None,
             progress=None if ended else progress,
         )
 
@@ -288,6 +290,12 @@ def _rights() -> Iterator[None]:
         yield
     except Blocked as error:
         raise with_remedy(error, "jobs.namespace of the chart says where it has that right") from None
+
+
+def placed(error: ExecutionError, plan: Plan, begun: int | None) -> ExecutionError:
+    """What a Job said last, at its place in the text: where it said none, the statement that was begun."""
+    at = error.statement or begun or 0
+    return plan.placed(error.model_copy(update={"statement": at}))
 
 
 def job_ended(job: Object) -> bool:

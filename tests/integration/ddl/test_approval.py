@@ -94,7 +94,7 @@ def test_one_by_one_what_ran_is_counted_and_a_statement_nobody_knows_of_is_not_r
 
 
 def test_an_effect_that_grew_since_it_was_shown_is_refused_and_named(place: TenantWithTables) -> None:
-    made = place.submit("DROP TABLE victim CASCADE")
+    made = place.submit("CREATE TABLE spare(id int);\nDROP TABLE victim CASCADE")
     made.rehearsed()
     place.sql("CREATE VIEW grown AS SELECT id FROM victim")
     made.decide()
@@ -102,7 +102,11 @@ def test_an_effect_that_grew_since_it_was_shown_is_refused_and_named(place: Tena
     ended(made, "Failed")
     told = made.condition("Ready")
     assert told["reason"] == "EffectGrew"
+    assert told["message"].startswith("statement 2, line 2: nothing ran: ")
     assert f"view {place.role}.grown" in told["message"]
+    error = made.status["error"]
+    assert (error["sqlstate"], error["statement"], error["line"]) == ("VBX01", 2, 2)
+    assert f"view {place.role}.grown" in error["message"]
     assert place.there("victim")
     place.world.postgres.query(f"DROP TABLE {place.role}.victim CASCADE")
 

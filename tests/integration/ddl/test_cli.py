@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.harness.command_line import READ, Person, may
 from tests.harness.ddl_command_line import (
     DROP,
@@ -142,6 +143,46 @@ def test_a_text_is_checked_with_its_place_before_anything_is_written(world: Worl
     done = jane.pipes(b"DROP TABEL b", "ddl", "submit", name, "-f", "-", "--reason", "CHG-1")
     assert (done.returncode, done.stderr.splitlines()[0][:19]) == (2, b"error: -f -: line 1")
     assert approvals(world, team) == []
+
+
+EF_SCRIPT = """START TRANSACTION;
+
+DO $EF$
+BEGIN
+    IF NOT EXISTS(SELECT 1 FROM "__EFMigrationsHistory" WHERE "MigrationId" = '2026_Note') THEN
+    ALTER TABLE "Orders" ADD "Note" text;
+    END IF;
+END $EF$;
+COMMIT;
+"""
+DUMP = "-- PostgreSQL database dump\n\n\\restrict abc\n\nALTER TABLE orders DROP COLUMN legacy;\n\n\\unrestrict abc\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "says"),
+    [
+        (EF_SCRIPT, "NotSupported", "line 1, column 1: statement 1 controls the transaction; leave START TRANSACTION "
+         "out: a text runs in one transaction where it can; leave out COMMIT in statement 3 as well"),
+        (DUMP, "SyntaxError", "line 3, column 1: \\restrict is a command of psql, not SQL; "
+         "leave it out, or write what it stands for"),
+    ],
+    ids=["Entity Framework", "pg_dump"],
+)  # fmt: skip
+def test_what_a_tool_wrote_around_its_text_is_refused_in_the_same_words_here_and_in_the_object(
+    world: World, tmp_path: Path, text: str, reason: str, says: str
+) -> None:
+    team = world.team()
+    name = world.tenant(team)
+    file = tmp_path / "x.sql"
+    file.write_text(text)
+    said = Person.admin(world, team).fails("ddl", "submit", name, "-f", str(file), "--reason", "CHG-1", code=2)
+    assert said.splitlines()[0] == f"error: -f {file}: {says}"
+    assert approvals(world, team) == []
+    world.api.apply(approval(team, "tool", name, text))
+    found = wait_for("it is read", lambda: world.api.get("ddl", "tool", team).get("status", {}).get("conditions"))
+    (ready,) = [c for c in found if c["type"] == "Ready"]
+    assert (ready["reason"], ready["message"]) == (reason, f"spec.sql {says}; correct it in a new DDLApproval")
+    assert world.api.get("ddl", "tool", team)["status"]["phase"] == "Invalid"
 
 
 def test_what_is_submitted_is_what_was_given(world: World) -> None:

@@ -105,6 +105,26 @@ def test_a_failed_rehearsal_is_approved_on_purpose_only(alone: World) -> None:
     assert decision(alone, team, "drop")["allowNested"] is True
 
 
+def test_who_approves_what_functions_and_blocks_do_is_warned_unless_that_is_allowed(alone: World) -> None:
+    team = alone.team()
+    boss = Person.admin(alone, team)
+    for name in ("plain", "allowed", "denied"):
+        approval_with_status(alone, team, name, rehearsal={**REHEARSAL, "nested": True})
+    warned = boss.types("ddl", "approve", "plain", "--yes")
+    assert warned.returncode == 0
+    assert "warning: functions, DO blocks or triggers of it drop or alter" in warned.stderr
+    assert "--allow-nested" in warned.stderr
+    assert boss.types("ddl", "approve", "allowed", "--yes", "--allow-nested").stderr == ""
+    assert boss.types("ddl", "deny", "denied", "--yes", "--message", "no").stderr == ""
+
+
+def test_a_failure_is_shown_at_its_statement_and_line(alone: World) -> None:
+    team = alone.team()
+    error = {"sqlstate": "42P01", "message": "no table", "statement": 2, "line": 7}
+    approval_with_status(alone, team, "drop", phase="Failed", error=error)
+    assert "Failed: statement 2, line 7: 42P01 no table" in Person.admin(alone, team).succeeds("ddl", "show", "drop")
+
+
 def test_a_status_that_is_not_of_the_text_is_not_approved(alone: World) -> None:
     team = alone.team()
     boss = Person.admin(alone, team)

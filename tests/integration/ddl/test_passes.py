@@ -134,6 +134,19 @@ def test_another_text_is_refused(database: Database, role: str, session: psycopg
     assert codes(session, "DROP TABLE one") == [""]
 
 
+def test_a_comment_that_tracing_appends_makes_another_text_and_leaves_the_approval_unused(
+    database: Database, role: str, session: psycopg.Connection
+) -> None:
+    text = "ALTER TABLE one DROP COLUMN id"
+    pass_id = approve(database, role, text)
+    traced = [f"{text} /*traceparent='00-{n:032x}-{n:016x}-01'*/" for n in range(1, 4)]
+    assert codes(session, *traced) == ["VBX01"] * 3
+    use = database.admin(passes.use_of, pass_id)
+    assert use is not None
+    assert (use.next_stmt, use.complete) == (1, False)
+    assert codes(session, text, text) == ["", "42703"]
+
+
 def test_a_text_that_hides_the_change_in_a_block_is_refused_even_if_approved(
     database: Database, role: str, session: psycopg.Connection
 ) -> None:

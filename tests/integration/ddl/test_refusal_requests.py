@@ -1,6 +1,7 @@
 """Refused statements of tenants that want it become pending DDLApprovals, by way of the audit store."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from tests.harness.approvals import Approval
 from tests.harness.shell import wait_for
 from tests.harness.tenant_with_tables import TenantWithTables
 from tests.harness.world import World
+
+from vaultbrix.ddl.refusals.decisions import MOST_AN_HOUR, MOST_PENDING
 
 # A store that was down is asked again at growing pauses.
 PATIENCE = 90
@@ -39,6 +42,10 @@ def requests(place: TenantWithTables) -> list[Approval]:
     listed = place.world.api.request("GET", f"/apis/vaultbrix.com/v1alpha1/namespaces/{place.team}/ddlapprovals")
     labelled = [o for o in listed["items"] if o["metadata"].get("labels", {}).get("vaultbrix.com/from-refusal")]
     return [Approval(place.world, place.team, o["metadata"]["name"]) for o in labelled]
+
+
+def events(place: TenantWithTables) -> list[str]:
+    return place.world.api.kubectl("-n", place.team, "get", "events", "-o", "jsonpath={.items[*].reason}").split()
 
 
 def requested(place: TenantWithTables, count: int = 1) -> list[Approval]:
@@ -101,12 +108,36 @@ def test_a_text_that_cannot_be_approved_makes_an_event_and_no_request(place: Ten
     opened(place, address)
     refused(place, address, "BEGIN; DROP TABLE b; COMMIT")
     said = wait_for(
-        "there is an event",
-        lambda: place.world.api.kubectl("-n", place.team, "get", "events", "-o", "jsonpath={.items[*].reason}"),
-        patience=PATIENCE, pause=0.5, tell=lambda: place.world.operator.text()[-3000:],
+        "there is an event", lambda: events(place), patience=PATIENCE, pause=0.5,
+        tell=lambda: place.world.operator.text()[-3000:],
     )  # fmt: skip
-    assert said == "RefusedTextRejected"
+    assert said == ["RefusedTextRejected"]
     assert requests(place) == []
+
+
+def test_texts_that_tracing_makes_differ_each_time_are_asked_for_within_bounds_and_let_no_other_through(
+    place: TenantWithTables,
+) -> None:
+    address = "203.0.113.197"
+    opened(place, address)
+    before = datetime.now(UTC)
+
+    def variant(n: int) -> str:
+        return f"ALTER TABLE b DROP COLUMN id /*traceparent='00-{n:032x}-{n:016x}-01'*/"
+
+    refused(place, address, *map(variant, range(35)))
+    said = wait_for("there is an event", lambda: events(place), patience=PATIENCE, pause=0.5)
+    made = requested(place, MOST_PENDING)
+    assert {one.read()["spec"]["sql"] for one in made} <= set(map(variant, range(35)))
+    assert set(said) == {"TooManyRefusals"}
+    assert len(said) <= 1 + (datetime.now(UTC).hour != before.hour)
+    chosen = made[0]
+    chosen.decide()
+    wait_for("the pass is open", lambda: chosen.condition("PassIssued").get("status") == "True", tell=chosen.tell)
+    refused(place, address, variant(99), "ALTER TABLE b DROP COLUMN id")
+    assert place.world.psql(address, place.team, place.tenant, chosen.read()["spec"]["sql"]).works()
+    chosen.phase("Succeeded")
+    assert len(requests(place)) <= MOST_AN_HOUR
 
 
 def test_a_tenant_that_did_not_ask_for_it_gets_no_request(place: TenantWithTables) -> None:

@@ -61,14 +61,23 @@ def test_a_table_that_is_rewritten_is_called_so(place: TenantWithTables) -> None
 
 
 def test_a_text_that_fails_says_where_and_may_be_decided_all_the_same(place: TenantWithTables) -> None:
-    made = place.submit("ALTER TABLE b ADD x int; DROP TABLE missing")
+    made = place.submit("ALTER TABLE b ADD x int;\n-- gone\nDROP TABLE missing")
     found = made.rehearsed()
-    assert (found["error"]["sqlstate"], found["error"]["statement"]) == ("42P01", 2)
+    assert (found["error"]["sqlstate"], found["error"]["statement"], found["error"]["line"]) == ("42P01", 2, 3)
     told = made.condition("Rehearsed")
     assert (told["status"], told["reason"]) == ("False", "RehearsalFailed")
-    assert "statement 2: 42P01" in told["message"]
+    assert "statement 2, line 3: 42P01" in told["message"]
     made.decide()
     made.await_job()
+
+
+def test_a_text_that_others_depend_on_names_them(place: TenantWithTables) -> None:
+    made = place.submit("CREATE TABLE c(id int);\nDROP TABLE a")
+    error = made.rehearsed()["error"]
+    assert (error["sqlstate"], error["statement"], error["line"]) == ("2BP01", 2, 2)
+    assert place.plain([error["message"]]) == {
+        "cannot drop table a because other objects depend on it; view look depends on table a"
+    }
 
 
 SWALLOWS = "DO $$ BEGIN BEGIN ALTER TABLE b ADD UNIQUE (id); EXCEPTION WHEN OTHERS THEN NULL; END; END $$"
@@ -82,7 +91,7 @@ def test_a_block_that_catches_its_refusal_is_seen_through(place: TenantWithTable
     made.decide()
     made.pod().run()
     made.phase("Failed")
-    assert "statement 1: VBX01 ALTER TABLE was refused by the gate" in made.condition("Ready")["message"]
+    assert "statement 1, line 1: VBX01 ALTER TABLE was refused by the gate" in made.condition("Ready")["message"]
     assert place.world.postgres.query(unique, [f"{place.role}.b"]) == [(0,)]
     made = place.submit(SWALLOWS)
     made.decide(allowNested=True)
@@ -108,7 +117,8 @@ def test_a_session_of_blocks_succeeds_once_they_have_done_what_the_rehearsal_saw
     text = ";\n".join(SCRIPT)
 
     made = place.submit(text, execution="Session")
-    assert made.rehearsed()["usedUpTo"] == 1
+    found = made.rehearsed()
+    assert (found["usedUpTo"], found["nested"]) == (1, True)
     made.decide()
     made.phase("Approved")
     assert not place.world.psql(address, place.team, place.tenant, SCRIPT[0]).works()

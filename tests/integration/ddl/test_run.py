@@ -69,6 +69,7 @@ def test_a_pod_that_starts_before_it_is_let_in_waits_for_that(database: Database
         ("INSERT INTO counted DEFAULT VALUES; ALTER TABLE missing ADD COLUMN x int", ("42P01", 2)),
         ("INSERT INTO counted DEFAULT VALUES; SELECT 1/0; SELECT 2", ("22012", 2)),
         ("CREATE TABLE public.x(id int)", ("42501", 1)),
+        ("INSERT INTO counted DEFAULT VALUES; SET statement_timeout = '1s'; SELECT pg_sleep(60)", ("57014", 3)),
         ("INSERT INTO counted DEFAULT VALUES; DO $$ BEGIN ALTER TABLE victim DROP COLUMN v; END $$", ("VBX01", 2)),
     ],
 )
@@ -84,6 +85,16 @@ def test_a_refusal_names_state_and_statement_and_leaves_nothing(
     assert made.count() == 0
     assert made.columns() == ["id", "v"]
     assert not database.admin(passes.committed, made.pass_id)
+
+
+def test_a_refusal_names_what_would_be_lost(database: Database, role: str, place: Path) -> None:
+    made = job(database, role, place, "CREATE TABLE made(id int);\nDO $$ BEGIN DROP TABLE victim; END $$")
+    assert made.run()[0] == 3
+    said = made.error()
+    assert (said["sqlstate"], said["statement"]) == ("VBX01", 2)
+    assert said["message"].startswith(f"DROP TABLE requires an approved DDLApproval (role {role}); issued inside")  # type: ignore[attr-defined]
+    assert f"it would lose table {role}.victim, " in said["message"]  # type: ignore[operator]
+    assert "sha256" not in said["message"]  # type: ignore[operator]
 
 
 SWALLOWS = (

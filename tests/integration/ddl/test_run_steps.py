@@ -10,6 +10,7 @@ from tests.harness.ddl_job import Job, end, job
 from tests.harness.shell import wait_for
 
 from vaultbrix.ddl.gate import passes
+from vaultbrix.ddl.plan import plan
 
 numbers = itertools.count(1)
 
@@ -107,6 +108,43 @@ def test_killed_in_a_statement_that_cannot_be_rolled_back_it_is_not_run_again(
     assert (made.error()["sqlstate"], made.error()["statement"]) == ("", 2)
     assert steps(database, made) == {1: True, 2: False}
     assert (made.count(), made.columns()) == (1, ["id", "v"])
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("DROP INDEX CONCURRENTLY by_v", {"by_v"}),
+        ("REINDEX TABLE CONCURRENTLY victim", {"by_v_ccnew"}),
+        ("REINDEX INDEX CONCURRENTLY by_v", {"by_v_ccnew"}),
+        ("CREATE INDEX CONCURRENTLY other ON victim(v)", {"other"}),
+    ],
+)
+def test_one_that_is_ended_in_the_middle_leaves_what_is_said_of_it(
+    database: Database, role: str, place: Path, text: str, left: set[str]
+) -> None:
+    with database.login(role) as session:
+        session.execute("CREATE INDEX by_v ON victim(v)")
+    made = job(database, role, place, text)
+    with database.postgres.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute(f"INSERT INTO {role}.victim VALUES (3, 'b')".encode())
+        process = made.start()
+        wait_for("it waits for the writer", lambda: made.sessions("wait_event_type = 'Lock'"), tell=process.text)
+        database.postgres.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [made.login]
+        )
+        end(process)
+        holder.execute("ROLLBACK")
+    invalid = (
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indrelid"
+        " WHERE NOT indisvalid AND relnamespace = %s::regnamespace"
+    )
+    found = {str(row[0]).removeprefix(f"{role}.") for row in database.postgres.query(invalid, [role])}
+    assert found == left
+    (said,) = plan(text).left
+    assert all(name.removesuffix("_ccnew") in said or "indexes of victim" in said for name in left)
+    assert made.run()[0] == 3
+    assert (made.error()["sqlstate"], made.error()["statement"]) == ("", 1)
 
 
 def test_postgresql_that_restarts_in_the_middle_of_a_transaction_leaves_nothing_and_it_runs_once(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,10 +110,10 @@ def test_a_job_that_started_in_time_may_finish_after_the_approval_ended() -> Non
 
 
 def test_a_statement_that_failed_is_named() -> None:
-    error = ExecutionError(sqlstate="42P01", message='table "a" does not exist', statement=2)
+    error = ExecutionError(sqlstate="42P01", message='table "a" does not exist', statement=2, line=7)
     found = verdict(approval(decision=decision()), RunState(job_exists=True, job_failed=True, error=error))
     assert summary(found) == (ApprovalPhase.FAILED, Reason.STATEMENT_FAILED, Step.CLOSE)
-    assert found.message == 'statement 2: 42P01 table "a" does not exist'
+    assert found.message == 'statement 2, line 7: 42P01 table "a" does not exist'
 
 
 def test_a_job_that_failed_without_a_word_of_postgresql_is_no_failed_statement() -> None:
@@ -217,19 +218,22 @@ def test_none_of_those_who_may_have_asked_decides() -> None:
 
 
 def test_a_statement_of_which_nobody_knows_is_reported_and_what_stayed_is_counted() -> None:
-    silent = ExecutionError(message="it was begun by an earlier attempt", statement=3)
-    run = RunState(job_exists=True, job_failed=True, executed=2, unfinished=3, error=silent)
+    silent = ExecutionError(message="it was begun by an earlier attempt", statement=3, line=4)
+    run = RunState(job_exists=True, job_failed=True, executed=2, unfinished=3, left="index u: drop it", error=silent)
     found = verdict(approval(decision=decision()), run)
     assert summary(found) == (ApprovalPhase.FAILED, Reason.INTERRUPTED, Step.CLOSE)
-    for part in ("statement 3", "the 2 before it", "twice", "INVALID index"):
+    for part in ("statement 3, line 4: ", "the 2 before it", "twice", "Look at index u: drop it"):
         assert part in found.message
 
 
 def test_a_statement_that_failed_outside_a_transaction_says_what_to_look_for() -> None:
     error = ExecutionError(sqlstate="23505", message="duplicate", statement=2)
-    run = RunState(job_exists=True, job_failed=True, executed=1, unfinished=2, error=error)
+    run = RunState(job_exists=True, job_failed=True, executed=1, unfinished=2, left="index u: drop it", error=error)
     found = verdict(approval(decision=decision()), run)
-    assert (found.reason, "INVALID index" in found.message) == (Reason.STATEMENT_FAILED, True)
+    assert found.reason is Reason.STATEMENT_FAILED
+    assert found.message.endswith("Look at index u: drop it")
+    silent = replace(run, left="")
+    assert "Look at the objects that it names" in verdict(approval(decision=decision()), silent).message
 
 
 def test_an_effect_that_grew_names_what_is_new_and_asks_for_another_approval() -> None:
@@ -237,6 +241,8 @@ def test_an_effect_that_grew_names_what_is_new_and_asks_for_another_approval() -
     assert summary(found) == (ApprovalPhase.FAILED, Reason.EFFECT_GREW, Step.CLOSE)
     for part in ("view s.v0", "and 2 more", "submit it again"):
         assert part in found.message
+    error = ExecutionError(sqlstate="VBX01", message="DROP TABLE requires an approved DDLApproval", statement=2, line=3)
+    assert effect_grew(["view s.v"], error).message.startswith("statement 2, line 3: nothing ran: ")
 
 
 @given(st.uuids(version=4))

@@ -28,6 +28,34 @@ def test_each_statement_is_cut_from_the_approved_bytes() -> None:
     assert plan(FOREIGN).texts == ('DROP TABLE "tü"', 'ALTER TABLE b DROP COLUMN "日本"', "TRUNCATE c")
 
 
+def test_each_statement_is_shown_at_the_line_where_it_begins() -> None:
+    text = "\r\n-- first\r\nDROP TABLE a;\r\n\r\n/* then\r\n */ DROP TABLE\r\n b; DROP TABLE c"
+    assert [s.line for s in plan(text).statements] == [3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("ALTER TABLE s.parts DETACH PARTITION \"P old\" CONCURRENTLY",
+         ('partition "P old"', "pending detach", 'ALTER TABLE s.parts DETACH PARTITION "P old" FINALIZE')),
+        ("CREATE INDEX CONCURRENTLY i ON t(v)", ("index i", "INVALID")),
+        ("CREATE INDEX CONCURRENTLY ON s.t(v)", ("index of s.t", "INVALID")),
+        ("DROP INDEX CONCURRENTLY s.i", ("index s.i", "INVALID")),
+        ("REINDEX TABLE CONCURRENTLY t", ("indexes of t", "_ccnew")),
+        ("REINDEX INDEX CONCURRENTLY i", ("index i", "_ccnew")),
+        ("REINDEX SCHEMA CONCURRENTLY s", ("the schema", "_ccnew")),
+    ],
+)  # fmt: skip
+def test_what_a_statement_leaves_when_it_is_cut_short_is_named(text: str, parts: tuple[str, ...]) -> None:
+    (left,) = plan(text).left
+    for part in parts:
+        assert part in left
+
+
+def test_what_cannot_be_cut_in_half_leaves_nothing() -> None:
+    assert set(plan("VACUUM t; DROP INDEX i; ALTER TABLE parts DETACH PARTITION p; CREATE TABLE a()").left) == {""}
+
+
 def test_positions_tags_and_gating_are_those_of_the_statements() -> None:
     found = [(s.position, s.tag, s.gated) for s in plan("CREATE TABLE a(x int); DROP TABLE b;;TRUNCATE c").statements]
     assert found == [(1, "CREATE TABLE", False), (2, "DROP TABLE", True), (3, "TRUNCATE TABLE", True)]

@@ -124,8 +124,23 @@ def test_a_failed_rehearsal_is_told_and_names_the_statement() -> None:
     assert message.startswith("statement 1: 55P03 no")
 
 
+def test_an_error_is_shown_at_the_line_where_its_statement_begins() -> None:
+    text = plan("CREATE TABLE a(id int); -- first\n\n-- then\nDROP TABLE\n  missing")
+    error = ExecutionError(sqlstate="42P01", message="no table", statement=2)
+    found = shown(text, Effects(1, error=error), NOW)
+    assert found.error is not None
+    assert found.error.in_one_line == "statement 2, line 4: 42P01 no table"
+    assert verdict(approval(), found, "").message == "statement 2, line 4: 42P01 no table"
+    silent = shown(text, Effects(1, error=ExecutionError(message="no memory")), NOW)
+    assert silent.error is not None
+    assert silent.error.in_one_line == "no memory"
+
+
 def test_what_functions_drop_is_said_to_need_more_than_a_plain_approval() -> None:
-    assert "allowNested" in rehearsed("table s.a", nested=True).message
+    found = rehearsed("table s.a", nested=True)
+    assert "allowNested" in found.message
+    assert found.nested
+    assert not rehearsed("table s.a").nested
 
 
 @given(names, names)

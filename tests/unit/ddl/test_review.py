@@ -248,6 +248,8 @@ def test_every_phase_says_where_it_stands_and_what_to_do_next() -> None:
         ({"conditions": [condition("Ready", "EffectGrew")]}, "more would go than was approved"),
         ({"conditions": [condition("Ready", "Interrupted")]}, "what is left to do"),
         ({"error": ERROR}, "vaultbrix ddl submit acme -n team"),
+        ({"error": {**ERROR, "sqlstate": "57014"}, "statements": [statement(transactional=False)]}, "left to do"),
+        ({"error": {**ERROR, "sqlstate": "55P03", "statement": 2}, "executed": 1}, "left to do"),
     ],
 )
 def test_a_failure_says_what_helps_against_it(status: Raw, says: str) -> None:
@@ -351,3 +353,13 @@ def test_only_a_waiting_text_that_was_read_is_decided_and_never_by_who_asked(
     assert decision is None
     assert phase not in FINAL_PHASES
     assert despite or verdict is Verdict.DENIED or rehearsed is None or "error" not in rehearsed
+
+
+def test_who_approves_what_is_nested_is_warned_unless_that_is_allowed_too() -> None:
+    nested = asked(rehearsal=rehearsal(nested=True, drops=["view s.v"]))
+    (caution,) = review.cautions(nested, Verdict.APPROVED, allow_nested=False)
+    assert "--allow-nested" in caution
+    assert review.cautions(nested, Verdict.APPROVED, allow_nested=True) == []
+    assert review.cautions(nested, Verdict.DENIED, allow_nested=False) == []
+    for other in (asked(), asked(rehearsal=rehearsal(drops=["view s.v"]))):
+        assert review.cautions(other, Verdict.APPROVED, allow_nested=False) == []

@@ -18,6 +18,25 @@ from vaultbrix.ddl.submission import (
 from vaultbrix.runtime.usage import Misused, Refused
 from vaultbrix.runtime.visible import width
 
+EF_SCRIPT = """START TRANSACTION;
+
+DO $EF$
+BEGIN
+    IF NOT EXISTS(SELECT 1 FROM "__EFMigrationsHistory" WHERE "MigrationId" = '2026_Note') THEN
+    ALTER TABLE "Orders" ADD "Note" text;
+    END IF;
+END $EF$;
+
+DO $EF$
+BEGIN
+    IF NOT EXISTS(SELECT 1 FROM "__EFMigrationsHistory" WHERE "MigrationId" = '2026_Note') THEN
+    INSERT INTO "__EFMigrationsHistory" VALUES ('2026_Note');
+    END IF;
+END $EF$;
+COMMIT;
+"""
+DUMP = "-- PostgreSQL database dump\n\\restrict abc\nALTER TABLE orders DROP COLUMN legacy;\n\\unrestrict abc\n"
+
 
 def refusal(text: str) -> Refusal:
     with pytest.raises(Unfit) as caught:
@@ -87,6 +106,9 @@ def test_a_long_line_is_cut_around_the_place() -> None:
         ("-- nothing", "holds no statement"),
         ("\\d orders", "psql"),
         ("BEGIN; DROP TABLE a; COMMIT", "statement 1 controls"),
+        (EF_SCRIPT, "line 1, column 1: statement 1 controls the transaction; leave START TRANSACTION out: "),
+        (EF_SCRIPT, "leave out COMMIT in statement 4 as well"),
+        (DUMP, "line 2, column 1: \\restrict is a command of psql"),
         ("DROP TABLE \u202ea", "U+202E"),
         ("SELECT 1;" * 201, "at most 200"),
         ("SELECT '\\'", "line 1"),

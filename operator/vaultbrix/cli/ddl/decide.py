@@ -3,7 +3,7 @@
 from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.cli.confirm import ask_for_hash
 from vaultbrix.cli.ddl.show import describe
-from vaultbrix.cli.output import tell
+from vaultbrix.cli.output import tell, warn
 from vaultbrix.ddl.actions import DecisionOptions, decide, show_for_decision
 from vaultbrix.ddl.review import PREFIX
 from vaultbrix.kube.person import PersonClient
@@ -17,6 +17,8 @@ async def show_and_decide(client: PersonClient, options: DecisionOptions, *, yes
     shown = await show_for_decision(client, options)
     describe(shown.approval, sql=sql or shown.needs_full_text)
     sha256 = shown.check()
+    for caution in shown.cautions:
+        warn(f"warning: {caution}")
     if not options.sha256 and not yes:
         verb = "approve" if options.verdict is Verdict.APPROVED else "deny"
         shown.check_typed(ask_for_hash(verb, sha256, PREFIX))

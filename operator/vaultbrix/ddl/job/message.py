@@ -1,8 +1,16 @@
 """How an approved statement is sent: as one statement, in the encoding that it was read in; and what it swallowed."""
 
+import re
+
 import psycopg
 
 REFUSED_STATE = "VBX01"
+LONGEST_MESSAGE = 1024
+
+# What others need still (PostgreSQL, Appendix A: dependent_objects_still_exist).
+_DEPENDENTS_STATE = "2BP01"
+# Of a refusal's detail, what comes before the reasons.
+_HASH = re.compile(r"\Asha256\(normalised text\) = \w+(?:; )?")
 
 
 def send(connection: psycopg.Connection, text: str) -> None:
@@ -14,6 +22,19 @@ def send(connection: psycopg.Connection, text: str) -> None:
     connection.execute("SET client_encoding = 'UTF8'")
     # Without parameters psycopg uses that protocol for results in binary only.
     connection.execute(text.encode(), binary=True)
+
+
+def describe(state: str, message: str, detail: str | None) -> str:
+    """PostgreSQL's message; where objects would be lost or stand in the way, with the detail, which names them.
+
+    Any other error's detail is left out: it may show a row. At most 1024 characters.
+    """
+    named = ""
+    if state == REFUSED_STATE:
+        named = _HASH.sub("", detail or "")
+    elif state == _DEPENDENTS_STATE:
+        named = ", ".join((detail or "").splitlines())
+    return "; ".join(filter(None, (message, named)))[:LONGEST_MESSAGE]
 
 
 class Refusals:
@@ -28,4 +49,6 @@ class Refusals:
 
     def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.sqlstate == REFUSED_STATE and not self.swallowed:
-            self.swallowed = f"{notice.message_primary or ''} by the gate, and the text caught the error"[:1024]
+            self.swallowed = f"{notice.message_primary or ''} by the gate, and the text caught the error"[
+                :LONGEST_MESSAGE
+            ]

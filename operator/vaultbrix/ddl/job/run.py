@@ -20,7 +20,7 @@ import structlog
 from psycopg import sql
 
 from vaultbrix.api.ddlapproval import ExecutionError
-from vaultbrix.ddl.job.message import REFUSED_STATE, Refusals, send
+from vaultbrix.ddl.job.message import REFUSED_STATE, Refusals, describe, send
 from vaultbrix.ddl.plan import Plan, plan
 from vaultbrix.postgres.connect import NOTICES_LOST_PEER, SCRAM
 
@@ -33,6 +33,8 @@ REFUSED = 3
 # Of PostgreSQL's error classes (Appendix A) those that say nothing about the text.
 _PASSING = ("08", "53", "57", "58")
 _PASSING_STATES = ("40001", "40P01")
+# Of the same classes, what would be so again: a statement that took too long holds its locks for as long each time.
+_CANCELLED = "57014"
 
 # A Pod is let in once the agent has seen its address, which may be after its first attempt.
 _NOT_LET_IN = ("Connection refused", "pg_hba.conf")
@@ -165,9 +167,9 @@ def run(order: Order) -> tuple[int, ExecutionError | None]:
 def _failed(error: psycopg.Error, attempt: _Run | None) -> tuple[int, ExecutionError]:
     position = attempt.position if attempt else 0
     state = error.sqlstate or ""
-    message = (error.diag.message_primary or type(error).__name__)[:1024]
+    message = describe(state, error.diag.message_primary or type(error).__name__, error.diag.message_detail)
     log.error("PostgreSQL", sqlstate=state, message=message, statement=position)
-    lost = not state or state[:2] in _PASSING
+    lost = not state or (state[:2] in _PASSING and state != _CANCELLED)
     # One that PostgreSQL says has failed outside a transaction is not run again, whatever the cause.
     again = lost or (state in _PASSING_STATES and not (attempt and attempt.begun))
     return TRY_AGAIN if again else REFUSED, ExecutionError(sqlstate=state, message=message, statement=position)

@@ -8,6 +8,7 @@ from typing import Any
 from vaultbrix.api.ddlapproval import Danger
 from vaultbrix.ddl.parse import builtin
 from vaultbrix.ddl.parse.effect import Effect, Lock, worst
+from vaultbrix.ddl.parse.leftovers import is_slow_detach
 from vaultbrix.ddl.parse.trees import is_volatile
 
 FULL = Lock.ACCESS_EXCLUSIVE
@@ -15,6 +16,8 @@ FULL = Lock.ACCESS_EXCLUSIVE
 CASCADE = "CASCADE drops what depends on it; the rehearsal names it"
 IF_EXISTS = "IF EXISTS: where it is missing nothing happens, and no error says so"
 DELETES_LATER = "ON DELETE {}: from then on a DELETE on the referenced table changes or removes rows of this one"
+DETACH = "DETACH: its rows leave the parent, and stay in the partition"
+PENDING = "a failed DETACH CONCURRENTLY leaves the partition pending detach, to be ended with FINALIZE"
 OWNER = "OWNER TO: the new owner may change and drop it, and the tenant may not unless it is a member"
 
 _ADDITIVE = Effect(additive=True, lock=FULL)
@@ -56,7 +59,7 @@ _SIMPLE = {
     "AT_SetUnLogged": Effect(
         Danger.DATA, FULL, rewrites=True, notes=("UNLOGGED: PostgreSQL empties the table after a crash",)
     ),
-    "AT_DetachPartitionFinalize": Effect(Danger.DATA, FULL),
+    "AT_DetachPartitionFinalize": Effect(Danger.DATA, FULL, notes=(DETACH,)),
     "AT_DropInherit": Effect(Danger.DATA, FULL, notes=("NO INHERIT: its rows leave the parent, and stay in it",)),
     "AT_SetAccessMethod": _REWRITE,
     "AT_SetTableSpace": _REWRITE,
@@ -135,12 +138,12 @@ def _command(command: Any) -> Effect:
             quiet = all(_is_quiet(option.defname) for option in command.def_ or ())
             return _QUIET if quiet else _PLAIN
         case "AT_DetachPartition":
-            concurrent = command.def_.concurrent
+            concurrent = is_slow_detach(command)
             return Effect(
                 Danger.DATA,
                 Lock.SHARE_UPDATE_EXCLUSIVE if concurrent else FULL,
                 transactional=not concurrent,
-                notes=("DETACH: its rows leave the parent, and stay in the partition",),
+                notes=(DETACH, PENDING) if concurrent else (DETACH,),
             )
         case _:
             return Effect(Danger.UNKNOWN, FULL)

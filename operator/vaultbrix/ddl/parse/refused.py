@@ -22,6 +22,18 @@ _NO_TENANT = {
     ast.DropSubscriptionStmt: "DROP SUBSCRIPTION",
     ast.LoadStmt: "LOAD",
 }
+_CONTROLS = {
+    "TRANS_STMT_BEGIN": "BEGIN",
+    "TRANS_STMT_START": "START TRANSACTION",
+    "TRANS_STMT_COMMIT": "COMMIT",
+    "TRANS_STMT_ROLLBACK": "ROLLBACK",
+    "TRANS_STMT_SAVEPOINT": "SAVEPOINT",
+    "TRANS_STMT_RELEASE": "RELEASE",
+    "TRANS_STMT_ROLLBACK_TO": "ROLLBACK TO",
+    "TRANS_STMT_PREPARE": "PREPARE TRANSACTION",
+    "TRANS_STMT_COMMIT_PREPARED": "COMMIT PREPARED",
+    "TRANS_STMT_ROLLBACK_PREPARED": "ROLLBACK PREPARED",
+}
 _ROLES = ("role", "session_authorization")
 _LEXER = "standard_conforming_strings"
 _ENCODING = "client_encoding"
@@ -35,10 +47,8 @@ def refusal(tree: Any, called: list[Call]) -> str:
     match tree:
         case ast.DropStmt() if tree.removeType.name == "OBJECT_EVENT_TRIGGER":
             return "DROP EVENT TRIGGER is the administrator's, no tenant can run it; leave it out"
-        case ast.TransactionStmt():
-            return "controls the transaction; leave it out: a text runs in one transaction where it can"
-        case ast.VariableSetStmt() if tree.kind.name == "VAR_SET_MULTI" and tree.name == "TRANSACTION":
-            return "controls the transaction; leave it out: a text runs in one transaction where it can"
+        case _ if words := control(tree):
+            return f"controls the transaction; leave {words} out: a text runs in one transaction where it can"
         case ast.VariableSetStmt() if tree.name in _ROLES:
             return "changes the role; leave it out: the text runs as the tenant"
         case ast.VariableSetStmt() if tree.name == _ENCODING:
@@ -61,6 +71,17 @@ def refusal(tree: Any, called: list[Call]) -> str:
         if setting == _LEXER:
             return f"sets {_LEXER} through set_config; leave it out"
     return ""
+
+
+def control(tree: Any) -> str:
+    """The words that a statement controls the transaction with; empty for one that does not."""
+    match tree:
+        case ast.TransactionStmt():
+            return _CONTROLS.get(tree.kind.name, "it")
+        case ast.VariableSetStmt() if tree.kind.name == "VAR_SET_MULTI" and tree.name == "TRANSACTION":
+            return "SET TRANSACTION"
+        case _:
+            return ""
 
 
 def _is_on(tree: Any) -> bool:

@@ -6,6 +6,7 @@ from vaultbrix.api.ddlapproval import Danger
 from vaultbrix.ddl.parse import altertable, names, queries
 from vaultbrix.ddl.parse.altertable import CASCADE, FULL, IF_EXISTS, OWNER
 from vaultbrix.ddl.parse.effect import Effect, Lock, worst
+from vaultbrix.ddl.parse.leftovers import NO_INDEX
 from vaultbrix.ddl.parse.nodes import ast
 from vaultbrix.ddl.parse.trees import is_on, relations, strings
 
@@ -163,8 +164,7 @@ def _create_schema(tree: Any) -> Effect:
 
 def _create_index(tree: Any) -> Effect:
     if tree.concurrent:
-        note = "a failed CONCURRENTLY leaves an INVALID index behind, to be dropped"
-        return Effect(lock=Lock.SHARE_UPDATE_EXCLUSIVE, transactional=False, notes=(note,))
+        return Effect(lock=Lock.SHARE_UPDATE_EXCLUSIVE, transactional=False, notes=(NO_INDEX,))
     return Effect(lock=Lock.SHARE)
 
 
@@ -254,7 +254,7 @@ def _vacuum(tree: Any) -> Effect:
 def _reindex(tree: Any) -> Effect:
     concurrent = any(option.defname == "concurrently" and is_on(option) for option in tree.params or ())
     whole = tree.relation is None
-    notes = ("a failed CONCURRENTLY leaves an INVALID index behind, to be dropped",) if concurrent else ()
+    notes = (NO_INDEX,) if concurrent else ()
     if not whole and not concurrent:
         notes = ("where it is partitioned, PostgreSQL refuses this inside a transaction; use CONCURRENTLY",)
     return Effect(

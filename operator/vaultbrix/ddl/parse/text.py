@@ -65,9 +65,13 @@ class Piece:
 
 def place(text: str, offset: int) -> str:
     """Where that is for the eye: 1-based line and column of spec.sql."""
-    line = text.count("\n", 0, offset) + 1
     column = offset - (text.rfind("\n", 0, offset) + 1) + 1
-    return f"spec.sql line {line}, column {column}"
+    return f"spec.sql line {line(text, offset)}, column {column}"
+
+
+def line(text: str, offset: int) -> int:
+    """The 1-based line of that place."""
+    return text.count("\n", 0, offset) + 1
 
 
 def as_ascii(text: str) -> str:

@@ -126,7 +126,8 @@ def shown(plan: Plan, effects: Effects, now: datetime) -> Rehearsal:
         affected=_affected(effects),
         effect_sha256=effect_hash(effects.drops) if effects.error is None and count else "",
         used_up_to=effects.used_up_to,
-        error=effects.error,
+        nested=effects.nested,
+        error=plan.placed(effects.error) if effects.error else None,
         message="; ".join(notes)[:1024],
     )
 
@@ -161,9 +162,7 @@ def verdict(approval: DDLApproval, rehearsal: Rehearsal | None, waits: str) -> S
             )
         return State(None, Reason.WAITING, waits or "waits for its rehearsal")
     if rehearsal.error is not None:
-        error = rehearsal.error
-        place = f"statement {error.statement}: " if error.statement else ""
-        text = f"{place}{error.sqlstate} {error.message}".strip()
+        text = rehearsal.error.in_one_line
         return State(False, Reason.REHEARSAL_FAILED, "; ".join(filter(None, (text, rehearsal.message))))
     if not rehearsal.possible:
         return State(False, Reason.NOT_POSSIBLE, rehearsal.message)

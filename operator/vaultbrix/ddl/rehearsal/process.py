@@ -15,11 +15,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from vaultbrix.ddl.job.message import REFUSED_STATE, Refusals, send
+from vaultbrix.ddl.job.message import LONGEST_MESSAGE, REFUSED_STATE, Refusals, describe, send
 
 # PostgreSQL's answers are read into it.
 MEMORY_BYTES = 96 * 1024 * 1024
-_MESSAGE = 1024
 # What libpq says then; it gives the connection up with some of it.
 _NO_ROOM = "memory"
 _CONNECTION_LOST = "08006"
@@ -83,8 +82,9 @@ def _run(connection: psycopg.Connection, order: Order, begun: float) -> dict[str
             if refusals.swallowed:
                 return {"sqlstate": REFUSED_STATE, "message": refusals.swallowed, "statement": position}
     except psycopg.Error as error:
-        message = (error.diag.message_primary or str(error) or type(error).__name__)[:_MESSAGE]
-        state = error.sqlstate or ("" if not connection.broken or _NO_ROOM in message else _CONNECTION_LOST)
+        primary = error.diag.message_primary or str(error) or type(error).__name__
+        state = error.sqlstate or ("" if not connection.broken or _NO_ROOM in primary else _CONNECTION_LOST)
+        message = describe(state, primary, error.diag.message_detail)
         return {"sqlstate": state, "message": message, "statement": position}
     return None
 
@@ -148,7 +148,7 @@ def main() -> int:
         seen = rehearse(order)
     except psycopg.Error as error:
         lines = (error.diag.message_primary or str(error)).strip().splitlines()
-        message = lines[0][:_MESSAGE] if lines else type(error).__name__
+        message = lines[0][:LONGEST_MESSAGE] if lines else type(error).__name__
         json.dump({"sqlstate": error.sqlstate or "", "message": message}, sys.stdout)
         return 1
     except MemoryError:
