@@ -147,6 +147,48 @@ def test_a_comment_that_tracing_appends_makes_another_text_and_leaves_the_approv
     assert codes(session, text, text) == ["", "42703"]
 
 
+def detail(session: psycopg.Connection, message: str) -> str:
+    result = send(session, message)
+    assert code(result) == "VBX01"
+    return (result.error_field(psycopg.pq.DiagnosticField.MESSAGE_DETAIL) or b"").decode()
+
+
+def test_two_approvals_of_one_text_in_one_transaction_are_two_uses_and_a_third_names_what_it_would_lose(
+    database: Database, role: str, session: psycopg.Connection
+) -> None:
+    for _ in range(2):
+        approve(database, role, "TRUNCATE three")
+    assert codes(session, "BEGIN", "TRUNCATE three", "TRUNCATE three") == [""] * 3
+    assert detail(session, "TRUNCATE three").endswith(f"it would empty table {role}.three")
+    assert codes(session, "ROLLBACK", "TRUNCATE three", "TRUNCATE three", "TRUNCATE three") == ["", "", "", "VBX01"]
+
+
+def test_a_message_whose_first_half_is_free_names_what_the_second_would_lose_and_leaves_nothing(
+    database: Database, role: str, session: psycopg.Connection
+) -> None:
+    assert f"it would lose table {role}.two, " in detail(session, "CREATE TABLE made(id int); DROP TABLE two")
+    assert tables(database, role) == ["one", "three", "two"]
+
+
+def test_an_approved_text_that_loses_more_by_now_names_it_and_leaves_the_approval_unused(
+    database: Database, role: str, session: psycopg.Connection
+) -> None:
+    text, pass_id = "DROP TABLE one CASCADE", str(uuid4())
+    shown = [f"table {role}.one", f"type {role}.one", f"type {role}.one[]"]
+    database.admin(
+        passes.issue_pass, pass_id=pass_id, role=role, login=role, approved_by="pat",
+        expires_at=datetime.now(UTC) + HOUR, plan=plan(text), expect_drops=shown,
+    )  # fmt: skip
+    session.execute("CREATE VIEW grown AS SELECT id FROM one")
+    assert "view " in (told := detail(session, text))
+    assert f"{role}.grown" in told
+    use = database.admin(passes.use_of, pass_id)
+    assert use is not None
+    assert use.next_stmt == 1
+    database.postgres.query(f"DROP VIEW {role}.grown")
+    assert codes(session, text) == [""]
+
+
 def test_a_text_that_hides_the_change_in_a_block_is_refused_even_if_approved(
     database: Database, role: str, session: psycopg.Connection
 ) -> None:
