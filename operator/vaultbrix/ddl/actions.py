@@ -10,6 +10,7 @@ To submit and to decide take two steps, so that a person sees what is about to h
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,8 @@ from vaultbrix.ddl.plan import Plan
 from vaultbrix.ddl.submission import check_person, check_reason, ddl_approval, decode, same_text, understood
 from vaultbrix.kube.client import Conflict, NotFound, Object
 from vaultbrix.kube.person import Fetched, PersonClient
-from vaultbrix.runtime.errors import Transient
+from vaultbrix.postgres.shell_lines import ShellCredentials
+from vaultbrix.runtime.errors import Expected, Transient
 from vaultbrix.runtime.usage import Refused, check_name, parse_span
 
 # How often an approval that is waited for is read.
@@ -151,6 +153,21 @@ async def list_approvals(client: PersonClient, options: ApprovalsOptions) -> lis
     listed = await client.collect(DDLApproval, "" if options.everywhere else client.namespace)
     by_uid = {item.resource.metadata.uid: item for item in listed.items if options.includes(item.resource)}
     return [by_uid[a.metadata.uid] for a in review.by_urgency(item.resource for item in by_uid.values())]
+
+
+async def next_steps(client: PersonClient, approval: DDLApproval) -> list[str]:
+    """What a person can do now, most useful first: commands or sentences."""
+    namespace, tenant_name = approval.metadata.namespace, approval.spec.tenant_ref.name
+    # The name that it has unless the Tenant gives another, where the Tenant cannot be read.
+    credentials = ShellCredentials(namespace, f"{tenant_name}-db")
+    if review.sent_by_tenant(approval):
+        with contextlib.suppress(Expected, Refused):
+            tenant = await client.find(Tenant, tenant_name)
+            server, _ = await client.find_server(tenant)
+            secret_name = tenant.status.secret_name or tenant.secret_name
+            has_ca = server is None or server.ca_secret is not None
+            credentials = ShellCredentials(namespace, secret_name, has_ca)
+    return review.next_steps(approval, credentials)
 
 
 @dataclass(frozen=True, kw_only=True)

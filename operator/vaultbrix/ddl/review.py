@@ -21,6 +21,7 @@ from vaultbrix.api.ddlapproval import (
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.ddl.decisions import asked_for_by
 from vaultbrix.ddl.plan import RejectedText, digest, plan
+from vaultbrix.postgres.shell_lines import ShellCredentials
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.usage import Misused, Refused
 from vaultbrix.runtime.visible import foreign, visible
@@ -340,8 +341,13 @@ _REASON_HINTS = {
 }
 
 
-def next_steps(approval: DDLApproval) -> list[str]:
-    """What a person can do now, most useful first: commands or sentences."""
+def sent_by_tenant(approval: DDLApproval) -> bool:
+    """Whether it waits for the tenant to send its statements."""
+    return approval.status.phase is ApprovalPhase.APPROVED and approval.spec.execution is Execution.SESSION
+
+
+def next_steps(approval: DDLApproval, credentials: ShellCredentials) -> list[str]:
+    """What a person can do now, most useful first: commands or sentences. ``credentials`` are the tenant's."""
     name, namespace, tenant = approval.metadata.name, approval.metadata.namespace, approval.spec.tenant_ref.name
     where = f"{name} -n {namespace}"
     again = f"vaultbrix ddl submit {tenant} -n {namespace} -f FILE --reason ..."
@@ -352,13 +358,14 @@ def next_steps(approval: DDLApproval) -> list[str]:
                 f"                or: vaultbrix ddl deny {where} --message ...",
                 f"to withdraw it: kubectl delete ddl {where}",
             ]
-        case ApprovalPhase.APPROVED if approval.spec.execution is Execution.SESSION:
+        case ApprovalPhase.APPROVED if sent_by_tenant(approval):
             end = approval.status.expires_at
+            text = f"kubectl -n {quote(namespace)} get ddl {quote(name)} -o jsonpath='{{.spec.sql}}'"
             return [
                 f"send it now as the tenant, once{f', before {rfc3339(end)}' if end else ''}: with the migration tool, "
                 "or, with an AccessRule open:",
-                f"  kubectl -n {quote(namespace)} get ddl {quote(name)} -o jsonpath='{{.spec.sql}}' | "
-                'psql -v ON_ERROR_STOP=1 "$DATABASE_URL"',
+                *(f"  {line}" for line in credentials.preparation),
+                f"  {text} | psql -v ON_ERROR_STOP=1 {credentials.conninfo}",
             ]
         case None | ApprovalPhase.PENDING | ApprovalPhase.APPROVED | ApprovalPhase.RUNNING:
             return [f"to see how it ends: vaultbrix ddl wait {where}"]

@@ -243,7 +243,35 @@ def test_a_tenant_that_runs_it_itself_is_told_how(alone: World) -> None:
     assert "approved by boss, for" in said
     assert "before 2099-01-01T00:00:00Z" in said
     (command,) = re.findall(r"kubectl -n \S+ get ddl \S+ -o jsonpath='\S+'", said)
+    assert "get secret acme-db -o" in said, "the name by default, where the Tenant cannot be read"
     assert alone.api.kubectl(*command.replace("'", "").split()[1:]) == DROP
+
+
+def test_the_lines_that_a_tenant_is_told_run_as_they_are_printed(world: World) -> None:
+    team = world.team()
+    name = world.tenant(team, credentials={"secretName": "its-own"})
+    role = f"tenant_{name.replace('-', '_')}"
+    address = world.network.client("203.0.113.58")
+    world.api.await_condition("accessrule", world.rule(team, name, f"{address}/32"), team)
+    with world.postgres.connect() as admin:
+        admin.execute(f"CREATE TABLE {role}.orders(id int); ALTER TABLE {role}.orders OWNER TO {role}".encode())
+    world.api.apply(approval(team, "mine", name, DROP, execution="Session"))
+    boss = Person.admin(world, team)
+    read_by_operator(world, team, "mine")
+    boss.succeeds("ddl", "approve", "mine", "--sha256", SHA[:8])
+    said = boss.succeeds("ddl", "wait", "mine", "--for", "decided")
+    wait_for(
+        "the pass is there",
+        lambda: world.postgres.query("SELECT 1 FROM vaultbrix.ddl_pass WHERE role_name = %s", [role]),
+    )
+    printed = [line.strip() for line in said.splitlines() if line.startswith("  kubectl ")]
+    assert len(printed) == 2, said
+    assert [line for line in boss.succeeds("ddl", "show", "mine").splitlines() if line.startswith("  kubectl ")] == [
+        f"  {line}" for line in printed
+    ]
+    done = boss.runs(address, "set -o pipefail", *printed)
+    assert (done.returncode, done.stdout.split()) == (0, ["DROP", "TABLE"]), done.stderr
+    assert world.postgres.query("SELECT to_regclass(%s)", [f"{role}.orders"]) == [(None,)]
 
 
 def test_wrong_names_rights_and_ways_are_one_clear_line(alone: World) -> None:

@@ -17,11 +17,13 @@ from vaultbrix.api.ddlapproval import (
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.ddl import review
 from vaultbrix.ddl.plan import digest
+from vaultbrix.postgres.shell_lines import ShellCredentials
 from vaultbrix.runtime.usage import Misused, Refused
 
 SHA = digest("DROP TABLE a").hex()
 JANE, BOSS = "jane@example.com", "boss@example.com"
 APPROVED = {"verdict": "Approved", "by": BOSS, "sha256": SHA}
+CREDENTIALS = ShellCredentials("team", "acme-db")
 ERROR = {"sqlstate": "42P01", "message": 'relation "a" does not exist', "statement": 1}
 
 
@@ -235,8 +237,8 @@ def test_every_phase_says_where_it_stands_and_what_to_do_next() -> None:
     for phase in (None, *ApprovalPhase):
         found = asked(phase=phase, decision=None if phase in (None, "Pending", "Invalid") else APPROVED)
         assert review.state(found, NOW + MINUTE)
-        assert bool(review.next_steps(found)) is (phase is not ApprovalPhase.SUCCEEDED)
-        for step in review.next_steps(found):
+        assert bool(review.next_steps(found, CREDENTIALS)) is (phase is not ApprovalPhase.SUCCEEDED)
+        for step in review.next_steps(found, CREDENTIALS):
             assert "vaultbrix" not in step or "-n team" in step
 
 
@@ -253,15 +255,16 @@ def test_every_phase_says_where_it_stands_and_what_to_do_next() -> None:
     ],
 )
 def test_a_failure_says_what_helps_against_it(status: Raw, says: str) -> None:
-    (step,) = review.next_steps(asked(phase="Failed", decision=APPROVED, **status))
+    (step,) = review.next_steps(asked(phase="Failed", decision=APPROVED, **status), CREDENTIALS)
     assert says in step
 
 
 def test_a_tenant_that_sends_it_itself_is_told_how_and_until_when() -> None:
     found = approval(execution="Session", status={"phase": "Approved", "expiresAt": rfc3339(NOW)}, decision=APPROVED)
-    said = " ".join(review.next_steps(found))
+    said = " ".join(review.next_steps(found, CREDENTIALS))
     assert f"before {rfc3339(NOW)}" in said
     assert "jsonpath='{.spec.sql}'" in said
+    assert "get secret acme-db -o jsonpath='{.data.uri}'" in said, "libpq takes no other URL of the Secret"
 
 
 def test_progress_says_what_runs_and_a_log_gets_no_line_for_every_percent() -> None:

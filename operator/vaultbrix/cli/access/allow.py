@@ -1,7 +1,6 @@
 """``vaultbrix allow``: prints what came of it, and how to connect."""
 
 from datetime import UTC, datetime
-from shlex import quote
 
 from vaultbrix.access.actions import ME, Allowed, AllowOptions, Connection, allow
 from vaultbrix.access.approval import waits_for_decision
@@ -14,6 +13,7 @@ from vaultbrix.api.ddlapproval import Verdict
 from vaultbrix.api.meta import rfc3339
 from vaultbrix.cli.output import Format, document, say, warn
 from vaultbrix.kube.person import PersonClient
+from vaultbrix.postgres.shell_lines import ShellCredentials
 
 
 async def allow_and_print(client: PersonClient, options: AllowOptions, form: Format) -> int:
@@ -97,12 +97,9 @@ def _print_connection(connection: Connection, namespace: str) -> None:
     say(f"  role    {connection.role}")
     say(f"  secret  {connection.secret} (keys host, port, dbname, username, password, uri, ca.crt)")
     say()
-    get = f"kubectl -n {quote(namespace)} get secret {quote(connection.secret)} -o jsonpath="
-    parameters = "channel_binding=require"
     # Without the server's object there is no telling; most have a CA.
-    if connection.server is None or connection.server.ca_secret is not None:
-        authority = f"{connection.secret}.ca.crt"
-        say(f"  {get}'{{.data.ca\\.crt}}' | base64 -d > {quote(authority)}")
-        parameters += f"&sslrootcert={authority}"
-    say(f"""  psql "$({get}'{{.data.uri}}' | base64 -d)&{parameters}\"""")
+    has_ca = connection.server is None or connection.server.ca_secret is not None
+    secret = ShellCredentials(namespace, connection.secret, has_ca)
+    for line in (*secret.preparation, f"psql {secret.conninfo}"):
+        say(f"  {line}")
     say()

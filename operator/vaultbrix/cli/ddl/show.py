@@ -8,7 +8,7 @@ from vaultbrix.api.ddlapproval import ApprovalPhase, Danger, DDLApproval, Execut
 from vaultbrix.api.meta import format_duration, rfc3339
 from vaultbrix.cli.output import Format, document, painted, short, show, table, tell
 from vaultbrix.ddl import review
-from vaultbrix.ddl.actions import ApprovalsOptions, list_approvals
+from vaultbrix.ddl.actions import ApprovalsOptions, list_approvals, next_steps
 from vaultbrix.kube.person import PersonClient, manifest_list
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.visible import lines
@@ -43,7 +43,7 @@ async def print_approval(client: PersonClient, name: str, form: Format, *, sql: 
         document(approval.manifest, form)
         return 0
     describe(approval.resource, sql=sql)
-    for step in review.next_steps(approval.resource):
+    for step in await next_steps(client, approval.resource):
         tell(step)
     return 0
 

@@ -69,7 +69,7 @@ async def submit_and_print(
     code = 0
     if wait and not options.dry_run:
         states = follow(client, approval, durations.timeout)
-        code, approval = await print_waiting(states, options.timeout, quiet=form is not Format.TABLE)
+        code, approval = await print_waiting(client, states, options.timeout, quiet=form is not Format.TABLE)
     if form is not Format.TABLE:
         document(approval.manifest, form)
     return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vaultbrix.api.ddlapproval import ApprovalPhase, DDLApproval
 from vaultbrix.cli.output import painted, tell, warn
 from vaultbrix.ddl import review
-from vaultbrix.ddl.actions import Waiting, WaitOptions, wait
+from vaultbrix.ddl.actions import Waiting, WaitOptions, next_steps, wait
 from vaultbrix.kube.person import Fetched, PersonClient
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.visible import visible
@@ -30,12 +30,12 @@ EXIT_CODES = {
 
 async def wait_and_print(client: PersonClient, options: WaitOptions) -> int:
     """Follow an approval to its end, or to its decision; returns the exit code that says how it came out."""
-    code, _ = await print_waiting(await wait(client, options), options.timeout)
+    code, _ = await print_waiting(client, await wait(client, options), options.timeout)
     return code
 
 
 async def print_waiting(
-    states: AsyncIterator[Waiting], timeout: str, *, quiet: bool = False
+    client: PersonClient, states: AsyncIterator[Waiting], timeout: str, *, quiet: bool = False
 ) -> tuple[int, Fetched[DDLApproval]]:
     """Print how far an approval is while it is waited for, and how it came out.
 
@@ -45,10 +45,11 @@ async def print_waiting(
         async for waiting in states:
             if waiting.outcome is None:
                 report(waiting.approval.resource)
-    return _print_outcome(waiting, timeout, quiet=quiet), waiting.approval
+    steps = await next_steps(client, waiting.approval.resource)
+    return _print_outcome(waiting, steps, timeout, quiet=quiet), waiting.approval
 
 
-def _print_outcome(waiting: Waiting, timeout: str, *, quiet: bool) -> int:
+def _print_outcome(waiting: Waiting, steps: list[str], timeout: str, *, quiet: bool) -> int:
     approval, outcome = waiting.approval.resource, waiting.outcome
     name, status, now = approval.metadata.name, approval.status, datetime.now(UTC)
     code = NOT_YET if outcome is None else EXIT_CODES[outcome]
@@ -58,12 +59,12 @@ def _print_outcome(waiting: Waiting, timeout: str, *, quiet: bool) -> int:
             took = f"; {len(status.statements)} statements in {span(status.finished_at - status.started_at)}"
         if not quiet:
             tell(f"{name}: {review.state(approval, now)}{took}")
-            for step in review.next_steps(approval) if outcome is ApprovalPhase.APPROVED else ():
+            for step in steps if outcome is ApprovalPhase.APPROVED else ():
                 tell(step)
         return code
     still = f"not settled after {timeout}: " if outcome is None else ""
     warn(visible(f"error: {name}: {still}{review.shortfall(approval, now)}"))
-    for step in review.next_steps(approval):
+    for step in steps:
         warn(visible(step))
     return code
 
