@@ -54,6 +54,69 @@ def test_what_cascade_takes_along_of_another_tenant_is_named(place: TenantWithTa
     assert place.submit("TRUNCATE b; DROP VIEW look").rehearsed()["others"] == []
 
 
+# What a tenant offers, what another one makes of it with {ours}, what the first then drops, what of it is the other's.
+TAKEN_ALONG = {
+    "column of a type": (
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE TABLE diary(id int, m {ours}.mood, note text); INSERT INTO diary VALUES (1, 'ok', 'n')",
+        "DROP TYPE mood CASCADE",
+        "table column {theirs}.diary.m",
+    ),
+    "typed table": (
+        "CREATE TYPE addr AS (street text, zip text)",
+        "CREATE TABLE diary OF {ours}.addr; INSERT INTO diary VALUES ('s', 'z')",
+        "DROP TYPE addr CASCADE",
+        "table {theirs}.diary",
+    ),
+    "column of a domain": (
+        "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
+        "CREATE TABLE diary(id int, p {ours}.positive); INSERT INTO diary VALUES (1, 1)",
+        "DROP DOMAIN positive CASCADE",
+        "table column {theirs}.diary.p",
+    ),
+    "generated column": (
+        "CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2'",
+        "CREATE TABLE diary(id int, d int GENERATED ALWAYS AS ({ours}.twice(id)) STORED); INSERT INTO diary VALUES (1)",
+        "DROP FUNCTION twice(int) CASCADE",
+        "table column {theirs}.diary.d",
+    ),
+    "default": (
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TABLE diary(id int DEFAULT {ours}.one()); INSERT INTO diary VALUES (1)",
+        "DROP FUNCTION one() CASCADE",
+        "default value for {theirs}.diary.id",
+    ),
+    "foreign key": (
+        "CREATE TABLE key(id int PRIMARY KEY); INSERT INTO key VALUES (1); GRANT REFERENCES ON key TO {other}",
+        "CREATE TABLE diary(id int REFERENCES {ours}.key); INSERT INTO diary VALUES (1)",
+        "DROP TABLE key CASCADE",
+        "table constraint diary_id_fkey on {theirs}.diary",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN_ALONG)
+def test_what_is_anothers_and_built_on_the_tenants_is_marked_and_stays_with_its_rows(
+    place: TenantWithTables, kind: str
+) -> None:
+    other = TenantWithTables(place.world)
+    offered, built, dropped, marked = (
+        text.replace("{ours}", place.role).replace("{theirs}", other.role).replace("{other}", other.role)
+        for text in TAKEN_ALONG[kind]
+    )
+    place.sql(f"GRANT USAGE ON SCHEMA {place.role} TO {other.role}", offered)
+    other.sql(built)
+    before = place.world.postgres.query(f"SELECT d::text FROM {other.role}.diary d")
+    made = place.submit(dropped)
+    found = made.rehearsed()
+    assert found["others"] == [marked]
+    assert marked in found["drops"]
+    told = made.condition("Rehearsed")
+    assert (told["status"], told["reason"]) == ("False", "DependentsRemain")
+    assert marked in told["message"]
+    assert place.world.postgres.query(f"SELECT d::text FROM {other.role}.diary d") == before != []
+
+
 def test_a_table_that_is_rewritten_is_called_so(place: TenantWithTables) -> None:
     found = place.submit("ALTER TABLE a ALTER id TYPE bigint").rehearsed()
     assert [(t["object"], t["rewritten"]) for t in found["affected"]] == [(f"{place.role}.a", True)]

@@ -42,6 +42,10 @@ DEPENDENTS = {
         "table constraint t_id_fkey on {other}.t",
     ),
     "default": ("CREATE TABLE {other}.t(id int DEFAULT {role}.one())", "default value for {other}.t.id"),
+    "generated column": (
+        "CREATE TABLE {other}.t(a int, b int GENERATED ALWAYS AS (a + {role}.one()) STORED)",
+        "table column {other}.t.b",
+    ),
     "default of a sequence": (
         "CREATE TABLE {other}.t(id int DEFAULT nextval('{role}.numbers'))",
         "default value for {other}.t.id",
