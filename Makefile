@@ -66,7 +66,7 @@ test-attacks-17: setup ## the same on PostgreSQL 17, Debian trixie's, alone
 
 GATE_TESTS := $(addprefix tests/integration/,$(addprefix ddl/test_,gate.py gate_install.py passes.py pass_kinds.py additive.py \
 	effect.py rebuildable.py run.py run_steps.py classification.py) tenants/test_provision.py access/test_rule_roles.py \
-	postgres)
+	postgres servers/test_pgaudit.py)
 
 test-postgres-15: setup ## attacks and all tests of the gate on PostgreSQL 15, Debian bookworm's
 	VAULTBRIX_POSTGRES=15 $(RUN)/pytest tests/attacks $(GATE_TESTS) -n 3 --dist loadfile

@@ -69,10 +69,39 @@ def _ahead(seconds: int) -> str:
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a PostgreSQL server says of itself."""
+    """What a PostgreSQL server says of itself.
+
+    ``pgaudit`` is the version of the pgAudit that is installed beside it, empty where its control file is missing.
+    """
 
     version: str
     system_identifier: str
+    major: int
+    pgaudit: str
+
+
+# By PostgreSQL's major version, the first pgAudit without the fault. Earlier ones leave an entry on their stack for a
+# query that is read in parts, and the next utility command fails for it (pgaudit/pgaudit#229, #248).
+_SOUND_PGAUDIT = {15: (1, 7, 1)}
+
+
+def pgaudit_sound(facts: ServerFacts) -> State:
+    """What PgAuditSound says: whether reads fail because they are logged, as they all are for tenants."""
+    needed = _SOUND_PGAUDIT.get(facts.major)
+    installed = tuple(int(part) for part in facts.pgaudit.split(".") if part.isdecimal())
+    if needed is None or installed >= needed:
+        return State(True, Reason.PGAUDIT_SOUND, "no fault is known of this version that breaks what tenants run")
+    if not installed:
+        return State(None, Reason.WAITING, "the server does not say which version of pgAudit is installed")
+    first = ".".join(map(str, needed))
+    return State(
+        False,
+        Reason.PGAUDIT_BREAKS_CURSORS,
+        f'pgAudit {facts.pgaudit} makes some reads of tenants fail with "pgaudit stack is not empty": FETCH from a '
+        "cursor that an IMMUTABLE function opened, and SAVEPOINT or DDL beside a query of a view or of a partitioned "
+        f"table that is read a few rows at a time (JDBC's fetch size); install pgAudit {first} or later and restart "
+        "PostgreSQL, or go to PostgreSQL 17 with pgAudit 17.1",
+    )
 
 
 @dataclass(frozen=True)
@@ -150,6 +179,7 @@ def server_status(server: PostgresServer, view: ServerView, now: datetime) -> Po
     generation = server.metadata.generation
     states = {
         **view.agents,
+        ConditionType.PGAUDIT_SOUND: pgaudit_sound(view.gate.facts) if view.gate else None,
         ConditionType.AUDIT_FLOWING: view.audit_flowing,
         **view.retention,
         ConditionType.GATE_INSTALLED: _installed(view.gate),

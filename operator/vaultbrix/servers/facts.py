@@ -10,16 +10,17 @@ OLDEST_VERSION = 15
 
 
 async def read_facts(connection: psycopg.AsyncConnection) -> ServerFacts:
-    """Version and system identifier. Raises Blocked for a server that cannot be used."""
+    """What the server is. Raises Blocked for a server that cannot be used."""
     cursor = await connection.execute(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"
         " (SELECT system_identifier::text FROM pg_control_system()),"
         " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), pg_is_in_recovery(),"
-        " current_setting('shared_preload_libraries')"
+        " current_setting('shared_preload_libraries'),"
+        " (SELECT default_version FROM pg_available_extensions WHERE name = 'pgaudit')"
     )
     row = await cursor.fetchone()
     assert row is not None
-    version, major, identifier, superuser, recovery, preloaded = row
+    version, major, identifier, superuser, recovery, preloaded, pgaudit = row
     if major < OLDEST_VERSION:
         raise Blocked(
             Reason.UNSUPPORTED_VERSION,
@@ -37,4 +38,4 @@ async def read_facts(connection: psycopg.AsyncConnection) -> ServerFacts:
             Reason.UNSUPPORTED_VERSION,
             "pgaudit is not loaded; add it to shared_preload_libraries and restart PostgreSQL",
         )
-    return ServerFacts(version, identifier)
+    return ServerFacts(version, identifier, major, pgaudit or "")
