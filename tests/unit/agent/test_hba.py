@@ -14,6 +14,18 @@ OTHER = hba_block(database="app", pairs=[], trusted=[])
 OPEN = hba_block(
     database="app", pairs=[("tenant_acme", "203.0.113.7/32")], trusted=["10.0.0.0/16"], probe="vaultbrix_probe_1"
 )
+# Database ``all`` matches no physical replication (PostgreSQL, 21.1).
+REJECTED = [
+    "local all,replication +vaultbrix_tenants,+vaultbrix_rest reject",
+    "host all,replication +vaultbrix_tenants,+vaultbrix_rest,vaultbrix_agent all reject",
+]
+# As an agent of before wrote it.
+EARLIER = f"""{HBA_BEGIN}
+# Written by vaultbrix agent; edits between these marks are lost.
+host all "postgres" all reject
+local all +vaultbrix_tenants reject
+host all +vaultbrix_tenants all reject
+"""
 
 FOREIGN = [
     "",
@@ -42,8 +54,7 @@ def test_the_block_lets_in_who_holds_a_grant_then_jobs_and_the_data_api_then_no_
         f'hostssl "app" "tenant_acme","{second_login("tenant_acme")}" 203.0.113.7/32 scram-sha-256',
         'hostssl "app" +vaultbrix_jobs 10.0.0.0/16 scram-sha-256',
         'hostssl "app" +vaultbrix_rest 10.0.0.0/16 scram-sha-256',
-        "local all +vaultbrix_tenants reject",
-        "host all +vaultbrix_tenants all reject",
+        *REJECTED,
     ]
     assert BLOCK.startswith(HBA_BEGIN + "\n")
     assert BLOCK.endswith(HBA_END + "\n")
@@ -52,7 +63,10 @@ def test_the_block_lets_in_who_holds_a_grant_then_jobs_and_the_data_api_then_no_
 def test_the_admin_comes_from_trusted_sources_and_from_nowhere_else() -> None:
     block = hba_block(database="app", pairs=[], trusted=["203.0.113.5/32"], admin=Admin("postgres"))
     rules = [line for line in block.splitlines() if not line.startswith("#") and '"postgres"' in line]
-    assert rules == ['hostssl all "postgres" 203.0.113.5/32 scram-sha-256', 'host all "postgres" all reject']
+    assert rules == [
+        'hostssl all "postgres" 203.0.113.5/32 scram-sha-256',
+        'host all,replication "postgres" all reject',
+    ]
     assert splice_hba(block.replace(f"{HBA_END}\n", ""), OTHER) == OTHER, "they are known as ours without the mark, too"
     assert '"postgres"' not in BLOCK
     block = hba_block(database="app", pairs=[], trusted=["203.0.113.5/32"], admin=Admin("postgres", certificate=True))
@@ -62,7 +76,7 @@ def test_the_admin_comes_from_trusted_sources_and_from_nowhere_else() -> None:
 
 def test_without_grants_only_the_rejection_is_left() -> None:
     rules = [line for line in OTHER.splitlines() if not line.startswith("#")]
-    assert rules == ["local all +vaultbrix_tenants reject", "host all +vaultbrix_tenants all reject"]
+    assert rules == REJECTED
 
 
 @pytest.mark.parametrize("name", ["all", "replication", "+group", "sameuser", "a b", "ü", "it's", "a,b", "#x", "@file"])
@@ -98,6 +112,11 @@ def test_splicing_keeps_foreign_bytes_wherever_the_block_was_and_is_idempotent(
     once = splice_hba(before + OTHER + after, BLOCK)
     assert once == BLOCK + before + after
     assert splice_hba(once, BLOCK) == once
+
+
+def test_a_block_of_an_earlier_agent_is_replaced_also_without_its_end_mark() -> None:
+    assert splice_hba(f"{EARLIER}{HBA_END}\nlocal a a peer\n", BLOCK) == f"{BLOCK}local a a peer\n"
+    assert splice_hba(f"{EARLIER}local a a peer\n", BLOCK) == f"{BLOCK}local a a peer\n"
 
 
 def test_a_block_that_was_doubled_is_one_again() -> None:

@@ -47,9 +47,10 @@ def hba_block(
     probe: str = "",
     admin: Admin | None = None,
 ) -> str:
-    """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, data API, then reject for tenants.
+    """The marked block that goes first in pg_hba.conf: (role, CIDR) pairs, Jobs, data API, then reject for all of ours.
 
-    ``admin`` is let in over TCP from trusted sources, and from nowhere else; None: other lines say about it.
+    ``admin`` is let in over TCP from trusted sources, and from nowhere else; None: other lines say about it. What is
+    rejected names replication, too, which ``all`` does not match: lines of others below may let anybody replicate.
 
     ``probe`` is the name of a database that does not exist. PostgreSQL asks vaultbrix_agent, which has no password, for
     one on connecting to that database if and only if it has loaded this block.
@@ -72,8 +73,8 @@ _OURS = re.compile(
     r"# Written by vaultbrix agent;.*"
     r'|local "vaultbrix_probe_\w*" vaultbrix_agent password'
     r'|hostssl "[^"]*" ("tenant_\w*"(,"tenant_\w*")?|\+vaultbrix_(jobs|rest)) \S+ scram-sha-256'
-    r'|hostssl all "[^"]*" \S+ scram-sha-256( clientcert=verify-full)?|host all "[^"]*" all reject'
-    r"|(local all|host all) \+vaultbrix_tenants( all)? reject"
+    r'|hostssl all "[^"]*" \S+ scram-sha-256( clientcert=verify-full)?|host all(,replication)? "[^"]*" all reject'
+    r"|(local|host) all(,replication)? \+vaultbrix_tenants(,\+vaultbrix_rest)?(,vaultbrix_agent)?( all)? reject"
 )
 
 
