@@ -50,6 +50,18 @@ class Network:
         self._in_server("ip", "link", "set", f"c{number}", "up")
         for link in ("lo", "net"):
             run("ip", "-n", name, "link", "set", "dev", link, "up")
+        self._connect(number, name, address)
+        return address
+
+    def client_of_both(self, address4: str, address6: str) -> str:
+        """A client with a public address of each family; returns the IPv4 one. One that is there is kept."""
+        if address6 not in self._clients:
+            name = self._clients[self.client(address4)]
+            self._connect(int(name.rpartition("c")[2]), name, address6)
+            self._clients[address6] = name
+        return address4
+
+    def _connect(self, number: int, name: str, address: str) -> None:
         if ip_address(address).version == 4:
             near, far = f"172.31.251.{4 * number + 1}", f"172.31.251.{4 * number + 2}"
             self._in_server("ip", "addr", "add", f"{near}/30", "dev", f"c{number}")
@@ -64,7 +76,6 @@ class Network:
             run("ip", "-n", name, "addr", "add", f"{far}/64", "dev", "net", "nodad")
             run("ip", "-n", name, "route", "add", "default", "via", near, "src", address)
             self._in_server("ip", "route", "add", f"{address}/128", "via", far)
-        return address
 
     def gateway(self, address: str) -> str:
         """The address of a client's link, through which the server reaches what else the client has."""
@@ -75,7 +86,7 @@ class Network:
         """Delete the namespaces, and with them all links; processes in them were ended by their owners."""
         # The link first: the kernel cleans up a namespace later, and two links with one address would compete.
         run("ip", "link", "del", self.server, check=False)
-        for name in (*self._clients.values(), self.server):
+        for name in (*dict.fromkeys(self._clients.values()), self.server):
             run("ip", "netns", "del", name, check=False)
 
     def route(self, address: str, via: str) -> None:

@@ -101,7 +101,7 @@ def explain(address: Address, view: View, now: datetime) -> Explanation:
         headline = f"{address} may log in as {' and as '.join(roles)}"
         return Explanation(True, headline, tuple(admitting), roles, (), notes)
     nearest = _nearest(findings, now)
-    headline = f"{address} may not log in as {tenant.role}: {_cause(nearest, obstacles, now)}"
+    headline = f"{address} may not log in as {tenant.role}: {_cause(nearest, address, obstacles, now)}"
     return Explanation(False, headline, nearest, (), obstacles, notes)
 
 
@@ -278,10 +278,28 @@ def _nearest(findings: list[Finding], now: datetime) -> tuple[Finding, ...]:
     return (*not_ended, *ended[:MOST_ENDED], *near[:MOST_NEAR])
 
 
-def _cause(nearest: tuple[Finding, ...], obstacles: tuple[str, ...], now: datetime) -> str:
+def _other_family(rule: AccessRule, address: Address) -> bool:
+    """Whether all networks of the rule are of the other one of IPv4 and IPv6."""
+    networks = _networks(rule)
+    return bool(networks) and all(network.version != address.version for network in networks)
+
+
+def _uncovered(nearest: tuple[Finding, ...], address: Address) -> str:
+    """Why none of the rules covers the address. A name with addresses of both kinds leads clients to the wrong one."""
+    if not nearest:
+        return "the tenant has no rule that is open"
+    cause = "no rule of the tenant covers that address"
+    other = next((f for f in nearest if f.phase is AccessPhase.OPEN and _other_family(f.rule, address)), None)
+    if other is None:
+        return cause
+    family, theirs = ("IPv4", "IPv6") if address.version == 4 else ("IPv6", "IPv4")
+    return f"{cause}, which is of {family}; rule {other.rule.metadata.name} is open for addresses of {theirs} alone"
+
+
+def _cause(nearest: tuple[Finding, ...], address: Address, obstacles: tuple[str, ...], now: datetime) -> str:
     first = next((f for f in nearest if f.covers), None)
     if first is None:
-        return "no rule of the tenant covers that address" if nearest else "the tenant has no rule that is open"
+        return _uncovered(nearest, address)
     name = first.rule.metadata.name
     if first.admits:
         return f"rule {name} is in force, but {obstacles[0]}"

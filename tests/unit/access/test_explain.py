@@ -75,6 +75,22 @@ def test_of_several_rules_those_that_let_in_are_shown() -> None:
     assert [f.rule.metadata.name for f in found.findings] == ["one", "wide"]
 
 
+def test_a_rule_for_the_other_kind_of_address_is_named_as_such() -> None:
+    found = asked(enforced(), ip="2001:db8::7")
+    assert (found.admitted, [f.covers for f in found.findings]) == (False, [False])
+    assert found.headline == (
+        "2001:db8::7 may not log in as tenant_acme: no rule of the tenant covers that address, which is of IPv6; "
+        "rule jane is open for addresses of IPv4 alone"
+    )
+    six = enforced("six", cidrs=["2001:db8::/64"])
+    assert "which is of IPv4; rule six is open for addresses of IPv6 alone" in asked(six).headline
+    for rules in (
+        [enforced(cidrs=["203.0.113.7/32", "2001:db8:1::/64"])],
+        [rule("jane", startsAt=rfc3339(NOW + HOUR))],
+    ):
+        assert asked(*rules, ip="2001:db8::7").headline.endswith("no rule of the tenant covers that address")
+
+
 def closed(name: str, at: int, phase: str, **spec: Any) -> AccessRule:
     """A rule that ended so many minutes after NOW."""
     return rule(name, status={"phase": phase, "closedAt": rfc3339(NOW + at * MINUTE)}, **spec)

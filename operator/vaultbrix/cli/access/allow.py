@@ -25,6 +25,8 @@ async def allow_and_print(client: PersonClient, options: AllowOptions, form: For
             f"note: {', '.join(allowed.rule.resource.spec.cidrs)}: what me stands for was told by the server's echo, "
             "which proves nothing; see that it is an address of yours"
         )
+        if any(":" in cidr for cidr in allowed.rule.resource.spec.cidrs):
+            warn("note: you reach the server over IPv6; connections over IPv4 need a rule for your IPv4 address")
     if form is not Format.TABLE:
         document(allowed.rule.manifest, form)
     if allowed.progress is None:
