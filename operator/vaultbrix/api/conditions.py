@@ -146,6 +146,7 @@ class Reason(StrEnum):
     AUDIT_NOT_FLOWING = "AuditNotFlowing"
     RECORD_LATE = "RecordLate"
     RECORD_ROLLED_BACK = "RecordRolledBack"
+    STORE_ON_SERVER = "StoreOnServer"
     NO_SHIPPER = "NoShipper"
     LOG_MISCONFIGURED = "LogMisconfigured"
     LOG_UNREADABLE = "LogUnreadable"

@@ -1,19 +1,24 @@
 """What a server's status says of its record, as the store holds it, and what the shipper says itself."""
 
+import asyncio
 import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from tests.harness.database import directory
+from tests.harness.database import PASSWORD, directory
+from tests.harness.network import MACHINE, SERVER
 from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import wait_for
 from tests.harness.slot import SLOT
-from tests.harness.world import METRICS_PORT, SERVER_NAME, World
+from tests.harness.world import METRICS_PORT, SERVER_NAME, SYSTEM, World, secret
 
+from vaultbrix.audit import schema
 from vaultbrix.audit.flow.flow_file import read_flow
+from vaultbrix.postgres import scram
 
 NAME = "anchored"
 PORT = 18084 + 10 * SLOT
@@ -188,3 +193,40 @@ def test_the_operators_metrics_have_the_conditions_of_servers(world: World) -> N
 
     wait_for("it is there", told, tell=lambda: metrics(18080 + 10 * SLOT))
     assert metrics(METRICS_PORT)["vaultbrix_audit_late_seconds"] < 30
+
+
+def test_a_store_on_the_server_that_it_audits_is_told(world: World) -> None:
+    """Its reader gets in as somebody who took "a database of its own" for a second one of the same PostgreSQL."""
+    postgres, before = world.postgres, world.postgres.hba_file.read_text()
+    postgres.query("CREATE DATABASE audit")
+
+    async def prepare() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            host=str(postgres.socket), port=postgres.port, user="postgres", dbname="audit", autocommit=True
+        ) as connection:
+            await schema.migrate(connection)
+            verifier = scram.verifier(PASSWORD, b"0123456789abcdef")
+            await schema.ensure_login(connection, name="own_auditor", group="audit_read", verifier=verifier)
+
+    asyncio.run(prepare())
+    line = f"hostssl audit own_auditor {MACHINE}/32 scram-sha-256\n"
+    postgres.hba_file.write_text(before + line)
+    postgres.query("SELECT pg_reload_conf()")
+    reader = {
+        "host": SERVER, "port": str(postgres.port), "dbname": "audit", "username": "own_auditor", "password": PASSWORD,
+        "ca.crt": postgres.authority.read_text(),
+    }  # fmt: skip
+    name = "holds-its-own"
+    world.api.apply(secret(SYSTEM, "own-store", reader, for_servers=name))
+    world.server(name, auditSecretRef={"name": "own-store", "namespace": SYSTEM})
+    try:
+        told = world.api.await_condition(
+            "pgs", name, "", type_="AuditFlowing", status="False", reason="StoreOnServer", patience=60
+        )
+        assert "give the store a PostgreSQL of its own" in told["message"]
+    finally:
+        world.api.delete("pgs", name)
+        postgres.hba_file.write_text(postgres.hba_file.read_text().replace(line, ""))
+        postgres.query("DROP DATABASE audit WITH (FORCE)")
+        for role in ("own_auditor", "audit_read", "audit_append", "audit_tenant", "audit_redact", "audit_manage"):
+            postgres.query(f"DROP ROLE IF EXISTS {role}")

@@ -177,6 +177,22 @@ def test_the_condition_takes_the_word_of_agents_and_store(
     assert says in found[2]
 
 
+@pytest.mark.parametrize("words", [[], [FLOWING]])
+@pytest.mark.parametrize("latest", [None, head(3)])
+def test_a_store_on_the_server_that_it_audits_is_told(words: list[AgentAudit], latest: Head | None) -> None:
+    seen = StoreSeen(latest, system_identifier="7")
+    found = audit_flowing(STORED, words, seen, None, NOW, "7")
+    assert found is not None
+    assert found[:2] == (False, Reason.STORE_ON_SERVER)
+    for elsewhere in ("8", None):
+        other = audit_flowing(STORED, words, seen, None, NOW, elsewhere)
+        assert other is not None
+        assert other.reason is not Reason.STORE_ON_SERVER
+    assert audit_flowing(STORED, words, StoreSeen(latest), None, NOW, "") == audit_flowing(
+        STORED, words, StoreSeen(latest), None, NOW
+    )
+
+
 def test_before_the_store_was_asked_nothing_is_decided() -> None:
     assert audit_flowing(STORED, [FLOWING], None, None, NOW) is None
 

@@ -48,7 +48,9 @@ class AuditFlows:
         """What AuditFlowing says; None: not known yet. ``alive`` are the agents that are connected."""
         known, anchor = self._known.get(server.metadata.name), server.status.audit
         words = [agent.audit for agent in alive if agent.audit is not None]
-        return audit_flowing(server.spec, words, known.seen if known else None, anchor, now)
+        return audit_flowing(
+            server.spec, words, known.seen if known else None, anchor, now, server.status.system_identifier
+        )
 
     def next_anchor(self, server: PostgresServer, now: datetime) -> AuditAnchor | None:
         """The anchor to write; a new one at most once in ``ANCHOR_EVERY``."""
@@ -86,7 +88,7 @@ class AuditFlows:
             seen = StoreFailed(error.message, error.reason) if refused else StoreFailed(error.message)
         known = self._known.setdefault(name, _Known(seen))
         known.seen = seen
-        said = audit_flowing(server.spec, [], seen, anchor, now)
+        said = audit_flowing(server.spec, [], seen, anchor, now, server.status.system_identifier)
         differs, known.said = known.said != said, said
         if differs or self._next(known, anchor, now) != anchor:
             self.changed(name)

@@ -120,6 +120,7 @@ class StoreSeen:
     ``latest`` is its last batch, None where there is none. ``anchored_batch`` is the batch that status.audit named when
     the store was asked (0: none), ``anchored_head`` the hash of that batch's header in the store (hex; empty where the
     store has no such batch). ``gaps`` and ``quarantined`` are counts of what was found within RECENT.
+    ``system_identifier`` is that of the PostgreSQL that the store is on.
     """
 
     latest: Head | None
@@ -127,6 +128,7 @@ class StoreSeen:
     anchored_head: str = ""
     gaps: int = 0
     quarantined: int = 0
+    system_identifier: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,12 @@ def audit_flowing(
     store: StoreSeen | StoreFailed | None,
     anchor: AuditAnchor | None,
     now: datetime,
+    system_identifier: str | None = None,
 ) -> State | None:
     """Status, reason and message of AuditFlowing; None: not known yet, what held goes on to hold.
 
     ``agents`` are the words of the agents that are connected, ``store`` is None while it was not asked.
+    ``system_identifier`` is the audited server's, None while it is not known.
     """
     if isinstance(store, StoreSeen) and rolled_back(store, anchor):
         assert anchor is not None
@@ -178,6 +182,14 @@ def audit_flowing(
             closed = "; direct access is closed until it flows (spec.auditRequired)" if agent.closed else ""
             return State(False, _reason(agent.reason), agent.message + closed)
     agents_tell = bool(agents)
+    if isinstance(store, StoreSeen) and system_identifier and store.system_identifier == system_identifier:
+        return State(
+            False,
+            Reason.STORE_ON_SERVER,
+            "the store is a database of the server that it audits (same system identifier): whoever rules that server "
+            "rules its record, both are lost together, and each batch that is stored is logged and makes the next; "
+            "give the store a PostgreSQL of its own (spec.auditSecretRef, and the shipper's Secret)",
+        )
     match store:
         case StoreSeen(latest=None):
             return State(False, Reason.NO_SHIPPER, "the store holds nothing of this server; run `vaultbrix audit ship`")
