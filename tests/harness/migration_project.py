@@ -6,27 +6,33 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, LiteralString, TypeVar
 from uuid import uuid4
 
 import psycopg
 from tests.harness.database import PASSWORD, Database
-from tests.harness.migration_tools import Login, Tool
+from tests.harness.migration_tools import Client, Login, Tool
 from tests.harness.postgres import Postgres
 
 from vaultbrix.ddl.gate import passes, policy
+from vaultbrix.ddl.gate.patterns import relation_pattern
 from vaultbrix.ddl.plan import plan
 
+C = TypeVar("C", bound=Client)
 T = TypeVar("T", bound=Tool)
 
 HOUR = timedelta(hours=1)
 
 
 def made(database: Database, kind: type[T], folder: Path) -> "Project[T]":
-    """A tenant of its own for a tool."""
+    """A tenant of its own for a migration tool."""
+    return Project(database.postgres, client_of(database, kind, folder))
+
+
+def client_of(database: Database, kind: type[C], folder: Path) -> C:
+    """A program with a tenant of its own."""
     role = database.tenant(f"{kind.name.replace('-', '_')}_{uuid4().hex[:8]}")
-    login = Login("localhost", database.postgres.port, role, PASSWORD, database.authority)
-    return Project(database.postgres, kind(folder, login))
+    return kind(folder, Login("localhost", database.postgres.port, role, PASSWORD, database.authority))
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class State:
     obsolete: set[str]
 
 
-class Project(Generic[T]):
-    """A tenant with a tool, and what an admin does for it."""
+class Held(Generic[C]):
+    """A tenant with a program that the gate holds, and what an admin does for it."""
 
-    def __init__(self, postgres: Postgres, tool: T) -> None:
+    def __init__(self, postgres: Postgres, tool: C) -> None:
         self.postgres, self.tool, self.role = postgres, tool, tool.login.role
 
     def approve(self, text: str) -> str:
@@ -57,6 +63,35 @@ class Project(Generic[T]):
     def allow_additive(self) -> None:
         """What the Tenant's ddlPolicy.autoApprove does."""
         self._admin(policy.set_policy, self.role, additive=True)
+
+    def allow_rebuilding(self, *patterns: str) -> None:
+        """What the Tenant's ddlPolicy.rebuildable does."""
+        wanted = frozenset(relation_pattern(text, self.role) for text in patterns)
+        self._admin(policy.set_rebuildable, self.role, wanted)
+
+    def query(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """Rows as a superuser sees them who looks into the tenant's schema first."""
+        with self.postgres.connect(options=f"-c search_path={self.role}") as session:
+            return session.execute(statement, parameters).fetchall()
+
+    def refused(self) -> list[str]:
+        """The texts of this tenant that the gate refused, oldest first: from the log, and so in the audit record."""
+        entries = [json.loads(line) for line in self.postgres.log_text().splitlines()]
+        return [e["statement"] for e in entries if e.get("state_code") == "VBX01" and e.get("user") == self.role]
+
+    def _admin(self, function: Callable[..., Awaitable[None]], *arguments: object, **named: object) -> None:
+        async def call() -> None:
+            async with await psycopg.AsyncConnection.connect(
+                host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname="postgres",
+                autocommit=True,
+            ) as connection:  # fmt: skip
+                await function(connection, *arguments, **named)
+
+        asyncio.run(call())
+
+
+class Project(Held[T]):
+    """A tenant with a migration tool."""
 
     def migrate(self) -> None:
         """Run the tool, which succeeds."""
@@ -87,18 +122,3 @@ class Project(Generic[T]):
             [f"{self.role}.{table}"],
         )
         return {name for (name,) in rows}
-
-    def refused(self) -> list[str]:
-        """The texts of this tenant that the gate refused, oldest first: from the log, and so in the audit record."""
-        entries = [json.loads(line) for line in self.postgres.log_text().splitlines()]
-        return [e["statement"] for e in entries if e.get("state_code") == "VBX01" and e.get("user") == self.role]
-
-    def _admin(self, function: Callable[..., Awaitable[None]], *arguments: object, **named: object) -> None:
-        async def call() -> None:
-            async with await psycopg.AsyncConnection.connect(
-                host=str(self.postgres.socket), port=self.postgres.port, user="postgres", dbname="postgres",
-                autocommit=True,
-            ) as connection:  # fmt: skip
-                await function(connection, *arguments, **named)
-
-        asyncio.run(call())

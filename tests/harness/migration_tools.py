@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, LiteralString
 
+import psycopg
 from tests.harness.shell import TOP, run
 
 PROJECTS = TOP / "tests/tools/projects"
@@ -23,10 +23,9 @@ Done = subprocess.CompletedProcess[str]
 
 
 @cache
-def kits() -> Mapping[str, Path]:
-    """Where the tools are, by package manager; see ``prepare``."""
-    lines = run(TOP / "tests/tools/prepare", timeout=1200).stdout.splitlines()
-    return {name: Path(folder) for name, folder in (line.split(" ", 1) for line in lines)}
+def kit(name: str) -> Path:
+    """The folder of a kit of tools; ``prepare`` makes it where it is not there yet."""
+    return Path(run(TOP / "tests/tools/prepare", name, timeout=1200).stdout.split(" ", 1)[1].strip())
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,45 @@ class Login:
             "PGSSLROOTCERT": str(self.authority),
         }
 
+    def connect(self) -> psycopg.Connection:
+        """A session of the tests' own as that client."""
+        return psycopg.connect(
+            host=self.host, port=self.port, user=self.role, password=self.password, dbname="postgres",
+            sslmode=self.sslmode, sslrootcert=str(self.authority), autocommit=True,
+        )  # fmt: skip
+
     @property
     def url(self) -> str:
         """As a URL without a password."""
         return f"postgres://{self.host}:{self.port}/postgres?sslmode={self.sslmode}&sslrootcert={self.authority}"
 
 
-class Tool(ABC):
-    """A tool with its project in a folder of its own."""
+class Client:
+    """A program of a tenant's with its files in a folder of its own."""
 
     name: ClassVar[str]
+
+    def __init__(self, folder: Path, login: Login) -> None:
+        self.folder, self.login = folder, login
+
+    def run(self, *command: str | Path, **environment: str) -> Done:
+        """A command of the program in its folder, with the environment of libpq unless it says otherwise."""
+        variables = {**self.login.libpq, "HOME": str(self.folder), **environment}
+        return run(*self.login.prefix, "env", "-C", self.folder, *command, check=False, env=variables, timeout=240)
+
+    def sql(self, *statements: LiteralString) -> None:
+        """Statements of the tenant's own, each in a transaction of its own."""
+        with self.login.connect() as session:
+            for statement in statements:
+                session.execute(statement)
+
+    def _copy(self, project: str) -> None:
+        shutil.copytree(PROJECTS / project, self.folder, dirs_exist_ok=True)
+
+
+class Tool(Client, ABC):
+    """A migration tool with its project."""
+
     applied: ClassVar[str]
     """SQL for what the tool's own table says is applied, one row each."""
     shows: ClassVar[frozenset[str]] = frozenset({"detail", "hint"})
@@ -76,9 +104,6 @@ class Tool(ABC):
     """Whether the migrations before a refused one stay, when one run brings several."""
     additive: ClassVar[bool] = True
     """Whether the tool's own bookkeeping is additive too."""
-
-    def __init__(self, folder: Path, login: Login) -> None:
-        self.folder, self.login = folder, login
 
     @abstractmethod
     def release(self, number: int) -> None:
@@ -95,14 +120,6 @@ class Tool(ABC):
     def begin(self) -> str:
         """What an admin has to approve before the first migration; most tools need nothing."""
         return ""
-
-    def run(self, *command: str | Path, **environment: str) -> Done:
-        """A command of the tool in its project, with the environment of libpq unless it says otherwise."""
-        variables = {**self.login.libpq, "HOME": str(self.folder), **environment}
-        return run(*self.login.prefix, "env", "-C", self.folder, *command, check=False, env=variables, timeout=240)
-
-    def _copy(self, project: str) -> None:
-        shutil.copytree(PROJECTS / project, self.folder, dirs_exist_ok=True)
 
     def _sql(self, number: int, pattern: str, before: str = "") -> None:
         """The migrations that are plain SQL, named as the tool wants it."""
@@ -142,7 +159,7 @@ class Alembic(Tool):
         return without_transaction(printed.stdout)
 
     def _alembic(self, *arguments: str) -> Done:
-        return self.run(kits()["python"] / "bin/python", "-m", "alembic", *arguments)
+        return self.run(kit("python") / "bin/python", "-m", "alembic", *arguments)
 
 
 class Django(Tool):
@@ -165,7 +182,7 @@ class Django(Tool):
         return without_transaction(printed.stdout)
 
     def _manage(self, *arguments: str) -> Done:
-        return self.run(kits()["python"] / "bin/python", "manage.py", *arguments)
+        return self.run(kit("python") / "bin/python", "manage.py", *arguments)
 
 
 class Flyway(Tool):
@@ -181,7 +198,7 @@ class Flyway(Tool):
     def migrate(self) -> Done:
         jdbc = f"jdbc:postgresql://{self.login.host}:{self.login.port}/postgres"
         return self.run(
-            "java", "-XX:TieredStopAtLevel=1", "-cp", f"{kits()['java']}/*", "Migrate.java",
+            "java", "-XX:TieredStopAtLevel=1", "-cp", f"{kit('java')}/*", "Migrate.java",
             FLYWAY_LOCATIONS="filesystem:.",
             FLYWAY_URL=f"{jdbc}?sslmode={self.login.sslmode}&sslrootcert={self.login.authority}",
             FLYWAY_USER=self.login.role,
@@ -207,7 +224,7 @@ class Goose(Tool):
         self._sql(number, "{number:05}_{name}.sql", before="-- +goose Up\n")
 
     def migrate(self) -> Done:
-        return self.run(kits()["go"] / "goose", "postgres", self.login.url, "up")
+        return self.run(kit("go") / "goose", "postgres", self.login.url, "up")
 
     def text(self, number: int) -> str:
         return (self.folder / f"{number:05}_{NAMES[number]}.sql").read_text()
@@ -240,7 +257,7 @@ class GolangMigrate(Tool):
         return self._migrate("force", str(number))
 
     def _migrate(self, *arguments: str) -> Done:
-        return self.run(kits()["go"] / "migrate", "-path", ".", "-database", self.login.url, *arguments)
+        return self.run(kit("go") / "migrate", "-path", ".", "-database", self.login.url, *arguments)
 
 
 class NodePgMigrate(Tool):
@@ -267,9 +284,9 @@ class NodePgMigrate(Tool):
     def _migrate(self, *arguments: str) -> Done:
         login = self.login
         return self.run(
-            kits()["npm"] / "node_modules/.bin/node-pg-migrate", *arguments, "-m", ".", "-s", login.role,
+            kit("npm") / "node_modules/.bin/node-pg-migrate", *arguments, "-m", ".", "-s", login.role,
             NODE_EXTRA_CA_CERTS=str(login.authority),
-            NODE_PATH=str(kits()["npm"] / "node_modules"),
+            NODE_PATH=str(kit("npm") / "node_modules"),
         )  # fmt: skip
 
 
