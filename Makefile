@@ -76,7 +76,7 @@ test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
 	hack/api/prepare >/dev/null
 	$(RUN)/pytest tests/api --durations 10
 
-test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate; dbt
+test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate, Prisma; dbt
 	hack/cluster/install-prerequisites $(TOOL_PACKAGES)
 	hack/cluster/build.sh
 	tests/tools/prepare >/dev/null

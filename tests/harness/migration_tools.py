@@ -99,9 +99,9 @@ class Tool(Client, ABC):
     messages: ClassVar[int] = 2
     """In how many messages with something gated the third migration is sent."""
     resumes: ClassVar[bool] = True
-    """Whether a migration that was refused in its midst is simply run again."""
+    """Whether a migration that was refused in its midst is simply run again, nothing of it being done."""
     keeps: ClassVar[bool] = True
-    """Whether the migrations before a refused one stay, when one run brings several."""
+    """Whether the migrations before a refused one stay, when one run brings several: each is a transaction."""
     additive: ClassVar[bool] = True
     """Whether the tool's own bookkeeping is additive too."""
 
@@ -117,6 +117,9 @@ class Tool(Client, ABC):
     def text(self, number: int) -> str:
         """The text for an approval of that migration, by the means that the tool gives its users."""
 
+    def recover(self, number: int) -> None:
+        """After a refusal of that migration, what the tool wants before its command is run again."""
+
     def begin(self) -> str:
         """What an admin has to approve before the first migration; most tools need nothing."""
         return ""
@@ -127,6 +130,11 @@ class Tool(Client, ABC):
             path = self.folder / pattern.format(number=n, name=NAMES[n])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(before + plain(n))
+
+    def _modules(self) -> None:
+        """What npm has installed, as the project's own."""
+        if not (modules := self.folder / "node_modules").exists():
+            modules.symlink_to(kit("npm") / "node_modules")
 
 
 def plain(number: int) -> str:
@@ -290,4 +298,45 @@ class NodePgMigrate(Tool):
         )  # fmt: skip
 
 
-TOOLS: tuple[type[Tool], ...] = (Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate)
+class Prisma(Tool):
+    """Prisma with its schema engine in WebAssembly, over node-postgres; the migration is the text."""
+
+    name = "prisma"
+    resumes = False
+    applied = (
+        "SELECT migration_name FROM _prisma_migrations"
+        " WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL ORDER BY started_at"
+    )
+
+    def release(self, number: int) -> None:
+        self._copy("prisma")
+        self._sql(number, "prisma/migrations/{number}_{name}/migration.sql")
+        self._modules()
+
+    def migrate(self) -> Done:
+        return self._migrate("deploy")
+
+    def text(self, number: int) -> str:
+        return (self.folder / f"prisma/migrations/{number}_{NAMES[number]}/migration.sql").read_text()
+
+    def recover(self, number: int) -> None:
+        self.resolve(number, "--rolled-back")
+
+    def resolve(self, number: int, ended: str) -> None:
+        """Tell it how a migration that failed has ended, ``--applied`` or ``--rolled-back``."""
+        done = self._migrate("resolve", ended, f"{number}_{NAMES[number]}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _migrate(self, *arguments: str) -> Done:
+        # Its engines in machine code are downloads of their own; of them it only wants files that it can run.
+        return self.run(
+            "node_modules/.bin/prisma", "migrate", *arguments,
+            DATABASE_URL="postgresql://the.adapter/has-it",
+            PRISMA_QUERY_ENGINE_LIBRARY="/bin/true",
+            PRISMA_SCHEMA_ENGINE_BINARY="/bin/true",
+            PRISMA_HIDE_UPDATE_MESSAGE="1",
+            CHECKPOINT_DISABLE="1",
+        )  # fmt: skip
+
+
+TOOLS: tuple[type[Tool], ...] = (Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate, Prisma)
