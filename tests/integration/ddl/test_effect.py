@@ -174,7 +174,6 @@ def test_the_operators_look_forgets_what_ended_transactions_made(
 def test_a_step_that_loses_nothing_uses_its_place(
     database: Database, role: str, session: psycopg.Connection, first: str, cut: tuple[int, ...]
 ) -> None:
-    """BC-01."""
     steps = [
         first,
         "CREATE UNIQUE INDEX IF NOT EXISTS u_username_idx ON u(username)",
@@ -193,7 +192,6 @@ def test_a_step_that_loses_nothing_uses_its_place(
 def test_temporary_steps_of_an_approved_text_hold_nobody_up(
     database: Database, role: str, session: psycopg.Connection
 ) -> None:
-    """BC-02."""
     steps = (
         "CREATE TEMP TABLE staging AS SELECT id, max(total) AS t FROM orders GROUP BY id",
         "ALTER TABLE staging ADD COLUMN seen boolean",
@@ -228,7 +226,6 @@ ADDITIONS = (
 def test_additions_to_names_of_any_shape_and_beside_set_constraints(
     database: Database, role: str, session: psycopg.Connection
 ) -> None:
-    """BC-04, BC-05."""
     for name in ("order-items", "Order Details", "a.b"):
         assert code(session, f'CREATE TABLE "{name}"(id int)') == ""
     assert code(session, "CREATE TYPE \"ship-status\" AS ENUM ('new')") == ""

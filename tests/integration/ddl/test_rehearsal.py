@@ -147,7 +147,6 @@ SWALLOWS = "DO $$ BEGIN BEGIN ALTER TABLE b ADD UNIQUE (id); EXCEPTION WHEN OTHE
 
 
 def test_a_block_that_catches_its_refusal_is_seen_through(place: TenantWithTables) -> None:
-    """BC-07."""
     unique = "SELECT count(*) FROM pg_constraint WHERE contype = 'u' AND conrelid = %s::regclass"
     made = place.submit(SWALLOWS)
     assert "unless decision.allowNested" in made.rehearsed()["message"]
@@ -172,7 +171,6 @@ SCRIPT = (
 
 
 def test_a_session_of_blocks_succeeds_once_they_have_done_what_the_rehearsal_saw(place: TenantWithTables) -> None:
-    """BC-08."""
     place.sql("CREATE TABLE history(id text)")
     address = "203.0.113.221"
     rule = place.world.rule(place.team, place.tenant, f"{address}/32")

@@ -108,7 +108,7 @@ SWALLOWS = (
 def test_a_refusal_that_the_text_catches_is_none_the_less_one(
     database: Database, role: str, place: Path, quietly: str, outside: str
 ) -> None:
-    """BC-07: a phase is a claim."""
+    """A phase is a claim."""
     made = job(database, role, place, f"{quietly}{SWALLOWS}{outside}; INSERT INTO counted DEFAULT VALUES")
     code, process = made.run()
     assert code == 3, process.text()

@@ -140,7 +140,7 @@ def test_a_suspended_tenant_lasts_until_somebody_changes_it() -> None:
     ids=lambda value: value.reason if isinstance(value, Expected) else str(value),
 )
 def test_a_server_is_in_progress_only_while_it_may_come_by_itself(failure: Expected | None, expected: str) -> None:
-    gate = GateReport(ServerFacts("15.18", "7"), 6, []) if failure is None else None
+    gate = GateReport(ServerFacts("17.6", "7", 17, "17.1"), 6, []) if failure is None else None
     view = ServerView(agents={}, audit_flowing=None, anchor=None, gate=gate, failure=failure)
     assert health(server(), server_status(server(), view, NOW)) == expected
 
