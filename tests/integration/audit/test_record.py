@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.harness.client_messages import WHOLE_MESSAGES
 from tests.harness.database import PASSWORD, send
 from tests.harness.processes import VAULTBRIX
 from tests.harness.shell import run
@@ -117,7 +118,8 @@ def test_a_forged_audit_line_is_stored_as_what_it_is(shipped: Shipping) -> None:
 )
 def test_a_statement_comes_back_byte_for_byte(shipped: Shipping, text: str) -> None:
     (row,) = shipped.session(ROLE, lambda c: send(c, text))
-    assert row["statement"] == text
+    # Since PostgreSQL 17 pgAudit leaves out the blanks around it.
+    assert row["statement"] == (text if WHOLE_MESSAGES else text.strip("\n"))
 
 
 def test_an_application_name_comes_back_as_postgresql_keeps_it(shipped: Shipping) -> None:
