@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What real migration tools need to be fetched and to run; a machine may have them from elsewhere.
 TOOL_PACKAGES = $(shell command -v javac >/dev/null || echo default-jdk-headless; command -v mvn >/dev/null || echo maven; \
-	echo $(NODE_PACKAGES))
+	echo $(NODE_PACKAGES) ruby-activerecord ruby-pg)
 # What fetches PostgREST and runs supabase-js.
 NODE_PACKAGES = $(shell command -v node >/dev/null || echo nodejs; command -v npm >/dev/null || echo npm)
 # What tests and demo need of Debian beside hack/cluster's own list.
@@ -76,7 +76,7 @@ test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
 	hack/api/prepare >/dev/null
 	$(RUN)/pytest tests/api --durations 10
 
-test-tools: setup ## real migration tools against the gate: Alembic, Django, Flyway, goose, golang-migrate, node-pg-migrate, Prisma; dbt
+test-tools: setup ## real migration tools, dbt and drivers against the gate: the list is in docs/ddl.md
 	hack/cluster/install-prerequisites $(TOOL_PACKAGES)
 	hack/cluster/build.sh
 	tests/tools/prepare >/dev/null

@@ -47,6 +47,9 @@ class State:
 class Held(Generic[C]):
     """A tenant with a program that the gate holds, and what an admin does for it."""
 
+    nested = False
+    """Whether approvals allow what functions and DO blocks do."""
+
     def __init__(self, postgres: Postgres, tool: C) -> None:
         self.postgres, self.tool, self.role = postgres, tool, tool.login.role
 
@@ -56,7 +59,7 @@ class Held(Generic[C]):
         expires = datetime.now(UTC) + HOUR
         self._admin(
             passes.issue_pass, pass_id=pass_id, role=self.role, login=None, approved_by="pat", expires_at=expires,
-            plan=plan(text),
+            plan=plan(text), allow_nested=self.nested,
         )  # fmt: skip
         return pass_id
 
@@ -92,6 +95,10 @@ class Held(Generic[C]):
 
 class Project(Held[T]):
     """A tenant with a migration tool."""
+
+    def __init__(self, postgres: Postgres, tool: T) -> None:
+        super().__init__(postgres, tool)
+        self.nested = tool.nested
 
     def migrate(self) -> None:
         """Run the tool, which succeeds."""

@@ -4,6 +4,7 @@ The projects hold the same schema in each tool's own way. ``release`` puts the m
 project, as a new release of an application does; ``migrate`` is the one command that brings them to the database.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -61,6 +62,11 @@ class Login:
         )  # fmt: skip
 
     @property
+    def jdbc(self) -> str:
+        """As pgjdbc's URL without user and password."""
+        return f"jdbc:postgresql://{self.host}:{self.port}/postgres?sslmode={self.sslmode}&sslrootcert={self.authority}"
+
+    @property
     def url(self) -> str:
         """As a URL without a password."""
         return f"postgres://{self.host}:{self.port}/postgres?sslmode={self.sslmode}&sslrootcert={self.authority}"
@@ -103,7 +109,10 @@ class Tool(Client, ABC):
     keeps: ClassVar[bool] = True
     """Whether the migrations before a refused one stay, when one run brings several: each is a transaction."""
     additive: ClassVar[bool] = True
-    """Whether the tool's own bookkeeping is additive too."""
+    """Whether the additive policy lets the second migration through, and the tool's own bookkeeping."""
+
+    nested: ClassVar[bool] = False
+    """Whether what it changes is in functions or DO blocks, which an approval has to allow."""
 
     @abstractmethod
     def release(self, number: int) -> None:
@@ -204,11 +213,10 @@ class Flyway(Tool):
         self._sql(number, "V{number}__{name}.sql")
 
     def migrate(self) -> Done:
-        jdbc = f"jdbc:postgresql://{self.login.host}:{self.login.port}/postgres"
         return self.run(
             "java", "-XX:TieredStopAtLevel=1", "-cp", f"{kit('java')}/*", "Migrate.java",
             FLYWAY_LOCATIONS="filesystem:.",
-            FLYWAY_URL=f"{jdbc}?sslmode={self.login.sslmode}&sslrootcert={self.login.authority}",
+            FLYWAY_URL=self.login.jdbc,
             FLYWAY_USER=self.login.role,
             FLYWAY_PASSWORD=self.login.password,
         )  # fmt: skip
@@ -339,4 +347,154 @@ class Prisma(Tool):
         )  # fmt: skip
 
 
-TOOLS: tuple[type[Tool], ...] = (Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate, Prisma)
+class Knex(Tool):
+    """Knex with node-postgres; its schema builder prints the SQL of a migration."""
+
+    name = "knex"
+    keeps = False
+    shows = frozenset()
+    applied = "SELECT name FROM knex_migrations ORDER BY id"
+
+    def release(self, number: int) -> None:
+        self._copy("knex")
+        self._modules()
+        for path in sorted((self.folder / "migrations").glob("*.js"))[number:]:
+            path.unlink()
+
+    def migrate(self) -> Done:
+        return self.run("node_modules/.bin/knex", "migrate:latest")
+
+    def text(self, number: int) -> str:
+        printed = self.run("node", "sql.js", f"{number}_{NAMES[number]}")
+        assert printed.returncode == 0, printed.stderr
+        return printed.stdout
+
+
+class Drizzle(Tool):
+    """Drizzle's migrator with node-postgres; the migration is the text."""
+
+    name = "drizzle"
+    keeps = False
+    applied = "SELECT created_at FROM __drizzle_migrations ORDER BY id"
+
+    def release(self, number: int) -> None:
+        self._copy("drizzle")
+        self._modules()
+        self._sql(number, "drizzle/{number}_{name}.sql")
+        for n in range(1, number + 1):
+            path = self._file(n)
+            path.write_text(re.sub(r";\n(?=.)", ";\n--> statement-breakpoint\n", path.read_text(), flags=re.DOTALL))
+        entries = [
+            {"idx": n, "version": "7", "when": n, "tag": f"{n}_{NAMES[n]}", "breakpoints": True}
+            for n in range(1, number + 1)
+        ]
+        journal = self.folder / "drizzle/meta/_journal.json"
+        journal.parent.mkdir(exist_ok=True)
+        journal.write_text(json.dumps({"version": "7", "dialect": "postgresql", "entries": entries}))
+
+    def migrate(self) -> Done:
+        return self.run("node", "migrate.js")
+
+    def text(self, number: int) -> str:
+        return self._file(number).read_text()
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"drizzle/{number}_{NAMES[number]}.sql"
+
+
+class Liquibase(Tool):
+    """Liquibase's library with pgjdbc, with a changelog of plain SQL; it prints what it would send."""
+
+    name = "liquibase"
+    applied = "SELECT id FROM databasechangelog ORDER BY orderexecuted"
+
+    def release(self, number: int) -> None:
+        self._copy("liquibase")
+        changes = [f"--changeset shop:{n}_{NAMES[n]}\n{plain(n)}" for n in range(1, number + 1)]
+        (self.folder / "changelog.sql").write_text("--liquibase formatted sql\n\n" + "\n".join(changes))
+
+    def migrate(self) -> Done:
+        return self._java()
+
+    def text(self, number: int) -> str:
+        printed = self._java("sql")
+        assert printed.returncode == 0, printed.stderr
+        return printed.stdout
+
+    def _java(self, *arguments: str) -> Done:
+        return self.run(
+            "java", "-XX:TieredStopAtLevel=1", "-cp", f"{kit('java')}/*", "Migrate.java", *arguments,
+            JDBC_URL=self.login.jdbc,
+            JDBC_USER=self.login.role,
+            JDBC_PASSWORD=self.login.password,
+        )  # fmt: skip
+
+
+class ActiveRecord(Tool):
+    """Rails' migrations with Debian's packages; a script of the project's own prints what one would send."""
+
+    name = "activerecord"
+    applied = "SELECT version FROM schema_migrations ORDER BY version"
+
+    def release(self, number: int) -> None:
+        self._copy("activerecord")
+        for path in sorted((self.folder / "db/migrate").glob("*.rb"))[number:]:
+            path.unlink()
+
+    def migrate(self) -> Done:
+        return self.run("ruby", "migrate.rb")
+
+    def text(self, number: int) -> str:
+        printed = self.run("ruby", "migrate.rb", str(number))
+        assert printed.returncode == 0, printed.stderr
+        return printed.stdout
+
+
+class EntityFramework(Tool):
+    """A script as ``dotnet ef migrations script --idempotent`` writes it, by psql: every change in a DO block."""
+
+    name = "entity-framework"
+    nested = True
+    additive = False
+    applied = 'SELECT "MigrationId" FROM "__EFMigrationsHistory" ORDER BY 1'
+    HISTORY = """CREATE TABLE IF NOT EXISTS "__EFMigrationsHistory" (
+    "MigrationId" character varying(150) NOT NULL,
+    "ProductVersion" character varying(32) NOT NULL,
+    CONSTRAINT "PK___EFMigrationsHistory" PRIMARY KEY ("MigrationId")
+);
+"""
+
+    def release(self, number: int) -> None:
+        script = self.HISTORY + "".join(
+            f"START TRANSACTION;\n\n{self.text(n)}COMMIT;\n\n" for n in range(1, number + 1)
+        )
+        (self.folder / "script.sql").write_text(script)
+
+    def migrate(self) -> Done:
+        return self.run("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", "script.sql")
+
+    def text(self, number: int) -> str:
+        statements = [*plain(number).split(";\n"), self._books(number)]
+        return "".join(self._block(number, statement.strip()) for statement in statements if statement.strip())
+
+    def _books(self, number: int) -> str:
+        return (
+            'INSERT INTO "__EFMigrationsHistory" ("MigrationId", "ProductVersion")\n'
+            f"    VALUES ('{number}_{NAMES[number]}', '9.0.0')"
+        )
+
+    def _block(self, number: int, statement: str) -> str:
+        known = f"""SELECT 1 FROM "__EFMigrationsHistory" WHERE "MigrationId" = '{number}_{NAMES[number]}'"""
+        return f"""DO $EF$
+BEGIN
+    IF NOT EXISTS({known}) THEN
+    {statement};
+    END IF;
+END $EF$;
+"""
+
+
+TOOLS: tuple[type[Tool], ...] = (
+    Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate, Prisma, Knex, Drizzle, Liquibase, ActiveRecord,
+    EntityFramework,
+)  # fmt: skip

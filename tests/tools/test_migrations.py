@@ -54,7 +54,7 @@ def test_empty_database_needs_an_approval_only_where_each_migration_is_a_transac
 
 def test_additive_migration_runs_freely_where_the_policy_says_so(project: Project[Tool]) -> None:
     if not project.tool.additive:
-        pytest.skip("the tool's own table needs more")
+        pytest.skip("it sends more than additions, or nests them")
     project.allow_additive()
     project.tool.release(2)
     project.migrate()
