@@ -17,7 +17,7 @@ PACKAGES := python3-venv postgresql-15 postgresql-15-pgaudit postgresql-client-1
 	libc6-dev make curl
 
 .PHONY: help setup demo test test-unit test-integration test-attacks test-attacks-17 test-postgres-15 test-api test-tools \
-	test-e2e lint generate bench bench-access bench-harm bench-ddl bench-approval bench-api bench-audit bench-tenants \
+	test-tools-short test-e2e lint generate bench bench-access bench-harm bench-ddl bench-approval bench-api bench-audit bench-tenants \
 	soak-audit soak cluster-up cluster-down
 
 help: ## show the targets
@@ -76,11 +76,20 @@ test-api: setup ## the data API: real nginx, gateway, PostgREST and PostgreSQL
 	hack/api/prepare >/dev/null
 	$(RUN)/pytest tests/api --durations 10
 
+# By words of the tests' names: one test of each tool.
+SHORT_TOOLS := (alembic or django or drizzle or knex or node-pg-migrate or prisma) and runs_approved_once \
+	or dumps or (psycopg or asyncpg or node-postgres) and pool or with_the_policy
+
 test-tools: setup ## real migration tools, dbt and drivers against the gate: the list is in docs/ddl.md
 	hack/cluster/install-prerequisites $(TOOL_PACKAGES)
 	hack/cluster/build.sh
 	tests/tools/prepare >/dev/null
 	$(RUN)/pytest tests/tools -n 2 --durations 15
+
+test-tools-short: setup ## of these what pip and npm bring, without a cluster: two minutes
+	hack/cluster/install-prerequisites $(NODE_PACKAGES)
+	tests/tools/prepare python npm dbt >/dev/null
+	$(RUN)/pytest tests/tools -n 2 --durations 15 -k "$(SHORT_TOOLS)"
 
 test-e2e: setup ## the chart on the one-node cluster
 	hack/cluster/install-prerequisites $(NODE_PACKAGES)

@@ -3,7 +3,7 @@
 import datetime
 from decimal import Decimal
 
-from tests.harness.migration_tools import Client, Done, kit
+from tests.harness.tool_client import Client, Done, kit
 
 ORDERS = (
     "CREATE TABLE orders(id int PRIMARY KEY, status text NOT NULL, total numeric NOT NULL, changed timestamp NOT NULL)",

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import psycopg
 from tests.harness.database import PASSWORD, Database
-from tests.harness.migration_tools import Client, Login, Tool
+from tests.harness.migration_tool import Tool
 from tests.harness.postgres import Postgres
+from tests.harness.tool_client import Client, Login
 
 from vaultbrix.ddl.gate import passes, policy
 from vaultbrix.ddl.gate.patterns import relation_pattern
@@ -29,9 +30,9 @@ def made(database: Database, kind: type[T], folder: Path) -> "Project[T]":
     return Project(database.postgres, client_of(database, kind, folder))
 
 
-def client_of(database: Database, kind: type[C], folder: Path) -> C:
+def client_of(database: Database, kind: type[C], folder: Path, slug: str | None = None) -> C:
     """A program with a tenant of its own."""
-    role = database.tenant(f"{kind.name.replace('-', '_')}_{uuid4().hex[:8]}")
+    role = database.tenant(slug or f"{kind.name.replace('-', '_')}_{uuid4().hex[:8]}")
     return kind(folder, Login("localhost", database.postgres.port, role, PASSWORD, database.authority))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.harness.database import Database, running
 from tests.harness.migration_project import Project, made
-from tests.harness.migration_tools import TOOLS, Tool
+from tests.harness.migration_tool import Tool
+from tests.harness.migration_tools import TOOLS
 from tests.harness.world import World
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from tests.harness.database import Database
 from tests.harness.migration_project import Project, made
-from tests.harness.migration_tools import GolangMigrate, Prisma, Tool
+from tests.harness.migration_tool import Tool
+from tests.harness.migration_tools import GolangMigrate
+from tests.harness.npm_migration_tools import Prisma
 
 from vaultbrix.ddl.plan import digest
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from tests.harness.approvals import submit
 from tests.harness.migration_project import Project
-from tests.harness.migration_tools import Alembic, Login
+from tests.harness.migration_tools import Alembic
 from tests.harness.network import SERVER
 from tests.harness.shell import wait_for
+from tests.harness.tool_client import Login
 from tests.harness.world import JANE, PORT, World
 
 
