@@ -73,10 +73,6 @@ class Flyway(Tool):
     def text(self, number: int) -> str:
         return (self.folder / f"V{number}__{NAMES[number]}.sql").read_text()
 
-    def begin(self) -> str:
-        table = "flyway_schema_history"
-        return f'ALTER TABLE "{self.login.role}"."{table}" ADD CONSTRAINT "{table}_pk" PRIMARY KEY ("installed_rank")'
-
 
 class Goose(Tool):
     """pressly/goose with pgx; the migration is the text."""
