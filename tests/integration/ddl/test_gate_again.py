@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 from tests.harness.database import Database, directory
+from tests.harness.postgres import VERSION
 
 from vaultbrix.ddl.gate import schema
 from vaultbrix.runtime.errors import Blocked
@@ -44,7 +45,7 @@ def test_a_database_of_a_newer_operator_is_left_alone(database: Database) -> Non
 
 
 def test_a_server_that_cannot_keep_the_promise_is_refused(database: Database) -> None:
-    assert database.admin(read_facts).version.startswith("15")
+    assert database.admin(read_facts).version.startswith(VERSION)
     with directory() as path:
         bare = Database(path, {"shared_preload_libraries": ""})
         try:
