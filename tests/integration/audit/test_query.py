@@ -19,6 +19,9 @@ from tests.harness.processes import VAULTBRIX, Process
 from tests.harness.shell import run, wait_for
 from tests.harness.shipping import JANE, Shipping, shipping
 
+from vaultbrix.ddl.gate import policy
+from vaultbrix.ddl.gate.patterns import relation_pattern
+
 ROLE = "tenant_audit"
 
 
@@ -146,6 +149,16 @@ def test_an_object_is_found_behind_a_view_a_join_and_a_function(parts: Shipping)
         f"SELECT {name}_f()",
     ]
     assert found[0]["objects"] == [f"{ROLE}.{name}", f"{ROLE}.{name}_v"]
+
+
+def test_all_that_a_relation_that_is_rebuilt_takes_along_is_found(parts: Shipping) -> None:
+    name = f"m{uuid4().hex[:10]}"
+    parts.database.admin(policy.set_rebuildable, ROLE, frozenset({relation_pattern(f"{name}*", ROLE)}))
+    made = (f"CREATE TABLE {name}(id int)", f"CREATE VIEW {name}_v AS SELECT id FROM {name}")
+    parts.session(ROLE, lambda c: [send(c, text) for text in (*made, f"DROP TABLE {name} CASCADE")])
+    for taken in (name, f"{name}_v"):
+        found = rows(parts, f"--object={taken}", "--command=drop table")
+        assert [(row["statement"], row["outcome"]) for row in found] == [(f"DROP TABLE {name} CASCADE", "ok")]
 
 
 def test_text_is_searched_for_as_it_is_written(parts: Shipping) -> None:
