@@ -24,6 +24,15 @@ ENTER: Sequence[str] = () if VERSION == "15" else (str(TOP / "hack/postgres/ente
 PORT = 5433
 USER = "postgres"
 
+
+def program(name: str) -> list[str]:
+    """The command of one of PostgreSQL's programs, of the server's version: pg_dump refuses a newer server.
+
+    It starts in the folder ``/``.
+    """
+    return [*ENTER, str(PROGRAMS / name)]
+
+
 # The part of the chart's postgresql.conf that the product rests on.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "*",

@@ -6,6 +6,7 @@ import pytest
 from tests.harness.database import Database, running
 from tests.harness.migration_project import Held, client_of
 from tests.harness.migration_tool import plain
+from tests.harness.postgres import program
 from tests.harness.tool_client import Client
 
 # What a tenant cannot restore: the schema is there, and the gate attaches its guards by itself.
@@ -24,7 +25,9 @@ def dumped(database: Database, tmp_path: Path) -> Client:
     """A tenant with tables, and a dump of its schema in its folder."""
     tenant = client_of(database, Client, tmp_path)
     tenant.sql(*(statement for statement in plain(1).split(";\n") if statement), *ROWS)
-    done = tenant.run("pg_dump", "--format=custom", "--no-owner", f"--schema={tenant.login.role}", "--file=dump")
+    done = tenant.run(
+        *program("pg_dump"), "--format=custom", "--no-owner", f"--schema={tenant.login.role}", f"--file={tmp_path}/dump"
+    )
     assert done.returncode == 0, done.stderr
     return tenant
 
@@ -38,10 +41,12 @@ def elsewhere(dumped: Client, database: Database) -> Held[Client]:
 def restored(dumped: Client, database: Database, *options: str) -> tuple[Held[Client], str]:
     """The tenant elsewhere, and what its restore said there, of all entries but those to leave out."""
     held = elsewhere(dumped, database)
-    entries = dumped.run("pg_restore", "--list", "dump").stdout.splitlines(keepends=True)
+    entries = dumped.run(*program("pg_restore"), "--list", dumped.folder / "dump").stdout.splitlines(keepends=True)
     kept = [entry for entry in entries if not any(part in entry for part in LEFT_OUT)]
     (dumped.folder / "entries").write_text("".join(kept))
-    done = held.tool.run("pg_restore", "--no-owner", "--use-list=entries", "--dbname=postgres", *options, "dump")
+    listed = f"--use-list={dumped.folder}/entries"
+    command = (*program("pg_restore"), "--no-owner", listed, "--dbname=postgres", *options, dumped.folder / "dump")
+    done = held.tool.run(*command)
     return held, done.stderr
 
 
@@ -56,7 +61,9 @@ def test_dump_is_restored_in_one_transaction_without_an_approval(dumped: Client)
 
 
 def test_plain_dump_is_restored_by_psql_in_one_transaction(dumped: Client) -> None:
-    lines = dumped.run("pg_restore", "--no-owner", "--file=-", "dump").stdout.splitlines(keepends=True)
+    lines = dumped.run(*program("pg_restore"), "--no-owner", "--file=-", dumped.folder / "dump").stdout.splitlines(
+        keepends=True
+    )
     kept = [line for line in lines if not line.startswith("CREATE SCHEMA") and "vaultbrix_truncate_guard" not in line]
     (dumped.folder / "dump.sql").write_text("".join(kept))
     with running() as other:
@@ -80,6 +87,8 @@ def test_without_one_transaction_keys_of_what_is_there_by_then_wait_for_an_appro
 def test_restore_that_first_drops_what_is_there_changes_nothing(dumped: Client, database: Database) -> None:
     held = Held(database.postgres, dumped)
     before = held.query(CONTENTS)
-    done = dumped.run("pg_restore", "--clean", "--single-transaction", "--dbname=postgres", "dump")
+    done = dumped.run(
+        *program("pg_restore"), "--clean", "--single-transaction", "--dbname=postgres", dumped.folder / "dump"
+    )
     assert "requires an approved DDLApproval" in done.stderr
     assert held.query(CONTENTS) == before

@@ -218,7 +218,7 @@ def truncated(c: Campaign, times: int = 1) -> None:
 def clock_stepped(c: Campaign, times: int = 1) -> None:
     """The source's clock and a shipper's go back and forth, so that names come out of order and come again."""
     assert FAKETIME, "libfaketime is missing; run: make setup"
-    clock = c.path / "clock"
+    clock, new = c.path / "clock", c.path / "clock.new"
     clock.write_text("+0s\n")
     wrong = {
         "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
@@ -242,7 +242,9 @@ def clock_stepped(c: Campaign, times: int = 1) -> None:
     for _ in range(times):
         for step in ("-1h", "+70s", "-3s", "+0s"):
             c.progress()
-            clock.write_text(f"{step}\n")
+            # Whoever asks for the time meanwhile must not find half of it.
+            new.write_text(f"{step}\n")
+            new.replace(clock)
             c.postgres.query("SELECT pg_rotate_logfile()")
             time.sleep(1)
             c.keep()

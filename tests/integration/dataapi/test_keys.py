@@ -49,6 +49,11 @@ class Key:
         said = self.world.api.patch("apikey", self.name, self.team, {"spec": spec})
         assert "patched" in said, said
 
+    def observed(self) -> bool:
+        """Whether the status is about the object as it is now."""
+        known = self.object
+        return bool(known["status"]["observedGeneration"] == known["metadata"]["generation"])
+
     def settled(self, *, patience: float = 60) -> str:
         """Wait until the last change is in force; returns the key in the Secret."""
         self.world.api.await_condition("apikey", self.name, self.team, patience=patience)
@@ -162,7 +167,8 @@ def test_a_revoked_key_is_refused_from_its_object_alone_and_never_comes_back(
     ended(key, "Revoked")
     assert "is final" in world.api.patch("apikey", key.name, key.team, {"spec": {"revoked": False}})
     key.change(rotateToken="again")
-    world.api.await_condition("apikey", key.name, key.team, status="False", reason="Revoked")
+    wait_for("it was looked at", key.observed)
+    ended(key, "Revoked")
     assert key.text == ""
     assert [entry["sha256"] for entry in key.status["keys"]] == [sha256_of(text)], "the record stays"
 
@@ -176,7 +182,8 @@ def test_a_key_ends_on_time_and_no_edit_brings_it_back(world: World, make: Calla
     closed = datetime.fromisoformat(key.status["closedAt"])
     assert 0 <= (closed - deadline).total_seconds() < 10
     key.change(ttl="8h")
-    world.api.await_condition("apikey", key.name, key.team, status="False", reason="Expired")
+    wait_for("it was looked at", key.observed)
+    ended(key, "Expired")
     assert not key.good(text)
 
 
@@ -225,7 +232,7 @@ def test_a_secret_of_somebody_else_is_left_alone_and_it_says_so(world: World, ma
         status = world.api.get("apikey", name, key.team)["status"]
         assert (status["phase"], status["keys"]) == ("Rejected", [])
     world.api.patch("apikey", "taken", key.team, {"spec": {"revoked": True}})
-    world.api.await_condition("apikey", "taken", key.team, status="False", reason="Revoked")
+    wait_for("it has ended", lambda: world.api.get("apikey", "taken", key.team)["status"]["phase"] == "Revoked")
     assert world.secret(key.team, "taken-api-key") == {"key": "theirs"}
     assert world.password(key.team, key.tenant) == password
 

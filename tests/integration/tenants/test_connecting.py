@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from tests.harness.postgres import program
 from tests.harness.shell import run
 from tests.harness.world import World
 
@@ -29,7 +30,7 @@ PSYCOPG = "import psycopg, sys; print(psycopg.connect(sys.argv[1]).execute('SELE
 COMMANDS = {
     "psql": ["psql", "-XAtc", "SELECT 1", "-d"],
     "psycopg": [sys.executable, "-c", PSYCOPG],
-    "pg_dump": ["pg_dump", "-s", "-n", "tenant_*", "-d"],
+    "pg_dump": [*program("pg_dump"), "-s", "-n", "tenant_*", "-d"],
 }
 
 
