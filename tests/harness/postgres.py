@@ -28,9 +28,10 @@ USER = "postgres"
 def program(name: str) -> list[str]:
     """The command of one of PostgreSQL's programs, of the server's version: pg_dump refuses a newer server.
 
-    It starts in the folder ``/``.
+    It starts in the folder ``/``, and is found by who has another HOME, too.
     """
-    return [*ENTER, str(PROGRAMS / name)]
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return ["env", f"XDG_CACHE_HOME={cache}", *ENTER, str(PROGRAMS / name)]
 
 
 # The part of the chart's postgresql.conf that the product rests on.
