@@ -117,6 +117,13 @@ def test_bodies_arrive_as_they_were_sent_and_location_leads_back(client: Client)
     assert client.send("DELETE", located.headers["location"]).status == 204
 
 
+def test_a_write_right_after_a_head_arrives(client: Client) -> None:
+    """PostgREST closes the connection after it has answered a HEAD, and does not say so."""
+    for number in range(50):
+        assert client.send("HEAD", "/rest/v1/notes?id=eq.0").status == 200
+        assert client.send("DELETE", "/rest/v1/notes?id=eq.0").status == 204, number
+
+
 def test_the_query_arrives_as_it_was_sent_but_for_the_key(client: Client) -> None:
     target = "/rest/v1/notes?select=text&text=in.(acme's%20own,%22a%3Bb%22)&order=id&limit=1"
     assert texts(client.caddy.send("GET", f"{target}&apikey={client.key}")) == ["acme's own"]

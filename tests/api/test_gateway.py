@@ -270,3 +270,11 @@ def test_no_key_and_no_token_is_in_the_log_of_nginx(api: Api) -> None:
     assert wrong not in log
     last = [json.loads(line) for line in api.nginx.access_log().splitlines()][-2]
     assert (last["tenant"], last["key"], last["path"]) == ("apps/acme", "apps/acme-secret", "/rest/v1/notes")
+
+
+def test_a_write_right_after_a_head_arrives(api: Api) -> None:
+    """PostgREST closes the connection after it has answered a HEAD, and does not say so."""
+    acme = key(api.secret["acme"])
+    for number in range(50):
+        assert api.nginx.send("HEAD", "/rest/v1/notes?id=eq.0", [acme]).status == 200
+        assert api.nginx.send("DELETE", "/rest/v1/notes?id=eq.0", [acme]).status == 204, number
