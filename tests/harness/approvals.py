@@ -91,7 +91,7 @@ class Approval:
     def pod(self, name: str = "") -> "Pod":
         """A Pod of its Job as a kubelet makes it; not started yet."""
         self.await_job()
-        directory = self.world.directory / f"pod-{name or secrets.token_hex(4)}"
+        directory = self.world.directory / f"pod-{name}{secrets.token_hex(4)}"
         directory.mkdir()
         data = self.world.api.get("secret", f"ddl-{self.uid}", JOBS)["data"]
         for key, value in data.items():
