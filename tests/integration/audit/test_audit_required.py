@@ -18,7 +18,7 @@ def required(world: World) -> Iterator[World]:
     """The world's server closes access a minute after the record stopped."""
     flowing(world)
     world.api.apply(server(auditRequired=True, auditGrace=GRACE))
-    wait_for("the agent knows", lambda: '"audit_grace":"PT1M"' in remembered(world))
+    wait_for("the agent knows", lambda: '"audit_grace":"PT1M"' in last_server(world))
     yield world
     world.api.apply(server())
     world.heal()
