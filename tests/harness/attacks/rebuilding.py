@@ -135,3 +135,23 @@ def promoted(d: Duel) -> None:
     d.sql("COMMIT", session=other)
     waiting.join()
     d.holds(d.admin("SELECT to_regclass('{role}.best')")[0][0] is not None, "it was dropped under its new name")
+
+
+@attack(HELD, "made a partition of another while the DROP waits for it")
+def attached(d: Duel) -> None:
+    """The statement's snapshot still shows it alone."""
+    d.rebuildable("new_*")
+    other = d.session()
+    d.sql("CREATE TABLE new_alone(id int)", "INSERT INTO new_alone VALUES (2)")
+    attaching = "ALTER TABLE {role}.parts ATTACH PARTITION {role}.new_alone FOR VALUES IN (2)"
+    d.approve(attaching)
+    d.sql("BEGIN", attaching, session=other)
+    waiting = threading.Thread(target=d.sql, args=("DROP TABLE new_alone",))
+    waiting.start()
+    wait_for(
+        "it waits for the lock",
+        lambda: d.admin("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = '{role}.new_alone'::regclass"),
+    )
+    d.sql("COMMIT", session=other)
+    waiting.join()
+    d.holds(d.admin("SELECT 1 FROM {role}.parts WHERE id = 2") != [], "rows of another relation are gone")

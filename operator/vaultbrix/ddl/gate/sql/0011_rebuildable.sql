@@ -34,8 +34,8 @@ BEGIN
         WHERE NOT vaultbrix.may_rebuild(p_actor, s.nspname, p.relname));
 END $$;
 
--- Of the relations that a command has dropped those that it may, by the snapshot before it. A name that was another one by
--- then than it is there is not believed.
+-- Of the relations that a command has dropped those that it may, by the snapshot before it. What had another name by then
+-- than it has there, or what another transaction has altered meanwhile, such as made a partition, is not believed.
 CREATE FUNCTION vaultbrix.dropped_rebuildable(p_actor name) RETURNS oid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -44,7 +44,8 @@ BEGIN
       SELECT objid, schema_name, object_name FROM pg_event_trigger_dropped_objects()
        WHERE classid = 'pg_class'::regclass AND objsubid = 0)
     SELECT coalesce(array_agg(r.oid), '{}') FROM vaultbrix.rebuildable_of(ARRAY(SELECT objid FROM gone), p_actor) r
-      JOIN gone g ON g.objid = r.oid AND g.schema_name = r.schema AND g.object_name = r.relation);
+      JOIN gone g ON g.objid = r.oid AND g.schema_name = r.schema AND g.object_name = r.relation
+     WHERE vaultbrix.toucher(r.toucher, vaultbrix.own_xids()) = 'own');
 END $$;
 
 -- The names before an ALTER of what it has altered and may rename; what another transaction has altered meanwhile, it may not.
