@@ -20,6 +20,7 @@ echo $n > calls
 kubectl="{kubectl} --kubeconfig {kubeconfig} -n {namespace}"
 $kubectl create secret generic {account}-$n >/dev/null
 token=$($kubectl create token {account} --bound-object-kind Secret --bound-object-name {account}-$n)
+echo $n > given
 if [[ -n "{lasting}" ]]; then
   at=$(date -u -d '+{lasting} seconds' +%Y-%m-%dT%H:%M:%SZ)
   expires=', "expirationTimestamp": "'$at'"'
@@ -77,7 +78,15 @@ class ShortTokens:
     @property
     def calls(self) -> int:
         """How often the program was run."""
-        counted = self._folder / "calls"
+        return self._count("calls")
+
+    @property
+    def given(self) -> int:
+        """The number of the last call that has got its token."""
+        return self._count("given")
+
+    def _count(self, file: str) -> int:
+        counted = self._folder / file
         return int(counted.read_text() or 0) if counted.exists() else 0
 
     def end(self, number: int) -> datetime:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -68,9 +69,20 @@ async def load(context: str) -> Access:
         loader = await config.load_kube_config(file, context=context or None, client_configuration=configuration)
         used = str(loader.current_context["name"])
         renew_at = _renew_at(getattr(loader, "exec_plugin_expiry", None), datetime.now(UTC))
+        program = _program(loader)
     except _BAD_CONFIGURATION as error:
         raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: set KUBECONFIG ({error})") from None
-    return _completed(configuration, used, renew_at)
+    access = _completed(configuration, used, renew_at)
+    if program and access.anonymous:
+        text = f"{program}, which gives the credentials of kubeconfig context {used}, gave none"
+        raise Blocked(Reason.AUTHENTICATION_FAILED, f"no Kubernetes API: {text}; run it by hand to see why")
+    return access
+
+
+def _program(loader: Any) -> str:
+    """The program that the kubeconfig has give the credentials; the library goes on as nobody when that fails."""
+    user = loader._user  # The library has no public name for it.
+    return str(user["exec"]["command"]) if user and "exec" in user else ""
 
 
 def _completed(configuration: client.Configuration, context: str, renew_at: datetime | None) -> Access:

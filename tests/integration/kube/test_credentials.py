@@ -118,6 +118,19 @@ def test_credentials_that_are_not_accepted_a_second_time_are_told(make: Make) ->
     assert person.calls <= 1 + 8
 
 
+def test_a_program_that_gives_nothing_is_told_with_its_name(make: Make) -> None:
+    person = make()
+    person.break_program()
+
+    async def story(kube: Kube) -> None:
+        with pytest.raises(Blocked, match=r"/token, which gives the credentials of kubeconfig context .*, gave none"):
+            await kube.list(NAMESPACES)
+        person.break_program(broken=False)
+        await kube.list(NAMESPACES)
+
+    asked(story)
+
+
 def test_who_logs_in_another_way_meanwhile_goes_on_with_that_at_the_same_cluster(make: Make, running: World) -> None:
     person = make()
     user = json.loads(running.api.user("jane", "system:masters").read_text())["users"][0]["user"]
@@ -158,7 +171,7 @@ def test_commands_that_wait_go_on(make: Make, running: World, team: str) -> None
     waits.start()
     opens.start()
     try:
-        wait_for("both have a token", lambda: person.calls >= 2)
+        wait_for("both have a token", lambda: person.given >= 2)
         for number in (1, 2):
             person.end(number)
         time.sleep(25)
