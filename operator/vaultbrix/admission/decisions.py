@@ -19,6 +19,9 @@ from vaultbrix.api.meta import ObjectMeta, rfc3339
 SETTLING = timedelta(seconds=10)
 """API servers see to a policy some time after they have stored it; times of objects are whole seconds."""
 
+SPREADING = timedelta(seconds=10)
+"""After a change people are told only then that they can decide: agents go by looks of their own, a moment later."""
+
 Spec = Mapping[str, Any]
 
 
@@ -53,12 +56,14 @@ class Look:
 class Standing:
     """Whether the policies are in force. ``versions`` are those last seen without fault, and ``since`` is theirs.
 
-    ``fault`` is there while they are not in force; ``unreadable`` says that it is not known whether they are.
+    ``changed`` is when other versions were seen than before, where any were known before. ``fault`` is there while
+    they are not in force; ``unreadable`` says that it is not known whether they are.
     """
 
     installed: bool = True
     versions: tuple[Version, ...] = ()
     since: datetime | None = None
+    changed: datetime | None = None
     fault: tuple[Reason, str] | None = (Reason.WAITING, "not looked at yet")
     unreadable: bool = True
 
@@ -125,7 +130,8 @@ def standing_after(before: Standing, look: Look) -> Standing:
         return replace(before, fault=None, unreadable=False)
     unchanged = all(version.generation == 1 for version in look.versions)
     last = max(version.created for version in look.versions) if unchanged else look.at
-    return Standing(versions=look.versions, since=last + SETTLING, fault=None, unreadable=False)
+    changed = look.at if before.versions else None
+    return Standing(versions=look.versions, since=last + SETTLING, changed=changed, fault=None, unreadable=False)
 
 
 def admission_enforced(standing: Standing, now: datetime) -> State:
@@ -144,14 +150,14 @@ def admission_enforced(standing: Standing, now: datetime) -> State:
             "the chart's admission policies again (helm upgrade), and see who changed them",
         )
     assert standing.since is not None
-    since = rfc3339(standing.since)
-    if standing.since > now:
+    told_from = max(standing.since, standing.changed + SPREADING) if standing.changed else standing.since
+    if told_from > now:
         return State(
             None,
             Reason.WAITING,
-            f"the admission policies were put in place or changed lately, and count from {since} on",
+            f"the admission policies were put in place or changed lately, and count from {rfc3339(told_from)} on",
         )
-    return State(True, Reason.ENFORCED, f"the admission policies are in force since {since}")
+    return State(True, Reason.ENFORCED, f"the admission policies are in force since {rfc3339(standing.since)}")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class PolicyWatch:
             required = server is not None and server.spec.access_approval is AccessApproval.REQUIRED
             if required:
                 await self._look()
-            soon = required and self._policies.in_force_since is None
+            soon = required and not self._policies.state().status
             try:
                 async with asyncio.timeout(LOOK_SOON_SECONDS if soon else LOOK_SECONDS):
                     await self._watched.server_told.wait()

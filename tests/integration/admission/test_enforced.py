@@ -159,6 +159,7 @@ def test_access_that_was_approved_meanwhile_never_opens_and_what_was_open_stays(
     before.decide()
     before.opened()
     session = held_session(world, before.address, before.team, before.tenant, "approved before")
+    known = policed.enforced("True")["message"]
     policed.delete()
     if fault == "deleted":
         policed.enforced("False")
@@ -166,7 +167,7 @@ def test_access_that_was_approved_meanwhile_never_opens_and_what_was_open_stays(
     if fault == "deleted":
         forged.said("DecisionUnguarded")
     policed.install()
-    policed.enforced("True", patience=90)
+    policed.enforced("True", patience=90, other_than=known)
     wait_for("it is final", lambda: "another AccessRule" in forged.said("DecisionUnguarded")["message"])
     assert forged.closed_in_kernel_and_hba()
     assert session.running

@@ -14,6 +14,7 @@ from tests.harness.builders import HOUR, NOW, SECOND
 from vaultbrix.admission.decisions import (
     NOT_INSTALLED,
     SETTLING,
+    SPREADING,
     InstalledPolicy,
     Look,
     Standing,
@@ -129,6 +130,14 @@ def test_of_those_that_were_changed_nobody_knows_when_so_it_counts_from_now_on()
     assert found.since == NOW + SETTLING
     assert admission_enforced(found, NOW)[:2] == (None, Reason.WAITING)
     assert admission_enforced(found, NOW + SETTLING).status is True
+
+
+def test_after_a_change_people_are_told_to_decide_once_agents_have_seen_it_too() -> None:
+    before = standing_after(Standing(), look(version()))
+    after = standing_after(before, look(version("b")))
+    assert after.in_force(NOW)
+    assert admission_enforced(after, NOW)[:2] == (None, Reason.WAITING)
+    assert admission_enforced(after, NOW + SPREADING).status is True
 
 
 @pytest.mark.parametrize("between", [GONE, AWAY])
