@@ -37,7 +37,8 @@ def world() -> Iterator[World]:
         world.postgres.query("ALTER SYSTEM SET max_connections = 1200")
         world.postgres.stop()
         world.postgres.start()
-        limits = {"maxRulesPerTenant": 1000, "session": {"maxLocks": 10_000, "maxTempSpace": "200Mi"}}
+        session = {"maxLocks": 10_000, "maxTempSpace": "200Mi", "maxLogPerMinute": "1Gi"}
+        limits = {"maxRulesPerTenant": 1000, "session": session}
         world.api.apply(server(limits=limits))
         world.heal()
         yield world

@@ -24,6 +24,16 @@ def end_owners(inodes: Collection[int], listening: Collection[int]) -> list[int]
     return [pid for pid in _processes() if wanted and _end(pid, wanted, spared)]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped (proc_pid_stat(5), state T or t), so that it reacts to nothing."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return False
+    # The name before it may have blanks and parentheses.
+    return stat.rpartition(b") ")[2][:1] in (b"T", b"t")
+
+
 def _names(inodes: Collection[int]) -> set[str]:
     return {f"socket:[{inode}]" for inode in inodes if inode}
 

@@ -19,7 +19,7 @@ _LOADING_SECONDS = 1.0
 # How long PostgreSQL may take to say that it was told to reload, before the kernel opens without that.
 _TELLING_SECONDS = 0.1
 # How long it is waited for PostgreSQL's answer while there is more to do already.
-_HURRIED_SECONDS = 0.01
+_HURRIED_SECONDS = 0.005
 
 _T = TypeVar("_T")
 

@@ -172,21 +172,29 @@ class SessionLayer:
         return error
 
     async def _cut(self, doomed: Collection[Connection], patience: float) -> Expected | None:
-        """Destroy these connections, those that are still there after ``patience`` seconds; returns why that failed."""
+        """Destroy these connections, those that are still there after ``patience`` seconds; returns why that failed.
+
+        A process that is stopped says no goodbye, and gets no time for it.
+        """
         until = time.monotonic() + patience
-        left = list(doomed)
+        stopped = [c for c in doomed if patience and (owner := self._owners.get(c)) and backends.is_stopped(owner.pid)]
+        failure = await self._destroy(stopped)
+        left = [connection for connection in doomed if connection not in stopped]
         while left and time.monotonic() < until:
             await asyncio.sleep(GOODBYE_SECONDS / 8)
             present = set(await self._connections())
             left = [connection for connection in left if connection in present]
-        if not left:
+        return await self._destroy(left) or failure
+
+    async def _destroy(self, connections: list[Connection]) -> Expected | None:
+        if not connections:
             return None
         try:
-            count = await asyncio.to_thread(sockets.destroy, left)
+            count = await asyncio.to_thread(sockets.destroy, connections)
         except Expected as error:
             return error
         if count:
-            pids = [self._owners[connection].pid for connection in left if connection in self._owners]
+            pids = [self._owners[connection].pid for connection in connections if connection in self._owners]
             log.warning("connections are cut by the kernel", count=count, pids=pids)
         return None
 
