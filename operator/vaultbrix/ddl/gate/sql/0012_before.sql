@@ -193,8 +193,7 @@ END $$;
 -- What ddl_end has to know of the time before the command, from its caller's snapshot:
 -- CREATE that may replace: the objects that were there. ALTER: the names of what is altered, which of it the tenant may
 -- rename, and its tables, its types and what of the catalogs about them has changed; of one that PostgreSQL told nothing of,
--- whether it replaced a row of the
--- catalogs all the same, and how many were written before it.
+-- whether it replaced a row of the catalogs all the same, and how many were written before it.
 CREATE FUNCTION vaultbrix.before(p_tag text, p_actor name) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgaudit.log = 'none' AS $$
 DECLARE tables oid[]; types oid[]; own xid[]; names text; known jsonb;
@@ -202,10 +201,12 @@ BEGIN
   IF p_tag NOT IN ('CREATE FUNCTION', 'CREATE PROCEDURE', 'CREATE AGGREGATE', 'CREATE VIEW', 'CREATE TRIGGER') AND NOT p_tag ^@ 'ALTER '
     OR vaultbrix.is_exempt(p_actor) THEN RETURN NULL; END IF;
   IF p_tag ^@ 'CREATE ' THEN
+    -- Not EXISTS, for which PostgreSQL would read all of a catalog.
     RETURN (SELECT coalesce(jsonb_agg(objid::text), '[]') FROM pg_event_trigger_ddl_commands()
-             WHERE EXISTS (SELECT FROM pg_proc WHERE oid = objid AND classid = 'pg_proc'::regclass)
-                OR EXISTS (SELECT FROM pg_class WHERE oid = objid AND classid = 'pg_class'::regclass)
-                OR EXISTS (SELECT FROM pg_trigger WHERE oid = objid AND classid = 'pg_trigger'::regclass));
+             WHERE CASE classid
+               WHEN 'pg_proc'::regclass THEN (SELECT true FROM pg_proc WHERE oid = objid)
+               WHEN 'pg_class'::regclass THEN (SELECT true FROM pg_class WHERE oid = objid)
+               WHEN 'pg_trigger'::regclass THEN (SELECT true FROM pg_trigger WHERE oid = objid) END);
   END IF;
   IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands()) THEN
     RETURN jsonb_build_object('has_replaced', vaultbrix.has_replaced(), 'written', vaultbrix.written());
