@@ -1,5 +1,6 @@
 """Our roles that log in: creates them, mends what drifted, drops them without a trace."""
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,8 +178,9 @@ async def apply(
     if isinstance(password, KeptVerifier):
         sets_password, verifier = present is not None and sha256_of(present) != password.sha256, None
     else:
-        sets_password = not scram.matches(password, present)
-        verifier = scram.verifier(password, salt) if sets_password else None
+        # A millisecond each, for which the event loop need not stand still.
+        sets_password = not await asyncio.to_thread(scram.matches, password, present)
+        verifier = await asyncio.to_thread(scram.verifier, password, salt) if sets_password else None
     first = [*(change.statement for change in needed), *(_quieting() if sets_password else ())]
     if first:
         await connection.execute(sql.SQL("; ").join(first))

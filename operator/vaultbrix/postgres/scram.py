@@ -30,13 +30,16 @@ def verifier(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
 
 
 def matches(password: str, stored: str | None) -> bool:
-    """Whether a stored verifier was made from that password; False for any other form of rolpassword."""
+    """Whether ``verifier`` made a stored value from that password; False for any other form of rolpassword.
+
+    One with other iterations is none of ours: a role may give itself one of so many that each look would take minutes.
+    """
     try:
         scheme, parameters, _ = (stored or "").split("$")
         iterations, salt = parameters.split(":")
-        if scheme != "SCRAM-SHA-256":
+        if scheme != "SCRAM-SHA-256" or iterations != str(ITERATIONS):
             return False
-        expected = verifier(password, base64.b64decode(salt, validate=True), int(iterations))
+        expected = verifier(password, base64.b64decode(salt, validate=True))
     except ValueError:
         return False
     return hmac.compare_digest(expected, stored or "")
