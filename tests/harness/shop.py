@@ -60,7 +60,7 @@ def served(gateway: GatewayProcess, shop: Shop, target: str = "/rest/v1/notes") 
             return sent if sent.status == 200 else None
         return None
 
-    return wait_for("it is served", answer)
+    return wait_for("it is served", answer, tell=gateway.process.text)
 
 
 @contextlib.contextmanager

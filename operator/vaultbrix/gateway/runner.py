@@ -38,6 +38,7 @@ _PR_SET_PDEATHSIG = 1
 # Loaded here, since little may be done between fork and exec.
 _LIBC = ctypes.CDLL(None)
 _STOP_SECONDS = 5.0
+_ANSWER_SECONDS = 2.0
 _PROBE_SECONDS = 0.02
 
 Resolve = Callable[[ObjectKey], Awaitable[Served | None]]
@@ -237,16 +238,22 @@ async def _ready(port: int, process: asyncio.subprocess.Process) -> bool:
     """Whether PostgREST has read the schema within LONGEST_START_SECONDS."""
     deadline = time.monotonic() + LONGEST_START_SECONDS
     while time.monotonic() < deadline and process.returncode is None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(b"GET /ready HTTP/1.0\r\n\r\n")
-                if b" 200 " in await reader.readline():
+        # Whoever has the port may accept a connection and say nothing.
+        with contextlib.suppress(OSError, ValueError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if await _says_ready(port):
                     return True
-            finally:
-                writer.close()
         await asyncio.sleep(_PROBE_SECONDS)
     return False
+
+
+async def _says_ready(port: int) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /ready HTTP/1.0\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    finally:
+        writer.close()
 
 
 async def _log_errors(tenant: ObjectKey, process: asyncio.subprocess.Process) -> None:
