@@ -113,8 +113,9 @@ bench-harm: setup ## revoked sessions while PostgreSQL is in trouble, neighbours
 	hack/cluster/build.sh
 	$(RUN)/pytest -s -q tests/bench/test_harm.py tests/bench/test_watchdog.py tests/bench/test_locks.py
 
-bench-ddl: setup ## the gate's cost by kind of statement, and approvals
+bench-ddl: setup ## the gate's cost by kind of statement and for dbt and Django, and approvals: a few minutes
 	hack/cluster/build.sh
+	tests/tools/prepare python dbt >/dev/null
 	$(RUN)/pytest -s tests/bench/test_ddl*.py
 
 bench-audit: setup ## what auditing costs, the shipper beside rsyslog, and questions to 10 million records: about 40 minutes

@@ -1,7 +1,8 @@
 """What the gate costs, by kind of statement and number of the tenant's tables; with and without it in turn, in one run.
 
-``make bench-ddl`` prints a table and merges ``gate`` into tests/bench/results/ddl.json. Both databases have the same
-settings and the same tables; only in one are event triggers and guards switched off.
+``make bench-ddl`` prints a table and merges ``gate`` into tests/bench/results/ddl.json, and as ``gate_noise`` how far
+two sides are apart that are the same. Both sides are one session on one server, whose event triggers are switched off
+and on between short blocks: two servers differ by the places of their files alone.
 """
 
 import contextlib
@@ -19,46 +20,100 @@ from tests.harness.database import running as database_running
 
 from vaultbrix.ddl.gate import policy
 
-SIZES = (10, 1_000, 3_000)
-TRIES = 100
+pytestmark = pytest.mark.timeout(900)
+
+SIZES = (10, 1_000, 3_000, 10_000)
+NOISE_AT = 1_000
+# Blocks of each side, and statements of a block; those before them are not counted, since they load what was switched.
+BLOCKS = 40
+STATEMENTS = 5
+UNCOUNTED = 2
+# So many times as many blocks of what the gate does not see: it is soon over, so what disturbs counts for more.
+OFTENER = {"INSERT": 5, "UPDATE": 5}
+EVENT_TRIGGERS = ("vaultbrix_start", "vaultbrix_drop", "vaultbrix_end")
 
 numbers = itertools.count(1)
 
-# A statement that is timed, what comes before it and after it in the same session, untimed; {n} is a number of its own.
+# A statement that is timed, what comes before it and after it in the same session, untimed; {n} is a number of its own,
+# {work} a table of the side's own.
 KINDS: dict[str, tuple[str, str, str]] = {
     "CREATE TABLE": ("", "CREATE TABLE new{n}(id int PRIMARY KEY, v text)", ""),
     "CREATE INDEX": ("CREATE TABLE new{n}(id int)", "CREATE INDEX ON new{n}(id)", ""),
     "CREATE OR REPLACE VIEW": ("", "CREATE OR REPLACE VIEW look AS SELECT {n} AS n", ""),
     "CREATE TEMP TABLE": ("", "CREATE TEMP TABLE own{n}(id int)", "DROP TABLE own{n}"),
-    "GRANT": ("", "GRANT SELECT ON work TO vaultbrix_jobs", "REVOKE SELECT ON work FROM vaultbrix_jobs"),
-    "INSERT": ("", "INSERT INTO work VALUES ({n}, 'x')", ""),
-    "UPDATE": ("", "UPDATE work SET v = 'y' WHERE id = 1", ""),
+    "GRANT": ("", "GRANT SELECT ON {work} TO vaultbrix_jobs", "REVOKE SELECT ON {work} FROM vaultbrix_jobs"),
+    "INSERT": ("", "INSERT INTO {work} VALUES ({n}, 'x')", ""),
+    "UPDATE": ("", "UPDATE {work} SET v = 'y' WHERE id = 1", ""),
     "ALTER TABLE ADD COLUMN (policy)": ("CREATE TABLE new{n}(id int)", "ALTER TABLE new{n} ADD COLUMN w int", ""),
     "ALTER TABLE ADD FOREIGN KEY (policy)": (
         "CREATE TABLE new{n}(id int)",
-        "ALTER TABLE new{n} ADD FOREIGN KEY (id) REFERENCES work",
+        "ALTER TABLE new{n} ADD FOREIGN KEY (id) REFERENCES {work}",
         "ALTER TABLE new{n} DROP CONSTRAINT new{n}_id_fkey",
     ),
     "DROP TABLE (refused)": ("CREATE TABLE new{n}(id int)", "DROP TABLE new{n}", ""),
 }
 
 
-class Side:
-    """One of the two databases with a tenant of that many tables."""
+class Sides:
+    """One session of a tenant, whose statements run with the gate or without it."""
 
-    def __init__(self, database: Database, tables: int) -> None:
-        role = database.tenant(f"b{tables}")
-        self.session = database.login(role)
-        send(self.session, "CREATE TABLE work(id int PRIMARY KEY, v text); INSERT INTO work VALUES (1, 'x')")
-        for first in range(0, tables, 100):
+    def __init__(self, database: Database) -> None:
+        self.role = database.tenant("bench")
+        self.database, self.session = database, database.login(self.role)
+        self._admin = database.postgres.connect()
+        database.admin(policy.set_policy, self.role, additive=True)
+        for work in ("work_on", "work_off"):
+            send(self.session, f"CREATE TABLE {work}(id int PRIMARY KEY, v text); INSERT INTO {work} VALUES (1, 'x')")
+        self._admin.execute(f"DROP TRIGGER vaultbrix_truncate_guard ON {self.role}.work_off".encode())
+        self._tables = 0
+
+    def close(self) -> None:
+        """End both sessions."""
+        self.session.close()
+        self._admin.close()
+
+    def grow(self, tables: int) -> None:
+        """Have so many tables beside the two that statements are about, all with what the gate puts on a table."""
+        self.switch(enabled=True)
+        for first in range(self._tables, tables, 100):
             many = range(first, min(first + 100, tables))
             send(self.session, ";".join(f"CREATE TABLE t{n}(id int PRIMARY KEY, v text)" for n in many))
-        database.admin(policy.set_policy, role, additive=True)
-        database.postgres.query("VACUUM ANALYZE")
+        self._tables = tables
+        self._admin.execute("VACUUM ANALYZE")
 
-    def time(self, kind: str, number: int) -> float:
+    def switch(self, *, enabled: bool) -> None:
+        """The event triggers on or off, as only a superuser can."""
+        how = "ENABLE ALWAYS" if enabled else "DISABLE"
+        send(self._admin, ";".join(f"ALTER EVENT TRIGGER {name} {how}" for name in EVENT_TRIGGERS))
+
+    def tidy(self) -> None:
+        """Drop what a kind left, so that the next one has as many tables."""
+        left = self._admin.execute(
+            "SELECT format('%%I.%%I', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname = %s AND tablename LIKE 'new%%'",
+            [self.role],
+        ).fetchall()
+        if left:
+            self._admin.execute(f"DROP TABLE {', '.join(name for (name,) in left)}".encode())
+        self._admin.execute("VACUUM pg_class, pg_attribute, pg_type, pg_depend, pg_index, pg_constraint, pg_trigger")
+
+    def compare(self, kind: str, *, gate: bool) -> tuple[list[float], list[float]]:
+        """Milliseconds of each statement on either side, in order: on, off; without ``gate`` both are off."""
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for block in range(BLOCKS * 2 * OFTENER.get(kind, 1)):
+            # On, off, off, on, ...: what grows or shrinks meanwhile does so for both.
+            side = block % 4 in (0, 3)
+            self.switch(enabled=side and gate)
+            for counted in range(-UNCOUNTED, STATEMENTS):
+                taken = self._time(kind, next(numbers), "work_on" if side else "work_off")
+                if counted >= 0:
+                    times[side].append(taken * 1000)
+        self.tidy()
+        return sorted(times[True]), sorted(times[False])
+
+    def _time(self, kind: str, number: int, work: str) -> float:
         """Seconds of one statement, as one message."""
-        before, statement, after = (text.replace("{n}", str(number)) for text in KINDS[kind])
+        before, statement, after = (text.replace("{n}", str(number)).replace("{work}", work) for text in KINDS[kind])
         if before:
             send(self.session, before)
         begun = time.perf_counter()
@@ -72,36 +127,38 @@ class Side:
 
 
 @pytest.fixture(scope="module")
-def databases() -> Iterator[tuple[Database, Database]]:
+def sides() -> Iterator[Sides]:
     with contextlib.ExitStack() as stack:
-        on, off = (stack.enter_context(database_running({"autovacuum": "off"})) for _ in range(2))
-        off.set_gate(enabled=False)
-        yield on, off
+        database = stack.enter_context(database_running({"autovacuum": "off"}, in_memory=True))
+        yield stack.enter_context(contextlib.closing(Sides(database)))
 
 
-def test_what_the_gate_costs(databases: tuple[Database, Database], capsys: pytest.CaptureFixture[str]) -> None:
+def p99(times: list[float]) -> float:
+    return times[int(len(times) * 0.99) - 1]
+
+
+def test_what_the_gate_costs(sides: Sides, capsys: pytest.CaptureFixture[str]) -> None:
     figures: dict[str, Any] = {}
+    noise: dict[str, float] = {}
     say: Callable[..., None] = print
     with capsys.disabled():
         heads = "".join(f"{head:>10}" for head in ("off p50", "on p50", "off p99", "on p99"))
         say(f"\n{'statement':<38}{'tables':>7}{heads}{'ratio':>8}  (ms)")
         for tables in SIZES:
-            on, off = (Side(database, tables) for database in databases)
+            sides.grow(tables)
             for kind in KINDS:
-                times: dict[Side, list[float]] = {on: [], off: []}
-                for number in itertools.islice(numbers, TRIES + 10):
-                    # In turn, and the first of each round in turn too, so that what disturbs disturbs both.
-                    for side in (on, off) if number % 2 else (off, on):
-                        times[side].append(side.time(kind, number) * 1000)
-                with_gate, without = sorted(times[on][10:]), sorted(times[off][10:])
-                p50 = statistics.median(with_gate), statistics.median(without)
-                p99 = with_gate[int(len(with_gate) * 0.99) - 1], without[int(len(without) * 0.99) - 1]
+                on, off = sides.compare(kind, gate=True)
+                p50 = statistics.median(on), statistics.median(off)
                 figures.setdefault(kind, {})[str(tables)] = {
                     "on_p50_ms": round(p50[0], 3), "off_p50_ms": round(p50[1], 3),
-                    "on_p99_ms": round(p99[0], 3), "off_p99_ms": round(p99[1], 3), "ratio": round(p50[0] / p50[1], 3),
+                    "on_p99_ms": round(p99(on), 3), "off_p99_ms": round(p99(off), 3),
+                    "ratio": round(p50[0] / p50[1], 3),
                 }  # fmt: skip
-                row = "".join(f"{value:>10.3f}" for value in (p50[1], p50[0], p99[1], p99[0]))
+                row = "".join(f"{value:>10.3f}" for value in (p50[1], p50[0], p99(off), p99(on)))
                 say(f"{kind:<38}{tables:>7}{row}{p50[0] / p50[1]:>8.2f}")
-            on.session.close()
-            off.session.close()
-    results.keep("ddl", {"gate": figures})
+            if tables == NOISE_AT:
+                for kind in KINDS:
+                    one, other = (statistics.median(side) for side in sides.compare(kind, gate=False))
+                    noise[kind] = round(one / other, 3)
+        say(f"gate off on both sides, {NOISE_AT} tables: ratios {min(noise.values()):.2f} to {max(noise.values()):.2f}")
+    results.keep("ddl", {"gate": figures, "gate_noise": {"tables": NOISE_AT, "ratios": noise}})
