@@ -38,7 +38,7 @@ demo: setup ## the main job, narrated, on a real cluster (brings one up unless K
 	@hack/cluster/install-prerequisites $(NODE_PACKAGES)
 	@$(RUN)/python hack/demo
 
-test: lint test-unit test-integration test-attacks-17 test-postgres-15 test-api test-e2e ## everything below
+test: lint test-unit test-integration test-attacks-17 test-postgres-15 test-api test-tools-short test-e2e ## everything below
 
 lint: setup ## ruff, mypy, which folder may import which
 	$(RUN)/ruff check .
