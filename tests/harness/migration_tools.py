@@ -121,6 +121,24 @@ class GolangMigrate(Tool):
         return self.run(kit("go") / "migrate", "-path", ".", "-database", self.login.url, *arguments)
 
 
+class Sqlx(Tool):
+    """sqlx-cli with sqlx's own driver, in Rust; the migration is the text."""
+
+    name = "sqlx"
+    messages = 1
+    shows = frozenset()
+    applied = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version"
+
+    def release(self, number: int) -> None:
+        self._sql(number, "migrations/{number:04}_{name}.sql")
+
+    def migrate(self) -> Done:
+        return self.run(kit("rust") / "sqlx", "migrate", "run", "--no-dotenv", DATABASE_URL=self.login.url)
+
+    def text(self, number: int) -> str:
+        return (self.folder / f"migrations/{number:04}_{NAMES[number]}.sql").read_text()
+
+
 class Liquibase(Tool):
     """Liquibase's library with pgjdbc, with a changelog of plain SQL; it prints what it would send."""
 
@@ -214,6 +232,6 @@ END $EF$;
 
 
 TOOLS: tuple[type[Tool], ...] = (
-    Alembic, Django, Flyway, Goose, GolangMigrate, NodePgMigrate, Prisma, Knex, Drizzle, Liquibase, ActiveRecord,
+    Alembic, Django, Flyway, Goose, GolangMigrate, Sqlx, NodePgMigrate, Prisma, Knex, Drizzle, Liquibase, ActiveRecord,
     EntityFramework,
 )  # fmt: skip

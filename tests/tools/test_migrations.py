@@ -6,7 +6,7 @@ import pytest
 from tests.harness.database import Database
 from tests.harness.migration_project import Project, made
 from tests.harness.migration_tool import Tool
-from tests.harness.migration_tools import GolangMigrate
+from tests.harness.migration_tools import GolangMigrate, Sqlx
 from tests.harness.npm_migration_tools import Prisma
 
 from vaultbrix.ddl.plan import digest
@@ -116,6 +116,22 @@ def test_golang_migrate_stays_dirty_where_only_its_own_truncates_were_approved(
     project.approve(own)
     assert project.tool.force(2).returncode == 0
     assert project.state().applied == ["2"]
+
+
+def test_sqlx_drops_an_index_outside_a_transaction_once_that_is_approved(database: Database, tmp_path: Path) -> None:
+    project = made(database, Sqlx, tmp_path)
+    project.migrated()
+    text = "-- no-transaction\nDROP INDEX CONCURRENTLY orders_customer;\n"
+    (tmp_path / "migrations/0003_index.sql").write_text(text)
+    refused = project.tool.migrate()
+    assert "DROP INDEX requires an approved DDLApproval" in refused.stdout
+    assert project.state().applied == ["1", "2"]
+    assert project.query("SELECT to_regclass('orders_customer')::text") == [("orders_customer",)]
+    project.approve(text)
+    project.migrate()
+    assert project.state().applied == ["1", "2", "3"]
+    assert project.query("SELECT to_regclass('orders_customer')::text") == [(None,)]
+    project.migrate()
 
 
 def test_prisma_without_a_transaction_leaves_half_a_migration_where_only_its_first_statement_was_approved(
