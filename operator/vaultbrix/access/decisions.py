@@ -37,6 +37,7 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.grants.grant import Grant
 from vaultbrix.runtime.addresses import overlapping
+from vaultbrix.runtime.counted import counted
 from vaultbrix.runtime.errors import Expected
 
 
@@ -97,7 +98,7 @@ def _too_many(verdict: AccessVerdict, server: PostgresServer) -> AccessVerdict:
     return AccessVerdict(
         AccessPhase.REJECTED,
         Reason.TOO_MANY_RULES,
-        f"the tenant has {most} rules already, the limit of PostgresServer {server.metadata.name} "
+        f"the tenant has {counted(most, 'rule')} already, the limit of PostgresServer {server.metadata.name} "
         "(spec.limits.maxRulesPerTenant); revoke one, or wait for one to end",
         verdict.deadline,
     )

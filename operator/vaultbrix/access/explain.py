@@ -16,6 +16,7 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.review import by_urgency, waiting
 from vaultbrix.runtime.addresses import Address
+from vaultbrix.runtime.counted import counted
 from vaultbrix.runtime.durations import span
 
 MOST_ENDED = 3
@@ -214,7 +215,7 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
         if ended and rule.spec.tenant_ref.name == view.name and _covers(rule, address):
             latest = next(a.watchdog for a in rule.status.agents if a.ended_by_watchdog)
             notes.append(
-                f"rule {rule.metadata.name}: {_sessions(ended)} ended by the watchdog, the latest for {latest}"
+                f"rule {rule.metadata.name}: {counted(ended, 'session')} ended by the watchdog, the latest for {latest}"
             )
     for rule in view.rules:
         other = rule.spec.tenant_ref.name
@@ -223,10 +224,6 @@ def _notes(address: Address, view: View, now: datetime) -> tuple[str, ...]:
         if _covers(rule, address):
             notes.append(f"rule {rule.metadata.name} lets that address in as Tenant {other}")
     return tuple(notes)
-
-
-def _sessions(count: int) -> str:
-    return f"{count} sessions" if count > 1 else "1 session"
 
 
 def _not_true(conditions: Iterable[Condition], type_: ConditionType) -> str:

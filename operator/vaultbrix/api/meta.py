@@ -13,9 +13,9 @@ GROUP = "vaultbrix.com"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 # Bounded, so that no sum overflows here, in CEL or in the calendar.
-DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$"
+DURATION_PATTERN = r"^([0-9]{1,5}d)?([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$"
 LONGEST_DURATION = timedelta(days=36525)
 
 
@@ -72,14 +72,19 @@ Timestamp = Annotated[
 
 
 def parse_duration(value: object) -> timedelta:
-    """Parse ``1h30m`` (h, m, s, in that order, whole numbers). Raises ValueError with the form expected."""
+    """Parse ``7d`` or ``1h30m`` (d, h, m, s, in that order, whole numbers; a day has 24 hours).
+
+    Raises ValueError with the form expected.
+    """
     if isinstance(value, timedelta):
         return value
     match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
-        raise ValueError("expected a duration such as 90s, 45m, 2h or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + seconds
+        raise ValueError(
+            "expected a duration such as 90s, 45m, 1h30m or 7d: whole numbers of d, h, m, s, in that order"
+        )
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    total = days * 86400 + hours * 3600 + minutes * 60 + seconds
     if total > LONGEST_DURATION.total_seconds():
         raise ValueError("a duration of more than 100 years")
     return timedelta(seconds=total)

@@ -29,8 +29,29 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(keys.app, name="keys")
 
 
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    from vaultbrix.api.meta import API_VERSION  # noqa: PLC0415
+
+    try:
+        release = version("vaultbrix")
+    except PackageNotFoundError:
+        # Run from its source.
+        release = "unknown"
+    typer.echo(f"vaultbrix {release} ({API_VERSION})")
+    raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print release and API version.")
+]
+
+
 @app.callback()
-def every_command() -> None:
+def every_command(version: Version = False) -> None:
     """Secure access to PostgreSQL."""
     leave_no_core()
 

@@ -35,6 +35,7 @@ from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.ddl.parse.text import RejectedText
 from vaultbrix.ddl.plan import Plan
+from vaultbrix.runtime.counted import verb
 from vaultbrix.runtime.errors import Blocked, Expected
 
 
@@ -222,7 +223,9 @@ def _ran(executed: int) -> str:
 
 def _failed(run: RunState) -> ApprovalVerdict:
     error = run.error or ExecutionError(message="the Job failed")
-    before = f"; the {run.executed} before it took effect and stay" if run.executed else ""
+    before = (
+        f"; the {run.executed} before it took effect and {verb(run.executed, 'stays', 'stay')}" if run.executed else ""
+    )
     look = f"Look at {run.left or 'the objects that it names'}"
     if run.unfinished is not None and not error.sqlstate:
         text = (

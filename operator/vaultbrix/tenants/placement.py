@@ -14,6 +14,7 @@ from vaultbrix.api.namespace import Namespace
 from vaultbrix.api.placement import From
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
+from vaultbrix.runtime.counted import counted
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
 
 GATE_WITH_UIDS = 9
@@ -168,8 +169,8 @@ def check_limit(placement: Placement, tenants: int) -> None:
     if limit is not None and tenants >= limit:
         raise Blocked(
             Reason.TOO_MANY_TENANTS,
-            f"PostgresServer {placement.server} has {tenants:,} tenants, those with retained data counted, and its "
-            f"spec.limits.maxTenants is {limit:,}: an admin raises it, or one is deleted with deletionPolicy Delete",
+            f"PostgresServer {placement.server} has {counted(tenants, 'tenant')}, those with retained data counted, "
+            f"and its spec.limits.maxTenants is {limit:,}: an admin raises it, or one is deleted with deletionPolicy Delete",
         )
 
 

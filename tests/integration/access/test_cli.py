@@ -108,7 +108,7 @@ def test_a_person_opens_extends_understands_and_ends_access(world: World) -> Non
         ([*(part for n in range(33) for part in ("--cidr", f"203.0.113.{n}")), "--for", "1h"], "1 to 32"),
         (["--cidr", "203.0.113.7"], "--for"),
         (["--cidr", "203.0.113.7", "--for", "1h", "--until", "2099-01-01T00:00:00Z"], "--until"),
-        (["--cidr", "203.0.113.7", "--for", "two hours"], "90s, 45m, 2h or 1h30m"),
+        (["--cidr", "203.0.113.7", "--for", "two hours"], "90s, 45m, 1h30m or 7d"),
         (["--cidr", "203.0.113.7", "--until", "2020-01-01T00:00:00Z"], "has passed"),
         (["--cidr", "203.0.113.7", "--until", "2099-01-01T00:00:00"], "time zone"),
         (["--cidr", "203.0.113.7", "--for", "1h", "--from", "2020-01-01T00:00:00Z"], "--from"),

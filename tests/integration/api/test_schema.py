@@ -35,6 +35,12 @@ GOOD = {
     "rule with the longest name that leaves room": rule(TEAM, "g" * 246, "acme", "203.0.113.7/32", login="PerRule"),
     "rule with a longer name": rule(TEAM, "g" * 247, "acme", "203.0.113.7/32"),
     "rule that is no record for long": rule(TEAM, "good-13", "acme", "203.0.113.7/32", ttlAfterClosed="0s"),
+    "rule of days": rule(TEAM, "good-30", "acme", "203.0.113.7/32", ttl="200d", ttlAfterClosed="1d12h"),
+    "tenant whose password is replaced after days": tenant(
+        TEAM, "good-31", credentials={"rotateEvery": "30d", "keepPrevious": "6d24h"}
+    ),
+    "approval for days": approval(TEAM, "good-32", "acme", "DROP TABLE t", validFor="30d"),
+    "server with limits in days": server("good-33", limits={"maxTTL": "30d"}, auditGrace="1d"),
     "tenant without slug": tenant(TEAM, "good-5"),
     "tenant with a slug much like a login's": tenant(TEAM, "good-14", slug="acme_r_0123456789a"),
     "tenant with slug": tenant(TEAM, "9-is-no-letter", slug="nine_lives", connectionLimit=5),
@@ -107,6 +113,18 @@ BAD = {
     "ttl and expiresAt": (changed(RULE, expiresAt="2030-01-01T00:00:00Z"), "ttl and expiresAt"),
     "neither ttl nor expiresAt": (changed(RULE, ttl=None), "ttl and expiresAt"),
     "ttl of 0": (changed(RULE, ttl="0s"), "ttl"),
+    "ttl of no days": (changed(RULE, ttl="0d"), "ttl must be at least 1s"),
+    "ttl with its days last": (changed(RULE, ttl="1h2d"), "spec.ttl"),
+    "ttl of a half day": (changed(RULE, ttl="0.5d"), "spec.ttl"),
+    "approval for too many days": (changed(APPROVAL, validFor="30d1s"), "validFor must be at most 720h"),
+    "a password that is replaced too rarely": (
+        changed(TENANT, credentials={"rotateEvery": "366d"}),
+        "rotateEvery must be at least 1h and at most 8760h",
+    ),
+    "a password that is kept for too many days": (
+        changed(TENANT, credentials={"keepPrevious": "8d"}),
+        "keepPrevious must be at most 168h",
+    ),
     "ttl in words": (changed(RULE, ttl="two hours"), "spec.ttl"),
     "ttl below zero": (changed(RULE, ttl="-1h"), "spec.ttl"),
     "no reason": (changed(RULE, reason=None), "spec.reason"),

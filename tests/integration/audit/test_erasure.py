@@ -297,7 +297,7 @@ def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dic
     try:
         parts.store.query("SELECT audit.note('read', jsonb_build_object('person', %s::text))", [name])
         said = redact(parts, redactor, "--person", name, check=False)
-        assert "1 events are not sealed yet and were left" in said
+        assert "1 event is not sealed yet and stayed" in said
     finally:
         parts.shipper.start()
     sealed(parts)

@@ -81,7 +81,7 @@ def test_what_is_due_is_dropped_by_the_operator_and_the_status_says_so(kept: Wor
         assert "record_20200101_30" in told(kept, "False", "HeldByQuery")
         reader.execute("ROLLBACK")
     again(kept)
-    assert "1 partitions with 0 rows were dropped" in told(kept, "True", "Applied")
+    assert "1 partition with 0 rows was dropped" in told(kept, "True", "Applied")
     assert kept.store.query("SELECT to_regclass('audit.record_20200101')") == [(None,)]
 
 

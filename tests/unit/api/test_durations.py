@@ -12,15 +12,28 @@ from vaultbrix.api.meta import format_duration, parse_duration, rfc3339
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), ("1h1m1s", 3661), ("0s", 0), ("168h", 604800)],
+    [
+        ("90s", 90),
+        ("45m", 2700),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1h1m1s", 3661),
+        ("0s", 0),
+        ("168h", 604800),
+        ("7d", 604800),
+        ("1d1h1m1s", 90061),
+        ("200d", 17280000),
+    ],
 )
 def test_durations_are_read_as_written(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "2", "h", "1m2h", "1.5h", "-1h", " 2h", "2h ", "2H", "1d", "2h\n", None, 7])
+@pytest.mark.parametrize(
+    "text", ["", "2", "h", "1m2h", "1.5h", "-1h", " 2h", "2h ", "2H", "d", "1h2d", "0.5d", "1w", "2h\n", None, 7]
+)
 def test_anything_else_is_refused_with_the_form_expected(text: object) -> None:
-    with pytest.raises(ValueError, match="90s, 45m, 2h or 1h30m"):
+    with pytest.raises(ValueError, match="90s, 45m, 1h30m or 7d: whole numbers of d, h, m, s, in that order"):
         parse_duration(text)
 
 

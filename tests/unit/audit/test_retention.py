@@ -162,7 +162,7 @@ def test_the_archive_comes_first_where_one_server_says_so() -> None:
 def test_the_verdict_names_what_stays_and_the_remedy() -> None:
     at = datetime(2026, 12, 1, tzinfo=UTC)
     status, reason, message = verdict(Outcome([Dropped(partition(30), 12)]), at)
-    assert (status, reason, message) == (True, Reason.APPLIED, "on 2026-12-01, 1 partitions with 12 rows were dropped")
+    assert (status, reason, message) == (True, Reason.APPLIED, "on 2026-12-01, 1 partition with 12 rows was dropped")
     held = [partition(days) for days in range(1, 6)]
     status, reason, message = verdict(Outcome([], held), at)
     assert (status, reason) == (False, Reason.HELD_BY_QUERY)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def test_nothing_heavy_is_loaded_before_it_is_known_what_to_do() -> None:
     environment = {"PYTHONPATH": str(TOP / "operator")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_program_tells_its_release_and_the_version_of_its_api() -> None:
+    release = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+    done = types("--version")
+    assert (done.returncode, done.stdout) == (0, f"vaultbrix {release} (vaultbrix.com/v1alpha1)\n")
 
 
 @pytest.mark.parametrize("command", ["submit", "list", "show", "approve", "deny", "wait"])
@@ -60,7 +67,10 @@ def test_every_command_explains_itself(command: str) -> None:
         (["explain", "--ip", "[bold]x", "--tenant", "acme"], "error: --ip [bold]x: not an address"),
         (["allow", "acme", "--cidr", "\x1b[31m", "--for", "1h", "--reason", "x"], "error: --cidr \ufffd[31m"),
         (["extend", "jane"], "error: give exactly one of --for"),
-        (["extend", "jane", "--for", "-1h"], "error: --for -1h: expected a duration"),
+        (["extend", "jane", "--for", "-1h"], "error: --for -1h: expected a duration such as 90s, 45m, 1h30m or 7d"),
+        (["extend", "jane", "--for", "1h2d"], "error: --for 1h2d: expected a duration"),
+        (["allow", "acme", "--cidr", "203.0.113.7", "--reason", "x", "--for", "1w"], "whole numbers of d, h, m, s"),
+        (["audit", "query", "--since", "1h2d"], "how long ago: 90m, 1d12h, 7d"),
         (["revoke", "jane", "--timeout", "0s"], "error: --timeout 0s: must be at least 1s"),
         (["rules", "--watch", "-o", "yaml"], "error: --watch"),
         (["rules", "-o", "xml"], "'xml'"),

@@ -14,6 +14,7 @@ from vaultbrix.audit.archive.columns import BATCH, PART, TABLES, Table
 from vaultbrix.audit.archive.leaves import Finding, Key, Leaves
 from vaultbrix.audit.archive.manifest import NAME, BadManifest, File, Manifest, Span, verified
 from vaultbrix.audit.seal import record_part
+from vaultbrix.runtime.counted import counted
 
 # Opens one of the set's files by name. Raises FileNotFoundError.
 Opener = Callable[[str], BinaryIO]
@@ -99,7 +100,7 @@ def _whole(file: File, files: Opener, report: Report) -> bool:
         report.findings.append(Finding(file.name, "the file is missing"))
         return True
     if (size, hashed) != (file.bytes, file.sha256):
-        report.findings.append(Finding(file.name, f"its content is not that of the manifest ({size} bytes)"))
+        report.findings.append(Finding(file.name, f"its content is not that of the manifest ({counted(size, 'byte')})"))
         return True
     return False
 
@@ -221,7 +222,9 @@ def _check_rows(
                 leaves.findings.append(Finding(file.name, f"cannot be read: {error}"))
             continue
         if leaves.rows - before != file.rows and file.name not in damaged:
-            miscounted.append(Finding(file.name, f"{leaves.rows - before} rows, {file.rows} in the manifest"))
+            miscounted.append(
+                Finding(file.name, f"{counted(leaves.rows - before, 'row')}, {file.rows} in the manifest")
+            )
     leaves.finish()
     report.findings += leaves.findings + miscounted
     report.redacted, report.unsealed, report.rows = leaves.redacted, leaves.unsealed, leaves.rows

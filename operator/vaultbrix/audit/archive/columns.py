@@ -15,6 +15,7 @@ import pyarrow.csv as pcsv
 from vaultbrix.audit import rows
 from vaultbrix.audit.archive.manifest import TableName
 from vaultbrix.audit.seal import SALT_BYTES
+from vaultbrix.runtime.counted import counted
 
 _TIME = pa.timestamp("us", "UTC")
 _BYTES = pa.binary()
@@ -93,7 +94,7 @@ class Table:
             ),
         )
         if table.num_rows != len(lines):
-            raise ValueError(f"{self.name}: {table.num_rows} rows of {len(lines)} lines")
+            raise ValueError(f"{self.name}: {counted(table.num_rows, 'row')} of {counted(len(lines), 'line')}")
         for name in binary:
             values = [None if text is None else bytes.fromhex(text) for text in table[name].to_pylist()]
             place = table.schema.get_field_index(name)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from vaultbrix.audit.archive.columns import RECORD, Table
 from vaultbrix.audit.seal import Part, leaf, record_part, root
+from vaultbrix.runtime.counted import counted, verb
 
 # Server, batch and name of a part.
 Key = tuple[str, int, str]
@@ -61,7 +62,9 @@ class Leaves:
         """Report the parts that are not whole."""
         for key in sorted(self.expected.keys() - self._done):
             count = len(self._open.get(key, ()))
-            self._report(key[2], key, f"{count} of {self.expected[key].leaves} rows are there")
+            self._report(
+                key[2], key, f"{count} of {counted(self.expected[key].leaves, 'row')} {verb(count, 'is', 'are')} there"
+            )
 
     def _add(self, name: str, key: Key, index: int, hashed: bytes) -> None:
         part = self.expected.get(key)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vaultbrix.audit.seal import NO_PREVIOUS, Header, Part, batch_root, key_of, leaf, root, signed
+from vaultbrix.runtime.counted import counted, verb
 
 
 class Fault(StrEnum):
@@ -198,6 +199,10 @@ class Parts:
             if not held and self._expired(*key):
                 continue
             missing = next(index for index in range(part.leaves) if index not in held)
-            message = f"{part.leaves - len(held)} of {part.leaves} rows of {name} are missing, the first is {missing}"
+            lost = part.leaves - len(held)
+            message = (
+                f"{lost} of {counted(part.leaves, 'row')} of {name} {verb(lost, 'is', 'are')} missing, "
+                f"the first is {missing}"
+            )
             findings.append(Finding(server, batch, Fault.ROW_MISSING, message))
         return findings

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vaultbrix.audit.flow.report import Flow
+from vaultbrix.runtime.counted import counted, verb
 
 # Group-readable, for the agent. It holds no secret.
 MODE = 0o640
@@ -44,4 +45,6 @@ def read_flow(path: Path) -> Flow:
     try:
         return Flow.model_validate_json(content)
     except ValidationError as error:
-        raise ValueError(f"not a flow.json: {error.error_count()} fields are not as they should be") from None
+        count = error.error_count()
+        wrong = f"{counted(count, 'field')} {verb(count, 'is', 'are')} not as {verb(count, 'it', 'they')} should be"
+        raise ValueError(f"not a flow.json: {wrong}") from None

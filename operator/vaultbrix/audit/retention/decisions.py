@@ -9,6 +9,7 @@ from vaultbrix.api.conditions import Reason, State
 from vaultbrix.api.postgresserver import PostgresServer
 from vaultbrix.api.tenant import Tenant
 from vaultbrix.audit.records import DEFAULT_DAYS
+from vaultbrix.runtime.counted import counted, verb
 
 # Tenant (namespace/name) and class of statement (pgAudit); "" is any.
 Scope = tuple[str, str]
@@ -199,9 +200,11 @@ def verdict(outcome: Outcome, at: datetime) -> State:
             " set the clocks right, see whether the record flows"
         )
         return State(False, Reason.CLOCKS_DISAGREE, message)
-    rows = sum(gone.rows for gone in outcome.dropped)
-    day = at.astimezone(UTC).date()
-    return State(True, Reason.APPLIED, f"on {day}, {len(outcome.dropped)} partitions with {rows} rows were dropped")
+    partitions, rows = len(outcome.dropped), sum(gone.rows for gone in outcome.dropped)
+    dropped = (
+        f"{counted(partitions, 'partition')} with {counted(rows, 'row')} {verb(partitions, 'was', 'were')} dropped"
+    )
+    return State(True, Reason.APPLIED, f"on {at.astimezone(UTC).date()}, {dropped}")
 
 
 def _names(partitions: Sequence[Partition]) -> str:

@@ -11,6 +11,7 @@ from vaultbrix.cli.audit.query import Since, Until, check_schema, ended, moment
 from vaultbrix.cli.audit.statements import json_line
 from vaultbrix.cli.audit.store import fail, reading
 from vaultbrix.cli.output import painted, say, show, table
+from vaultbrix.runtime.counted import counted
 
 _UID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _PLACE = ("kind", "namespace", "name", "uid")
@@ -92,7 +93,7 @@ def _what(said: Mapping[str, Any]) -> str:
     why = ": ".join(filter(None, (said.get("reason"), said.get("why"))))
     parts += [why, said.get("terms", "")]
     if said.get("executed"):
-        parts.append(f"{said['executed']} statements took effect")
+        parts.append(f"{counted(said['executed'], 'statement')} took effect")
     if said.get("sha256"):
         parts.append(f"sha256 {said['sha256'][:8]}")
     return "; ".join(str(part) for part in parts if part)

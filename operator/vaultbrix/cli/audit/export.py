@@ -12,6 +12,7 @@ import typer
 from vaultbrix.cli.audit.archive import needs_libraries
 from vaultbrix.cli.audit.store import fail, reading
 from vaultbrix.cli.output import say
+from vaultbrix.runtime.counted import counted
 
 if TYPE_CHECKING:
     from vaultbrix.audit.archive.export import Done, Progress
@@ -95,7 +96,7 @@ def _bar() -> Iterator["Progress"]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,} rows"),
+        TextColumn("rows {task.completed:,}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
@@ -107,7 +108,7 @@ def _tell(done: "Done") -> None:
     if done.why:
         say(f"{done.day}  {done.why}")
     else:
-        figures = f"{done.rows} rows  {done.bytes:,} bytes  manifest {done.manifest}"
+        figures = f"{counted(done.rows, 'row')}  {counted(done.bytes, 'byte')}  manifest {done.manifest}"
         say(f"{done.day}  {'supplement  ' if done.number > 1 else ''}{figures}")
 
 

@@ -11,6 +11,7 @@ import typer
 
 from vaultbrix.cli.audit.store import DATABASE
 from vaultbrix.cli.output import say, show, table, warn
+from vaultbrix.runtime.counted import counted, verb
 
 if TYPE_CHECKING:
     import psycopg
@@ -107,7 +108,7 @@ def show_retention() -> None:
         )
         say()
         size = sum(partition.bytes for partition in stored.partitions)
-        say(f"{len(stored.partitions)} partitions, {size / 2**20:.1f} MiB; {len(stored.due)} due")
+        say(f"{counted(len(stored.partitions), 'partition')}, {size / 2**20:.1f} MiB; {len(stored.due)} due")
         rest = [partition for partition in stored.partitions if partition not in stored.due]
         if rest:
             first = min(rest, key=lambda partition: partition.due)
@@ -129,7 +130,7 @@ def set_retention(
     from vaultbrix.audit.retention.decisions import Policy  # noqa: PLC0415
 
     _change((tenant, class_), Policy(days, archive=archive_first))
-    say(f"{days} days hold for records that are stored from half a minute on")
+    say(f"{counted(days, 'day')} {verb(days, 'holds', 'hold')} for records that are stored from half a minute on")
 
 
 @retention.command("remove")
@@ -174,10 +175,10 @@ def apply_retention(
             say(
                 f"due: {_partition(gone.partition)}"
                 if dry_run
-                else f"dropped {_partition(gone.partition)}, {gone.rows} rows"
+                else f"dropped {_partition(gone.partition)}, {counted(gone.rows, 'row')}"
             )
         if done.quarantine:
-            say(f"{'due' if dry_run else 'erased'}: {done.quarantine} quarantined lines")
+            say(f"{'due' if dry_run else 'erased'}: {counted(done.quarantine, 'quarantined line')}")
         for partition in done.unexported:
             warn(f"not in the archive: {_partition(partition)}; run: vaultbrix audit export")
         for partition in done.waiting:
@@ -192,7 +193,9 @@ def apply_retention(
 
 
 def _partition(partition: "Partition") -> str:
-    return f"{partition.name} ({partition.day}, kept {partition.keep} days, {partition.bytes / 2**20:.1f} MiB)"
+    return (
+        f"{partition.name} ({partition.day}, kept {counted(partition.keep, 'day')}, {partition.bytes / 2**20:.1f} MiB)"
+    )
 
 
 def _places(path: Path, server: str) -> "list[Place]":
@@ -205,12 +208,14 @@ def _places(path: Path, server: str) -> "list[Place]":
 
 
 def _counts(erased: "Erased") -> str:
-    return f"{erased.records} records, {erased.quarantine} quarantined lines, {erased.events} events"
+    parts = ((erased.records, "record"), (erased.quarantine, "quarantined line"), (erased.events, "event"))
+    return ", ".join(counted(number, noun) for number, noun in parts)
 
 
 def _waiting(erased: "Erased") -> int:
     if erased.waiting:
-        warn(f"{erased.waiting} events are not sealed yet and were left; repeat this once a shipper has sealed them")
+        left = f"{counted(erased.waiting, 'event')} {verb(erased.waiting, 'is', 'are')} not sealed yet and stayed"
+        warn(f"{left}; repeat this once a shipper has sealed {verb(erased.waiting, 'it', 'them')}")
     return 1 if erased.waiting else 0
 
 

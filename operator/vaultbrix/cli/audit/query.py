@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import os
-import re
 import signal
 import sys
 import time
@@ -141,13 +140,12 @@ def moment(option: str, text: str, now: datetime) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        days = re.fullmatch("([1-9][0-9]{0,4})d", text)
         try:
-            return now - (timedelta(days=int(days[1])) if days else parse_span(option, text))
-        except (Misused, OverflowError):
+            return now - parse_span(option, text)
+        except Misused:
             return fail(
                 f"{option}: {text!r} is no time",
-                "write 2026-12-01, 2026-12-01T18:00:00Z, or how long ago: 90m, 7d",
+                "write 2026-12-01, 2026-12-01T18:00:00Z, or how long ago: 90m, 1d12h, 7d",
                 code=2,
             )
     if not _EARLIEST.year <= at.year < 9000:

@@ -10,6 +10,7 @@ import typer
 
 from vaultbrix.cli.audit.store import fail, reading
 from vaultbrix.cli.output import say, show, table
+from vaultbrix.runtime.counted import counted
 
 _SHORTEST = 12
 
@@ -84,7 +85,7 @@ def _verifier(password: str) -> str:
     from vaultbrix.postgres import scram  # noqa: PLC0415
 
     if len(password) < _SHORTEST:
-        fail(f"the password has {len(password)} characters", f"use at least {_SHORTEST}", code=2)
+        fail(f"the password has {counted(len(password), 'character')}", f"use at least {_SHORTEST}", code=2)
     try:
         return scram.verifier(password, secrets.token_bytes(scram.SALT_BYTES))
     except ValueError as error:

@@ -10,6 +10,7 @@ from vaultbrix.cli.output import Format, document, painted, short, show, table, 
 from vaultbrix.ddl import review
 from vaultbrix.ddl.actions import ApprovalsOptions, list_approvals, next_steps
 from vaultbrix.kube.person import PersonClient, manifest_list
+from vaultbrix.runtime.counted import counted, verb
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.visible import lines
 
@@ -171,7 +172,7 @@ def _print_effect(rehearsal: Rehearsal) -> None:
 def _size(victim: review.Victim) -> str:
     if victim.rows is None or victim.bytes is None:
         return ""
-    rows = "rows not counted" if victim.rows < 0 else f"about {victim.rows:,} rows"
+    rows = "rows not counted" if victim.rows < 0 else f"about {counted(victim.rows, 'row')}"
     size = victim.bytes
     return f"  ({rows}, {f'{size / _MIB:,.1f} MiB' if size >= _MIB else f'{size / 1024:,.0f} KiB'})"
 
@@ -186,10 +187,14 @@ def _print_run(approval: DDLApproval) -> None:
         lasted = span(status.finished_at - status.started_at)
         tell(f"Ran from {rfc3339(status.started_at)} to {rfc3339(status.finished_at)} ({lasted})")
     if status.executed:
-        tell(f"{status.executed} of {len(status.statements)} statements have taken effect for good")
+        tell(f"{_of_all(status.executed, len(status.statements))} taken effect for good")
     if status.error is not None:
         tell(f"Failed: {review.describe_error(status.error)}", "red")
     tell()
+
+
+def _of_all(executed: int, total: int) -> str:
+    return f"{executed} of {counted(total, 'statement')} {verb(executed, 'has', 'have')}"
 
 
 def _print_text(sql: str) -> None:

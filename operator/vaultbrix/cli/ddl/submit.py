@@ -13,6 +13,7 @@ from vaultbrix.ddl.actions import SubmitOptions, check_options, follow, prepare,
 from vaultbrix.ddl.plan import Plan
 from vaultbrix.ddl.submission import Refusal, Unfit
 from vaultbrix.kube.person import PersonClient
+from vaultbrix.runtime.counted import counted
 from vaultbrix.runtime.usage import Misused
 
 STDIN = "-"
@@ -86,8 +87,7 @@ def _print_refusal(refusal: Refusal) -> int:
 
 def _print_created(approval: DDLApproval, plan: Plan, *, dry_run: bool, wait: bool) -> None:
     name, namespace = approval.metadata.name, approval.metadata.namespace
-    count = len(plan.statements)
-    text = f"{count} statement{'' if count == 1 else 's'}, sha256 {plan.sha256[:8]}"
+    text = f"{counted(len(plan.statements), 'statement')}, sha256 {plan.sha256[:8]}"
     if dry_run:
         say(f"DDLApproval {name} in namespace {namespace} would be created ({text})")
         return

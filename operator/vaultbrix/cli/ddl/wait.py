@@ -11,6 +11,7 @@ from vaultbrix.cli.output import painted, tell, warn
 from vaultbrix.ddl import review
 from vaultbrix.ddl.actions import Waiting, WaitOptions, next_steps, wait
 from vaultbrix.kube.person import Fetched, PersonClient
+from vaultbrix.runtime.counted import counted
 from vaultbrix.runtime.durations import span
 from vaultbrix.runtime.visible import visible
 
@@ -56,7 +57,7 @@ def _print_outcome(waiting: Waiting, steps: list[str], timeout: str, *, quiet: b
     if code == 0:
         took = ""
         if status.started_at and status.finished_at:
-            took = f"; {len(status.statements)} statements in {span(status.finished_at - status.started_at)}"
+            took = f"; {counted(len(status.statements), 'statement')} in {span(status.finished_at - status.started_at)}"
         if not quiet:
             tell(f"{name}: {review.state(approval, now)}{took}")
             for step in steps if outcome is ApprovalPhase.APPROVED else ():

@@ -15,6 +15,7 @@ from vaultbrix.api.ddlapproval import (
     Rehearsal,
 )
 from vaultbrix.ddl.plan import Plan
+from vaultbrix.runtime.counted import counted, verb
 from vaultbrix.runtime.visible import visible
 
 # A rehearsal holds the locks of the real thing, so it gives way early and is over soon, all statements together.
@@ -108,7 +109,11 @@ def shown(plan: Plan, effects: Effects, now: datetime) -> Rehearsal:
     if count < total:
         notes.append(
             f"statement {count + 1} runs outside a transaction and cannot be rolled back: "
-            + (f"only the {count} before it were rehearsed" if count else "nothing was rehearsed")
+            + (
+                f"only the {count} before it {verb(count, 'was', 'were')} rehearsed"
+                if count
+                else "nothing was rehearsed"
+            )
         )
         notes.append("the text does not run as a whole: what ran stays when a later statement fails")
     if effects.nested:
@@ -166,13 +171,14 @@ def verdict(approval: DDLApproval, rehearsal: Rehearsal | None, waits: str) -> S
         return State(False, Reason.REHEARSAL_FAILED, "; ".join(filter(None, (text, rehearsal.message))))
     if not rehearsal.possible:
         return State(False, Reason.NOT_POSSIBLE, rehearsal.message)
-    text = f"{len(rehearsal.drops)} objects would go, in {rehearsal.duration_ms} ms"
+    text = f"{counted(len(rehearsal.drops), 'object')} would go, in {rehearsal.duration_ms} ms"
     if rehearsal.others:
+        others = len(rehearsal.others)
         return State(
             False,
             Reason.DEPENDENTS_REMAIN,
-            f"{text}; {len(rehearsal.others)} of them are somebody else's, such as {visible(rehearsal.others[0])}: "
-            "have their owners drop or change these first",
+            f"{text}; {others} of them {verb(others, 'is', 'are')} somebody else's, such as "
+            f"{visible(rehearsal.others[0])}: have their owners drop or change these first",
         )
     return State(True, Reason.REHEARSED, "; ".join(filter(None, (text, rehearsal.message))))
 

@@ -30,6 +30,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
         ("90m", NOW - timedelta(minutes=90)),
         ("168h", NOW - timedelta(days=7)),
         ("7d", NOW - timedelta(days=7)),
+        ("1d12h", NOW - timedelta(hours=36)),
     ],
 )
 def test_a_time_is_in_utc_unless_it_says_otherwise_or_so_long_ago(text: str, found: datetime) -> None:
