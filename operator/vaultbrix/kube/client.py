@@ -20,6 +20,7 @@ import aiohttp
 from kubernetes.aio import client
 
 from vaultbrix.api.conditions import Reason
+from vaultbrix.kube.answer_lines import lines
 from vaultbrix.kube.configuration import Access, load
 from vaultbrix.kube.resources import SELF_SUBJECT_REVIEWS, ResourceType
 from vaultbrix.runtime.errors import Blocked, Expected, Transient
@@ -90,7 +91,7 @@ class Kube:
     async def connect(cls, field_manager: str) -> "Kube":
         """Make a connection whose configuration is read at once. Raises Blocked if it cannot be read."""
         kube = cls(field_manager)
-        await kube._api()
+        await kube.api()
         return kube
 
     async def close(self) -> None:
@@ -99,7 +100,8 @@ class Kube:
             if loaded is not None:
                 await loaded.close()
 
-    async def _api(self) -> client.ApiClient:
+    async def api(self) -> client.ApiClient:
+        """Return the library's client, for what this has no call of. Raises Blocked if it is not configured."""
         async with self._loading:
             access = self._access
             if self._loaded is None or access is None:
@@ -149,7 +151,7 @@ class Kube:
 
     async def address(self) -> str:
         """Return the API server's URL."""
-        return str((await self._api()).configuration.host)
+        return str((await self.api()).configuration.host)
 
     async def whoami(self) -> str:
         """Return the name that the API server knows the caller by (SelfSubjectReview)."""
@@ -238,11 +240,18 @@ class Kube:
                 raise
 
     async def watch(
-        self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = "", *, labels: str = ""
+        self,
+        kind: ResourceType,
+        resource_version: str,
+        namespace: str = "",
+        name: str = "",
+        *,
+        labels: str = "",
+        meta: bool = False,
     ) -> AsyncIterator[Object]:
         """Yield events since a version, each {type, object}; of one object only if ``name`` is given.
 
-        With ``labels`` of those that have them: one that has them no longer is told as DELETED.
+        With ``labels`` of those that have them: one without them now is told as DELETED. With ``meta`` metadata alone.
 
         Ends when the server closes the connection, and not before a second has passed, so that one that closes every
         watch is not asked again and again. Raises Gone when events since that version are no longer known.
@@ -256,9 +265,10 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_TIMEOUT)
+        accept = _METADATA_OF_ONE if meta else _JSON
+        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_TIMEOUT, accept=accept)
         try:
-            async for line in _lines(response.content):
+            async for line in lines(response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise Gone(event["object"].get("message", ""))
@@ -296,13 +306,13 @@ class Kube:
         timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
         accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        api = await self._api()
+        api = await self.api()
         access = self._access
         response = await self._request(api, method, path, query, body, content_type, timeout, accept)
         if response.status == HTTPStatus.UNAUTHORIZED and await self._renewed(access):
             # It was not done: whoever is not known is answered before anything else is looked at.
             response.close()
-            api = await self._api()
+            api = await self.api()
             response = await self._request(api, method, path, query, body, content_type, timeout, accept)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise await _error(response, f"{method} {path}")
@@ -356,17 +366,6 @@ def _connected(access: Access) -> client.ApiClient:
     except (OSError, ValueError) as error:
         # Certificates are read here.
         raise Blocked(Reason.UNREACHABLE, f"no Kubernetes API: {error}") from None
-
-
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    # aiohttp's own iteration by lines refuses those over 128 KiB, and an object may have more.
-    pending = bytearray()
-    async for chunk in stream.iter_any():
-        head, *rest = chunk.split(b"\n")
-        pending += head
-        for part in rest:
-            yield bytes(pending)
-            pending = bytearray(part)
 
 
 _POLICY = re.compile(r".*ValidatingAdmissionPolicy '([^']*)' with binding '[^']*' denied request: (.*)", re.DOTALL)

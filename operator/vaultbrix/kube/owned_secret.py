@@ -11,7 +11,7 @@ from vaultbrix.api.conditions import Reason
 from vaultbrix.api.meta import Resource
 from vaultbrix.kube.client import Conflict, Kube, NotFound, Object
 from vaultbrix.kube.resources import SECRETS, resource_type
-from vaultbrix.kube.rights import with_remedy
+from vaultbrix.kube.rights import lacks_right
 from vaultbrix.runtime.errors import Blocked, Transient
 
 Values = Mapping[str, str]
@@ -141,9 +141,14 @@ def _rights(secret: OwnedSecret) -> Iterator[None]:
     try:
         yield
     except Blocked as error:
+        if not lacks_right(error):
+            raise
         given = "jobs.namespace" if secret.cluster_namespace else "rbac.tenantNamespaces"
-        remedy = f"{given} of the chart gives that right, and should name {secret.namespace}"
-        raise with_remedy(error, remedy) from None
+        raise Blocked(
+            error.reason,
+            f"the operator may not write Secret {secret.name} in namespace {secret.namespace}: {given} of the chart "
+            f"gives that right, and should name {secret.namespace} ({error.message})",
+        ) from None
 
 
 def _seen(secret: Object) -> SeenSecret:

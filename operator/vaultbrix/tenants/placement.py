@@ -170,7 +170,8 @@ def check_limit(placement: Placement, tenants: int) -> None:
         raise Blocked(
             Reason.TOO_MANY_TENANTS,
             f"PostgresServer {placement.server} has {counted(tenants, 'tenant')}, those with retained data counted, "
-            f"and its spec.limits.maxTenants is {limit:,}: an admin raises it, or one is deleted with deletionPolicy Delete",
+            f"and its spec.limits.maxTenants is {limit:,}: an admin raises it, or one is deleted with "
+            "deletionPolicy Delete",
         )
 
 
@@ -184,7 +185,8 @@ def _take_over(role: str, owner: Owner, claim: Claim, placement: Placement) -> S
         )
     if asked and placement.agreed:
         return Step.ADOPT
-    if not asked and (claim.namespace, claim.name) != (owner.namespace, owner.name):
+    other = (claim.namespace, claim.name) != (owner.namespace, owner.name)
+    if not asked and other and claim.retained_at is None:
         raise Blocked(Reason.SLUG_TAKEN, f"{role} belongs to Tenant {claim.display}; choose another spec.slug")
     gone = f", gone since {rfc3339(claim.retained_at)}" if claim.retained_at else ""
     kept = (

@@ -153,7 +153,7 @@ def test_a_life_has_one_end() -> None:
         ((None, None, None), "exactly one of --for"),
         (("1h", "2026-12-01T18:00:00Z", None), "exactly one of --for"),
         (("0s", None, None), "at least 1s"),
-        (("1d", None, None), "--for 1d: expected a duration"),
+        (("1w", None, None), "--for 1w: expected a duration"),
         ((None, "2026-12-01T12:00:00Z", None), "--until .*has passed"),
         (("1h", None, "2026-12-01T11:00:00Z"), "--from .*has passed"),
         ((None, "2026-12-01T13:00:00Z", "2026-12-01T13:00:00Z"), "not after --from"),

@@ -117,6 +117,15 @@ def test_who_is_made_anew_gets_nothing_and_is_told_what_is_there_and_what_to_do(
         assert part in told.message
 
 
+def test_a_slug_that_a_tenant_of_another_name_left_behind_comes_with_the_way_out() -> None:
+    told = refused(claim(name="other", retained_at=NOW - HOUR))
+    assert told.reason is Reason.DATA_RETAINED
+    for part in ("of an earlier Tenant team/other", "set spec.adopt to uid-1", "another spec.slug"):
+        assert part in told.message
+    there = refused(claim(name="other"))
+    assert (there.reason, "adopt" in there.message) == (Reason.SLUG_TAKEN, False)
+
+
 def test_one_that_was_made_after_uids_were_noted_is_none_of_before() -> None:
     assert refused(claim("made-up", bound=False, noted_at=NOW)).reason is Reason.DATA_RETAINED
     assert refused(claim("made-up", bound=False, noted_at=NOW + HOUR, name="x")).reason is Reason.SLUG_TAKEN
