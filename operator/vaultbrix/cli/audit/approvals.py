@@ -10,6 +10,7 @@ import typer
 from vaultbrix.cli.audit.query import Since, Until, check_schema, ended, moment
 from vaultbrix.cli.audit.statements import json_line
 from vaultbrix.cli.audit.store import fail, reading
+from vaultbrix.cli.audit.way import asks_store
 from vaultbrix.cli.output import painted, say, show, table
 from vaultbrix.runtime.counted import counted
 
@@ -19,7 +20,7 @@ _PLACE = ("kind", "namespace", "name", "uid")
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``vaultbrix audit``."""
-    app.command()(approvals)
+    app.command()(asks_store(approvals))
 
 
 def approvals(
@@ -35,7 +36,7 @@ def approvals(
 ) -> None:
     """Print what became of approvals: asked for, decided on, run and ended; of the last 24 hours, or all of one.
 
-    Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ...
+    Finds the store as `audit query` does.
     """
     from vaultbrix.audit import query as store  # noqa: PLC0415
     from vaultbrix.audit.trail.stored import Asked, found  # noqa: PLC0415

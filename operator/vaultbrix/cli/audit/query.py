@@ -17,8 +17,10 @@ import typer
 
 from vaultbrix.cli import complete
 from vaultbrix.cli.audit.archive import archived, opened
+from vaultbrix.cli.audit.known import EARLIEST, check_known, with_tenant
 from vaultbrix.cli.audit.statements import Form, Row, json_line, print_numbers, print_table, printer
 from vaultbrix.cli.audit.store import fail, reading
+from vaultbrix.cli.audit.way import asks_store
 from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from vaultbrix.audit.query import Kind as RecordKind
 
 _PAUSE_SECONDS = 1.0
+_CLASSES = ("READ", "WRITE", "DDL", "ROLE", "FUNCTION", "MISC")
 _OUTCOMES = ("ok", "error", "refused", "cancelled", "unknown")
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 Tenant = Annotated[str | None, typer.Option(help="namespace/name, or the name alone.")]
 Person = Annotated[str | None, typer.Option(help="Who, as in requestedBy.")]
@@ -99,6 +101,10 @@ class Options:
             )
         if self.outcome is not None and self.outcome not in _OUTCOMES:
             fail(f"--outcome: {self.outcome!r} is none", f"give one of {', '.join(_OUTCOMES)}", code=2)
+        if self.class_ is not None and self.class_.upper() not in _CLASSES:
+            near = difflib.get_close_matches(self.class_.upper(), _CLASSES, 1)
+            meant = f"did you mean {near[0]}?" if near else f"give one of {', '.join(_CLASSES)}"
+            fail(f"--class: {plain(self.class_)} is no class of statements", meant, code=2)
         if self.key and self.rule:
             fail("--key: stands where --rule does", "give one of them", code=2)
         whole_key = self.key is not None and "/" in self.key
@@ -148,7 +154,7 @@ def moment(option: str, text: str, now: datetime) -> datetime:
                 "write 2026-12-01, 2026-12-01T18:00:00Z, or how long ago: 90m, 1d12h, 7d",
                 code=2,
             )
-    if not _EARLIEST.year <= at.year < 9000:
+    if not EARLIEST.year <= at.year < 9000:
         fail(f"{option}: the year {at.year} is out of range", "the record begins after 2000", code=2)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -164,7 +170,7 @@ def network(text: str) -> str:
 def register(app: typer.Typer) -> None:
     """Add the commands to ``vaultbrix audit``."""
     for command in (query, tail, stats):
-        app.command()(command)
+        app.command()(asks_store(command))
 
 
 def query(
@@ -195,7 +201,7 @@ def query(
 ) -> None:
     """Print statements from the audit store: the latest 200 of the last 24 hours unless told otherwise.
 
-    Connects as libpq does: PGHOST, PGPORT, PGUSER, PGPASSWORD, ...
+    Finds the store with your kubeconfig and forwards its port, unless --store or PGHOST and its kin say where it is.
     """
     options = Options(
         tenant, person, rule, address, role, object_, class_, command, outcome, text, since, until, everybody,
@@ -286,10 +292,22 @@ def _ask(
                     show([row])
             else:
                 rows = answers.latest(connection, criteria, limit, report)
+        if limit and not rows:
+            check_known(connection, _names(options), criteria.until, answers.latest)
         if limit and output is Form.TABLE:
             print_table(rows)
         elif limit:
             printer(output)(rows)
+
+
+def _names(options: Options) -> list[tuple[str, str, str | None]]:
+    return [
+        ("person", "person", options.person),
+        ("approver", "approver", options.approver),
+        ("rule", "authorization", options.rule),
+        ("role", "role", options.role),
+        ("object", "object", options.object),
+    ]
 
 
 def _follow(
@@ -310,33 +328,6 @@ def _follow(
     for rows in store.follow(connection, criteria, lambda: datetime.now(UTC), after=heads, running=running):
         show(rows)
         time.sleep(_PAUSE_SECONDS)
-
-
-def with_tenant(
-    connection: "psycopg.Connection",
-    criteria: "Filter",
-    tenant: str,
-    tenants: "Callable[[psycopg.Connection, datetime, datetime], list[str]]",
-) -> "Filter":
-    """The filter with the stored values that the tenant's name is in. Exits with 1 for a tenant that nobody knows."""
-    from dataclasses import replace  # noqa: PLC0415
-
-    from vaultbrix.audit.query import named  # noqa: PLC0415
-
-    stored_names = named(tenants(connection, criteria.since, criteria.until), tenant)
-    if not stored_names:
-        known = tenants(connection, _EARLIEST, datetime.now(UTC) + timedelta(days=1))
-        if not named(known, tenant):
-            names = sorted({name for value in known for name in value.split(", ") if name})
-            near = difflib.get_close_matches(tenant, [*names, *(n.partition("/")[2] for n in names)], 3)
-            fail(
-                f"--tenant: {plain(tenant)} is in no record that you may see",
-                f"did you mean {', '.join(map(plain, near))}?" if near else "give namespace/name of a Tenant",
-            )
-        typer.echo(f"no record of {plain(tenant)} in that time; give an earlier --since", err=True)
-        # Later it may have some, and then under this name.
-        stored_names = named(known, tenant)
-    return replace(criteria, tenants=tuple(stored_names))
 
 
 def check_schema(connection: "psycopg.Connection") -> None:

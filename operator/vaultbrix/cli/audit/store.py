@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -24,16 +24,18 @@ def reading() -> Iterator["psycopg.Connection"]:
     import psycopg  # noqa: PLC0415
 
     from vaultbrix.audit.rows import SETTINGS  # noqa: PLC0415
-    from vaultbrix.postgres.connect import of_person, pinned  # noqa: PLC0415
+    from vaultbrix.postgres.connect import pinned  # noqa: PLC0415
 
     try:
-        with psycopg.connect(
-            of_person(os.environ),
-            dbname=os.environ.get("PGDATABASE", DATABASE),
-            application_name="vaultbrix-audit",
-            options=pinned(os.environ.get("PGOPTIONS", ""), SETTINGS),
-            autocommit=True,
-        ) as connection:
+        with (
+            _parameters() as parameters,
+            psycopg.connect(
+                **parameters,
+                application_name="vaultbrix-audit",
+                options=pinned(os.environ.get("PGOPTIONS", ""), SETTINGS),
+                autocommit=True,
+            ) as connection,
+        ):
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
         fail(f"audit store: {error.diag.message_primary}", "connect as a login that may do this; see docs/audit.md")
@@ -45,8 +47,48 @@ def reading() -> Iterator["psycopg.Connection"]:
             )
         fail(
             f"audit store: {plain(str(error).strip())}",
-            "set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT; see docs/audit.md",
+            "set PGHOST, PGPORT, PGUSER, PGPASSWORD and PGSSLROOTCERT, or none of them; see docs/audit-query.md",
         )
+
+
+@contextlib.contextmanager
+def _parameters() -> Iterator[dict[str, Any]]:
+    """What libpq needs to connect, by the way that was chosen; exits with 1 where the store is not found."""
+    import psycopg  # noqa: PLC0415
+
+    from vaultbrix.cli.audit.way import through_cluster, way  # noqa: PLC0415
+    from vaultbrix.postgres.connect import of_person  # noqa: PLC0415
+    from vaultbrix.runtime.errors import Expected  # noqa: PLC0415
+    from vaultbrix.runtime.usage import Refused  # noqa: PLC0415
+
+    chosen = way()
+    careful: dict[str, Any] = {"dbname": os.environ.get("PGDATABASE", DATABASE)}
+    careful |= psycopg.conninfo.conninfo_to_dict(of_person(os.environ))
+    if not chosen.by_cluster:
+        try:
+            given = psycopg.conninfo.conninfo_to_dict(chosen.store)
+        except psycopg.ProgrammingError as error:
+            fail(
+                f"--store: {plain(str(error).strip())}",
+                "write postgresql://user@host:port/audit or host=... user=...",
+                code=2,
+            )
+        yield {**careful, **given}
+        return
+    try:
+        with through_cluster(chosen) as (parameters, problem):
+            try:
+                yield parameters
+            except psycopg.OperationalError:
+                if problem() is None:
+                    raise
+                fail(
+                    f"audit store: {plain(problem())}", "try again, or connect by libpq: --store, or PGHOST and its kin"
+                )
+    except Refused as error:
+        fail(plain(str(error)), "see docs/audit-query.md")
+    except Expected as error:
+        fail(plain(error.message), "or connect by libpq: --store, or PGHOST and its kin; see docs/audit-query.md")
 
 
 def public_keys(path: Path, option: str = "--keys") -> dict[bytes, "Ed25519PublicKey"]:

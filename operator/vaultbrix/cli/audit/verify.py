@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vaultbrix.cli.audit.store import fail, progress, public_keys, reading
+from vaultbrix.cli.audit.way import asks_store
 from vaultbrix.cli.output import plain
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Keys = Annotated[Path, typer.Option(help="Public keys of the shippers (PEM): sig
 def register(app: typer.Typer) -> None:
     """Add the commands to ``vaultbrix audit``."""
     for command in (verify, proof, anchor):
-        app.command()(command)
+        app.command()(asks_store(command))
 
 
 def verify(
