@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vaultbrix.kube.configuration import Access, load
+from vaultbrix.runtime.errors import Blocked
 
 
 def loaded(path: Path, monkeypatch: pytest.MonkeyPatch, status: dict[str, str], context: str = "") -> Access:
@@ -47,5 +48,6 @@ def test_those_of_which_no_end_is_known_stay_until_they_are_refused(
     assert (static.context, static.renew_at) == ("v", None)
 
 
-def test_a_program_that_gives_nothing_leaves_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loaded(tmp_path / "config", monkeypatch, {}).anonymous
+def test_a_program_that_gives_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Blocked, match=r"echo, which gives the credentials of kubeconfig context .*gave none"):
+        loaded(tmp_path / "config", monkeypatch, {})
