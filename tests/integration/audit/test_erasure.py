@@ -269,7 +269,7 @@ def test_quarantined_lines_and_who_asked_about_a_person_go_too(parts: Shipping, 
     )
     sealed(parts)
     said = redact(parts, redactor, "--person", name)
-    assert "2 quarantined lines, 1 events" in said
+    assert "2 quarantined lines, 1 event" in said
     seen = everything(parts)
     assert f"{mark}-session" not in seen
     asked = "SELECT detail FROM audit.event WHERE kind = 'read' ORDER BY id DESC LIMIT 2"
@@ -301,7 +301,7 @@ def test_an_event_that_waits_for_its_seal_is_left(parts: Shipping, redactor: dic
     finally:
         parts.shipper.start()
     sealed(parts)
-    assert "1 events" in redact(parts, redactor, "--person", name)
+    assert "1 event\n" in redact(parts, redactor, "--person", name)
     sealed(parts)
     assert check(parts.store).findings == []
 
