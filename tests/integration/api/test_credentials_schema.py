@@ -21,7 +21,7 @@ GOOD: list[dict[str, Any]] = [
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"rotateEvery": "59m59s"}, PERIOD),
     ({"rotateEvery": "8760h1s"}, PERIOD),
-    ({"rotateEvery": "30d"}, "spec.credentials.rotateEvery"),
+    ({"rotateEvery": "1w"}, "spec.credentials.rotateEvery"),
     ({"rotateEvery": 720}, "spec.credentials.rotateEvery"),
     ({"keepPrevious": "168h1s"}, "keepPrevious must be at most 168h"),
     ({"keepPrevious": "-1h"}, "spec.credentials.keepPrevious"),

@@ -190,5 +190,5 @@ def test_quarantined_lines_are_erased_after_the_longest_policy(past: RetentionSt
     past.retention("apply")
     assert past.store.query("SELECT line FROM audit.quarantine") == [(b"what a tenant sent",)]
     past.store.query("UPDATE audit.quarantine SET found_at = found_at - interval '31 days'")
-    assert "erased: 1 quarantined lines" in past.retention("apply")
+    assert "erased: 1 quarantined line\n" in past.retention("apply")
     assert past.store.query("SELECT line, reason <> '' FROM audit.quarantine") == [(b"", True)]

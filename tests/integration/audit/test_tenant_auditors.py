@@ -78,11 +78,17 @@ def test_reader_sees_own_statements_and_counts_only(parts: Shipping, reader: dic
     assert counted.keys() == {"since", "until", "counts"}
 
 
+def test_a_text_of_others_finds_nothing(reader: dict[str, str]) -> None:
+    assert command(reader, "query", "--all", "--output=json", f"--text={SECRET}") == ""
+
+
 @pytest.mark.parametrize(
-    "arguments", [(f"--person={EVE}",), (f"--text={SECRET}",), (f"--object={SECRET}",), (f"--role={OTHER}",)]
+    ("option", "name"), [("--person", EVE), ("--object", SECRET), ("--role", OTHER)], ids=["person", "object", "role"]
 )
-def test_filters_that_name_others_find_nothing(reader: dict[str, str], arguments: tuple[str, ...]) -> None:
-    assert command(reader, "query", "--all", "--output=json", *arguments) == ""
+def test_names_of_others_are_told_as_names_that_nobody_has(reader: dict[str, str], option: str, name: str) -> None:
+    for given in (name, f"x{name}"):
+        told = command(reader, "query", "--all", "--output=json", f"{option}={given}", code=1)
+        assert f"{option}: {given} is in no record that you may see" in told
 
 
 def test_an_error_names_no_other_tenant(parts: Shipping, reader: dict[str, str]) -> None:
