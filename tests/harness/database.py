@@ -169,7 +169,7 @@ class Database:
 
 @contextlib.contextmanager
 def memory() -> Iterator[Path]:
-    """A directory as the above on a filesystem of its own in memory, where a new file always takes as long.
+    """A ``directory`` on a filesystem of its own in memory, where a new file always takes as long.
 
     On ext4 without a journal it takes from 0.03 to 1 ms: inodes freed in the last minutes near by are passed over, one
     by one, and so what ran there before decides how long a CREATE TABLE takes.

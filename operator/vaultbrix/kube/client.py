@@ -240,18 +240,11 @@ class Kube:
                 raise
 
     async def watch(
-        self,
-        kind: ResourceType,
-        resource_version: str,
-        namespace: str = "",
-        name: str = "",
-        *,
-        labels: str = "",
-        meta: bool = False,
+        self, kind: ResourceType, resource_version: str, namespace: str = "", name: str = "", *, labels: str = ""
     ) -> AsyncIterator[Object]:
         """Yield events since a version, each {type, object}; of one object only if ``name`` is given.
 
-        With ``labels`` of those that have them: one without them now is told as DELETED. With ``meta`` metadata alone.
+        With ``labels`` of those that have them: one that has them no longer is told as DELETED.
 
         Ends when the server closes the connection, and not before a second has passed, so that one that closes every
         watch is not asked again and again. Raises Gone when events since that version are no longer known.
@@ -265,8 +258,7 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        accept = _METADATA_OF_ONE if meta else _JSON
-        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_TIMEOUT, accept=accept)
+        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_TIMEOUT)
         try:
             async for line in lines(response.content):
                 event = json.loads(line)
